@@ -1,0 +1,102 @@
+# agent-memory: `make` builds build/agent-memory, `make help` lists the rest.
+# A sanitiser or another compiler gets a folder of its own: make BUILD=build/clang CC=clang-14
+
+BUILD   ?= build
+SAN     ?=
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
+PREFIX  ?= /usr/local
+VERSION := 0.1.0
+OPT     ?= -O2
+Q       := $(if $(V),,@)
+
+PKGS    := jansson libsodium libxxhash libpcre2-8 libutf8proc libevent_core libevent_pthreads yaml-0.1 libedit
+WARN    := -Wall -Wextra -Werror -Wstrict-prototypes -Wmissing-prototypes -Wshadow -Wpointer-arith -Wundef -Wvla
+CFLAGS_ALL := -std=gnu11 $(OPT) -g -fPIC -ffp-contract=off -fno-strict-aliasing -pthread -fstack-protector-strong \
+              -D_GNU_SOURCE -DAM_VERSION='"$(VERSION)"' -DPCRE2_CODE_UNIT_WIDTH=8 -Isrc -Iinclude $(WARN) $(SAN) \
+              $(shell pkg-config --cflags $(PKGS)) $(CFLAGS)
+LIBS    := $(shell pkg-config --libs $(PKGS)) -lm -pthread $(SAN) $(LDFLAGS)
+
+ARCH    := $(shell $(CC) -dumpmachine | cut -d- -f1)
+SRC     := $(sort $(wildcard src/*/*.c))
+# one instruction set, one file, one set of flags; the rest is built for the portable baseline
+ISA_x86_64  := avx2 avx512
+ISA_aarch64 := neon
+ISA_ALL     := avx2 avx512 neon
+SRC     := $(filter-out $(foreach i,$(filter-out $(ISA_$(ARCH)),$(ISA_ALL)),src/kernels/$(i).c),$(SRC))
+FLAGS_scalar := -O3
+FLAGS_avx2   := -O3 -mavx2 -mfma -mf16c
+FLAGS_avx512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
+FLAGS_neon   := -O3
+
+OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(patsubst %.S,$(BUILD)/%.o,$(wildcard src/*/*.S))
+MAIN_OBJ := $(filter $(BUILD)/src/main/%,$(OBJ))
+LIB_OBJ := $(filter-out $(MAIN_OBJ),$(OBJ))
+LIB     := $(BUILD)/libagent-memory.a
+BIN     := $(BUILD)/agent-memory
+TESTS   := $(patsubst tests/test_%.c,$(BUILD)/tests/test_%,$(sort $(wildcard tests/test_*.c)))
+TEST_LIB := $(patsubst tests/%.c,$(BUILD)/tests/%.o,$(filter-out $(wildcard tests/test_*.c),$(wildcard tests/*.c)))
+BENCHES := $(patsubst bench/bench_%.c,$(BUILD)/bench/bench_%,$(sort $(wildcard bench/bench_*.c)))
+
+all: $(BIN) compile_commands.json
+
+$(BUILD)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	@echo "CC $<"
+	$(Q)$(CC) $(CFLAGS_ALL) $(if $(filter src/kernels/%,$<),$(FLAGS_$(*F))) -MMD -MP -c $< -o $@
+
+$(BUILD)/%.o: %.S Makefile
+	@mkdir -p $(@D)
+	$(Q)$(CC) -Isrc -MMD -MP -c $< -o $@
+
+$(LIB): $(LIB_OBJ)
+	@rm -f $@
+	$(Q)ar rcs $@ $^
+
+$(BIN): $(MAIN_OBJ) $(LIB)
+	$(Q)$(CC) -o $@ $^ $(LIBS)
+
+$(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(TEST_LIB) $(LIB)
+	$(Q)$(CC) -o $@ $^ -lcmocka $(LIBS)
+
+$(BUILD)/bench/bench_%: $(BUILD)/bench/bench_%.o $(LIB)
+	$(Q)$(CC) -o $@ $^ $(LIBS)
+
+tests: $(TESTS)
+
+# one line a test, then the totals; ONLY=name runs one binary
+test: $(TESTS) $(BIN)
+	@tools/run-tests $(if $(ONLY),$(BUILD)/tests/test_$(ONLY),$(TESTS))
+
+check:
+	@$(MAKE) --no-print-directory test BUILD=build/asan OPT=-O1 SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
+
+tsan:
+	@$(MAKE) --no-print-directory test BUILD=build/tsan OPT=-O1 SAN="-fsanitize=thread -fno-omit-frame-pointer"
+
+lint:
+	@tools/lint
+
+install: $(BIN)
+	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/agent-memory
+	install -D -m 644 $(LIB) $(DESTDIR)$(PREFIX)/lib/libagent-memory.a
+	install -D -m 644 include/agent_memory.h $(DESTDIR)$(PREFIX)/include/agent_memory.h
+
+compile_commands.json: Makefile $(SRC)
+	@tools/compile-commands "$(CC)" "$(CFLAGS_ALL)" $(SRC) > $@
+
+clean:
+	rm -rf $(BUILD) compile_commands.json
+
+help:
+	@echo "make            build/agent-memory and build/libagent-memory.a (release)"
+	@echo "make test       every C test, one line each (ONLY=name for one file)"
+	@echo "make check      the same under AddressSanitizer and UBSan;  make tsan  under ThreadSanitizer"
+	@echo "make lint       rooms, sizes, formatting"
+	@echo "make bench      the benchmarks of docs/BENCHMARKS.md"
+	@echo "make install PREFIX=/usr/local"
+
+.PHONY: all tests test check tsan lint install clean help
+.SECONDARY:
+-include $(OBJ:.o=.d) $(TESTS:=.d) $(TEST_LIB:.o=.d) $(BENCHES:=.d)

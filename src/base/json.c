@@ -1,0 +1,119 @@
+/* Owns how JSON errors read and how members are fetched with a type. */
+#include "base/json.h"
+
+#include "base/fs.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+am_status am_json_parse(am_str text, bool strict, json_t **out, am_error *err) {
+    json_error_t e;
+    size_t flags = JSON_ALLOW_NUL | JSON_DECODE_ANY | (strict ? JSON_REJECT_DUPLICATES : 0);
+    *out = json_loadb(text.n ? text.p : "", text.n, flags, &e);
+    if (*out) return AM_OK;
+    if (json_error_code(&e) == json_error_out_of_memory) return am_fail(err, AM_ENOMEM, "no memory for the JSON text");
+    return am_fail(err, AM_EFORMAT, "bad JSON at line %d column %d: %s", e.line, e.column, e.text);
+}
+
+am_status am_json_read(const char *path, size_t max_bytes, json_t **out, am_error *err) {
+    am_buf text;
+    am_buf_init(&text, max_bytes + 1);
+    *out = NULL;
+    am_status status = am_fs_read_file(path, &text, max_bytes, err);
+    if (!status && (status = am_json_parse(am_buf_str(&text), true, out, err))) am_error_prefix(err, "%s", path);
+    am_buf_free(&text);
+    return status;
+}
+
+static const char *type_name(const json_t *v) {
+    static const char *const name[] = {"object", "array", "string", "integer", "real", "true", "false", "null"};
+    return name[json_typeof(v)];
+}
+
+static am_status member(const json_t *object, const char *key, const json_t **v, am_error *err) {
+    *v = json_object_get(object, key);
+    if (*v && !json_is_null(*v)) return AM_OK;
+    return am_fail(err, AM_ENOTFOUND, "'%s' is missing", key);
+}
+
+static am_status wrong_type(const char *key, const char *wanted, const json_t *v, am_error *err) {
+    return am_fail(err, AM_EFORMAT, "'%s' must be %s, not %s", key, wanted, type_name(v));
+}
+
+am_status am_json_u64(const json_t *object, const char *key, uint64_t max, uint64_t *out, am_error *err) {
+    const json_t *v;
+    am_status status = member(object, key, &v, err);
+    if (status) return status;
+    if (!json_is_integer(v)) return wrong_type(key, "an integer", v, err);
+    json_int_t i = json_integer_value(v);
+    if (i < 0 || (uint64_t)i > max)
+        return am_fail(err, AM_EFORMAT, "'%s' is %lld, must be 0..%llu", key, (long long)i, (unsigned long long)max);
+    *out = (uint64_t)i;
+    return AM_OK;
+}
+
+am_status am_json_f64(const json_t *object, const char *key, double *out, am_error *err) {
+    const json_t *v;
+    am_status status = member(object, key, &v, err);
+    if (status) return status;
+    if (!json_is_number(v)) return wrong_type(key, "a number", v, err);
+    *out = json_number_value(v);
+    return isfinite(*out) ? AM_OK : am_fail(err, AM_EFORMAT, "'%s' is not finite", key);
+}
+
+am_status am_json_bool(const json_t *object, const char *key, bool *out, am_error *err) {
+    const json_t *v;
+    am_status status = member(object, key, &v, err);
+    if (status) return status;
+    if (!json_is_boolean(v)) return wrong_type(key, "true or false", v, err);
+    *out = json_is_true(v);
+    return AM_OK;
+}
+
+am_status am_json_str(const json_t *object, const char *key, am_str *out, am_error *err) {
+    const json_t *v;
+    am_status status = member(object, key, &v, err);
+    if (status) return status;
+    if (!json_is_string(v)) return wrong_type(key, "a string", v, err);
+    *out = (am_str){json_string_value(v), json_string_length(v)};
+    return AM_OK;
+}
+
+static int dump_to_buf(const char *p, size_t n, void *buf) { return am_buf_append(buf, p, n) ? -1 : 0; }
+
+am_status am_json_dump(const json_t *value, am_buf *buf) {
+    return json_dump_callback(value, dump_to_buf, buf, JSON_COMPACT | JSON_ENCODE_ANY) ? AM_ELIMIT : AM_OK;
+}
+
+/* Length of the UTF-8 character at s, 0 when it is not one (overlong, surrogate, above U+10FFFF, cut). */
+static size_t utf8_length(const unsigned char *s, size_t n) {
+    if (s[0] < 0x80) return 1;
+    size_t need = s[0] >= 0xf0 && s[0] <= 0xf4 ? 4 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : 0;
+    if (need == 0 || n < need) return 0;
+    for (size_t i = 1; i < need; i++)
+        if ((s[i] & 0xc0) != 0x80) return 0;
+    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f)) return 0;
+    if ((s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f)) return 0;
+    return need;
+}
+
+am_status am_json_quote(am_str s, am_buf *buf) {
+    am_status status = am_buf_putc(buf, '"');
+    for (size_t i = 0; !status && i < s.n;) {
+        unsigned char c = (unsigned char)s.p[i];
+        size_t n = utf8_length((const unsigned char *)s.p + i, s.n - i);
+        if (n == 0) {
+            status = am_buf_add(buf, AM_STR("\xef\xbf\xbd"));
+            n = 1;
+        } else if (c == '"' || c == '\\') {
+            status = am_buf_printf(buf, "\\%c", c);
+        } else if (c < 0x20 || c == 0x7f) {
+            status = c == '\n' ? am_buf_add(buf, AM_STR("\\n")) : am_buf_printf(buf, "\\u%04x", c);
+        } else {
+            status = am_buf_append(buf, s.p + i, n);
+        }
+        i += n;
+    }
+    return status ? status : am_buf_putc(buf, '"');
+}

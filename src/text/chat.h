@@ -1,0 +1,28 @@
+/* A model's chat format: its template or templates with the special tokens they use, ready to turn messages into text. */
+#ifndef AM_TEXT_CHAT_H
+#define AM_TEXT_CHAT_H
+
+#include "text/template.h"
+
+typedef struct am_chat am_chat;
+
+/* From a folder: chat_template.jinja (and additional_chat_templates/), else tokenizer_config.json's chat_template, a string
+ * or a list of {name, template}. AM_ENOTFOUND when there is none. */
+am_status am_chat_load_dir(const char *dir, am_chat **out, am_error *err);
+am_status am_chat_load_json(am_str tokenizer_config, am_chat **out, am_error *err);
+/* From a bare template (GGUF's tokenizer.chat_template, or an override); tokens: object with bos_token, eos_token ...; may be NULL. */
+am_status am_chat_load_source(am_str source, const json_t *tokens, am_chat **out, am_error *err);
+void am_chat_free(am_chat *chat);
+
+typedef struct am_chat_request {
+    const json_t *messages;  /* array, OpenAI's form */
+    const json_t *tools;     /* array or NULL; picks `tool_use` where several templates exist */
+    const json_t *documents; /* array or NULL; picks `rag` */
+    const json_t *kwargs;    /* object or NULL: enable_thinking and other template variables; `messages` and the like cannot be
+                                overridden by it, nor `chat_template` */
+    bool add_generation_prompt;
+    int64_t now_s;
+} am_chat_request;
+am_status am_chat_render(const am_chat *chat, const am_chat_request *request, am_rendered *out, am_error *err);
+
+#endif
