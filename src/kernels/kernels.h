@@ -1,0 +1,116 @@
+/* The operations a forward pass is made of, one table per instruction set, chosen at run time.
+ *
+ * Invariant 1 rests here. In every table:
+ *   - a row of a result depends on that row's inputs and the other operand alone, never on n_rows, on how panels or rows are
+ *     split over calls or threads, or on alignment: each output is reduced over its inputs in ascending order (one accumulator an
+ *     output, or a fixed number of them combined in a fixed order), the same in the one-row and the many-row path;
+ *   - weights that are unpacked give the same float32 values whichever path unpacks them.
+ * Tables may differ from each other in the last bits (fused multiply-add or not); tests bound the difference to the scalar one.
+ *
+ * Matrices are packed once into panels of 16 outputs, the same layout for every table and every machine, because sealed blocks on
+ * disk use it too:
+ *
+ *   am_mat, panel p (outputs 16p .. 16p+15; rows past n_out are zero), panels back to back:
+ *     F32 F16 BF16   [n_in][16] elements
+ *     Q8             for each group of `group` inputs: scale[16], bias[16] (scale_dtype), codes u8 [group][16]
+ *     Q4             for each group of `group` inputs: scale[16], bias[16] (scale_dtype), codes [group/2][16] bytes,
+ *                    byte j of pair i: low nibble input 2i, high nibble input 2i+1 of output j
+ *   value = scale * code + bias, in float32, rounded as fma(scale, code, bias) where the table fuses, else multiply then add.
+ *
+ *   am_rows (values of a KV block; n_rows x dim, dim a multiple of 16, of 32 for Q4):
+ *     F32 F16        [n_rows][dim]
+ *     Q8             scale f16 [n_rows][dim/group], bias f16 [n_rows][dim/group], codes u8 [n_rows][dim]
+ *     Q4             the same with codes [n_rows][dim/2]: within each run of 32 dims byte j holds dim j (low) and dim j+16 (high) */
+#ifndef AM_KERNELS_KERNELS_H
+#define AM_KERNELS_KERNELS_H
+
+#include "base/buf.h"
+
+typedef enum am_dtype { AM_F32, AM_F16, AM_BF16, AM_Q8, AM_Q4, AM_N_DTYPE } am_dtype;
+
+enum { AM_PANEL = 16 };
+
+typedef struct am_mat {
+    am_dtype dtype;
+    am_dtype scale_dtype; /* F32, F16 or BF16; quantised types only */
+    uint32_t n_out, n_in; /* n_in is a multiple of group, and even */
+    uint32_t group;       /* 32, 64 or 128 (16 for caches of small heads); quantised types only */
+    const void *data;     /* 64-byte aligned */
+} am_mat;
+
+typedef struct am_rows {
+    am_dtype dtype;
+    uint32_t n_rows, dim, group;
+    const void *data;
+} am_rows;
+
+size_t am_mat_panel_bytes(const am_mat *mat);
+size_t am_mat_bytes(const am_mat *mat); /* all panels */
+static inline uint32_t am_mat_panels(const am_mat *mat) { return (mat->n_out + AM_PANEL - 1) / AM_PANEL; }
+
+/* One step of online softmax over one run of keys for n_q queries. For query i, scores s[i*ld + t] of keys t in [from[i], to[i]) count;
+ * everything else in [0, n_keys) is treated as minus infinity. With x = cap(scale * s): m' = max(m, max x), factor = exp(m - m'),
+ * l = l * factor + sum exp(x - m'), acc row *= factor, and s is overwritten by exp(x - m') (0 where it does not count). A query that
+ * sees no key in this run is left as it is, its s row zeroed. Start with m = -INFINITY, l = 0, acc = 0. */
+typedef struct am_softmax {
+    float *s;             /* [n_q][ld] */
+    size_t ld;
+    size_t n_q;
+    uint32_t n_keys;      /* multiple of 16, <= ld */
+    const uint32_t *from; /* [n_q] */
+    const uint32_t *to;   /* [n_q] */
+    float scale;
+    float softcap;        /* 0: none; else x = softcap * tanh(scale * s / softcap) */
+    float *m, *l;         /* [n_q] */
+    float *acc;           /* [n_q][ld_acc], dim used */
+    size_t ld_acc;
+    uint32_t dim;
+} am_softmax;
+
+typedef struct am_kernels {
+    const char *name; /* "scalar", "avx2", "avx512", "neon" */
+    bool (*supported)(void);
+
+    /* y[r*ldy + o] = sum_k x[r*ldx + k] * W[o][k] for the outputs of panels [p0, p1), o < n_out. */
+    void (*matmul)(float *y, size_t ldy, const float *x, size_t ldx, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1);
+    /* dst[k] = W[o][k] for one output (embedding lookup). */
+    void (*mat_row)(float *dst, const am_mat *w, uint32_t o);
+    /* acc[q*ld_acc + d] += sum over t in [t0, t1), ascending, of p[q*ld_p + t] * V[t][d]. */
+    void (*rows_accumulate)(float *acc, size_t ld_acc, const float *p, size_t ld_p, size_t n_q, const am_rows *v, uint32_t t0,
+                            uint32_t t1);
+    void (*softmax_step)(const am_softmax *step);
+    /* dst = x / sqrt(mean(x^2) + eps) * weight; weight may be NULL (all ones); dst may be x. */
+    void (*rmsnorm)(float *dst, const float *x, const float *weight, size_t n, float eps);
+    /* dst[i] = gate[i] / (1 + exp(-gate[i])) * up[i]; dst may be gate or up. */
+    void (*silu_mul)(float *dst, const float *gate, const float *up, size_t n);
+
+    /* Round to nearest even; beyond the largest finite f16 the value is clamped, NaN becomes 0 (a cache must stay finite). */
+    void (*f32_to_f16)(uint16_t *dst, const float *src, size_t n);
+    void (*f16_to_f32)(float *dst, const uint16_t *src, size_t n);
+    /* Quantises to `bits` (8 or 4) with one scale and bias (f16) for n values: bias = min, scale = (max - min) / (2^bits - 1), both
+     * rounded to f16 first, code = clamp(round_half_even((x - bias) / scale)); scale 0 gives codes 0. */
+    void (*quantise)(uint8_t *codes, uint16_t *scale, uint16_t *bias, const float *src, size_t n, int bits);
+} am_kernels;
+
+/* Tables this build has that this machine can run, best first, ended by NULL. */
+const am_kernels *const *am_kernels_list(void);
+/* The table named by name, or the best when name is NULL or empty. AM_EUNSUPPORTED lists the names. (main passes AM_ISA here.) */
+am_status am_kernels_pick(const char *name, const am_kernels **out, am_error *err);
+
+/* Packing. src points to n_out x n_in values row by row; dst has am_mat_bytes room, 64-byte aligned. Panels [p0, p1) only, so that
+ * workers can share the work. */
+void am_pack_plain(void *dst, const am_mat *mat, const void *src /* of mat->dtype */, uint32_t p0, uint32_t p1);
+/* MLX affine groups: codes little-endian in 32-bit words (8/bits a word), scales and biases [n_out][n_in/group] of scale_dtype. */
+void am_pack_affine(void *dst, const am_mat *mat, const uint32_t *codes, const void *scales, const void *biases, uint32_t p0,
+                    uint32_t p1);
+
+/* Plain element-wise helpers that need no table: same bits everywhere. */
+float am_f16_to_f32(uint16_t h);
+uint16_t am_f32_to_f16(float f); /* with the clamping of the table's f32_to_f16 */
+float am_bf16_to_f32(uint16_t h);
+uint16_t am_f32_to_bf16(float f);
+/* Orthonormal Hadamard transform in place of each of n heads of dim values, in runs of the largest power of two that divides dim.
+ * It is its own inverse. Reference: Sylvester's construction, scaled by 1/sqrt(run). */
+void am_hadamard(float *x, size_t n_heads, size_t dim);
+
+#endif

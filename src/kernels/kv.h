@@ -1,0 +1,51 @@
+/* The geometry of a model's cache and the byte layout of its blocks, as attention reads them and as they lie on disk.
+ *
+ * A block is AM_BLOCK_TOKENS tokens across all layers. An open block is being filled: exact rows (f16; f32 when bits are 32). A sealed
+ * block is quantised once and never changes. Which of the two a query sees is decided by position alone (rows of its own block exact,
+ * rows of earlier blocks sealed). When K (V) has 8 or 4 bits, K and Q (V) are rotated by am_hadamard before they get here, so open and
+ * sealed rows live in one space and attention needs no special case; the output is rotated back once.
+ *
+ * Both kinds of block: for each layer, for each KV head: the K part, then the V part; each part starts 64-byte aligned.
+ *   K part: an am_mat of AM_BLOCK_TOKENS outputs x head_dim_k inputs (so scores are a matmul), group group_k, scales f16
+ *   V part: am_rows of AM_BLOCK_TOKENS x head_dim_v, group group_v */
+#ifndef AM_KERNELS_KV_H
+#define AM_KERNELS_KV_H
+
+#include "kernels/kernels.h"
+
+enum { AM_BLOCK_TOKENS = 256 };
+
+typedef struct am_kv_spec {
+    uint32_t n_layer, n_kv_head, head_dim_k, head_dim_v;
+    uint32_t bits_k, bits_v;   /* 32 (tests), 16, 8 or 4 */
+    uint32_t group_k, group_v; /* largest of 64, 32, 16 that divides the head dimension; set by am_kv_layout_init */
+} am_kv_spec;
+
+typedef struct am_kv_layout {
+    am_kv_spec spec;
+    size_t open_k_bytes, open_v_bytes, sealed_k_bytes, sealed_v_bytes; /* of one head's part, padded to 64 */
+    size_t open_layer_bytes, sealed_layer_bytes;
+    size_t open_bytes, sealed_bytes; /* whole block */
+    bool rotate_k, rotate_v;
+} am_kv_layout;
+
+/* Checks the spec (bits, dims multiples of 16, of 32 for 4-bit V, products without overflow) and fills the sizes. */
+am_status am_kv_layout_init(am_kv_layout *layout, const am_kv_spec *spec, am_error *err);
+
+am_mat am_kv_k(const am_kv_layout *layout, const void *block, bool sealed, uint32_t layer, uint32_t head);
+am_rows am_kv_v(const am_kv_layout *layout, const void *block, bool sealed, uint32_t layer, uint32_t head);
+
+/* Writes the rows of one token (already rotated where the layout says so): k [n_kv_head][head_dim_k], v [n_kv_head][head_dim_v],
+ * into row `row` of one layer of an open block. */
+void am_kv_put(const am_kernels *kernels, const am_kv_layout *layout, void *open, uint32_t layer, uint32_t row, const float *k,
+               const float *v);
+/* Seals one layer of a full open block into `sealed`; layers are independent, so workers can share them. */
+void am_kv_seal(const am_kernels *kernels, const am_kv_layout *layout, const void *open, void *sealed, uint32_t layer);
+
+/* The first n_rows rows of an open block as a compact byte string for disk, and back. Order: layer, head, then K rows
+ * [n_rows][head_dim_k], V rows [n_rows][head_dim_v], in the open block's element type, little endian. */
+size_t am_kv_rows_bytes(const am_kv_layout *layout, uint32_t n_rows);
+void am_kv_rows_save(const am_kv_layout *layout, const void *open, uint32_t n_rows, void *dst);
+void am_kv_rows_load(const am_kv_layout *layout, void *open, uint32_t n_rows, const void *src);
+
+#endif

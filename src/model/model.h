@@ -1,0 +1,75 @@
+/* A loaded model: weights packed for the kernels, tokenizer, chat template, and the forward pass.
+ *
+ * A model is immutable after loading; several workspaces may share it, one thread runs a workspace at a time. */
+#ifndef AM_MODEL_MODEL_H
+#define AM_MODEL_MODEL_H
+
+#include "base/workers.h"
+#include "kernels/kv.h"
+#include "text/chat.h"
+#include "text/tokenizer.h"
+
+typedef struct am_model am_model;
+
+typedef struct am_model_options {
+    const am_kernels *kernels;
+    am_workers *workers; /* used for packing; may be NULL (one thread) */
+    /* Called now and then while loading, done <= total bytes; may be NULL. */
+    void (*progress)(void *arg, const char *what, uint64_t done, uint64_t total);
+    void *progress_arg;
+} am_model_options;
+
+enum { AM_MAX_EOS = 8 };
+
+typedef struct am_model_info {
+    const char *name;         /* folder's name, or "memo-28m" for the embedded one */
+    const char *architecture; /* "llama" */
+    const char *format;       /* "bf16", "mlx 4-bit g64" ... */
+    uint64_t n_params;
+    uint64_t weight_bytes; /* as packed */
+    uint32_t n_layer, n_vocab, n_embd, n_head, n_kv_head, head_dim_k, head_dim_v;
+    uint32_t n_ctx; /* longest context the model was made for */
+    int32_t eos[AM_MAX_EOS];
+    uint32_t n_eos;
+    uint8_t fingerprint[16]; /* of weights, tokenizer and everything in config that changes logits */
+    /* generation_config.json; negative where it is silent */
+    float temperature, top_p, min_p, repetition_penalty;
+    int32_t top_k;
+} am_model_info;
+
+/* path: a model folder; NULL: the model inside the binary. Bad files: AM_EFORMAT, naming file, field and reason. What config.json asks for
+ * and we do not implement: AM_EUNSUPPORTED, naming key and value. */
+am_status am_model_load(const char *path, const am_model_options *options, am_model **out, am_error *err);
+void am_model_free(am_model *model);
+const am_model_info *am_model_info_of(const am_model *model);
+const am_tokenizer *am_model_tokenizer(const am_model *model); /* NULL when the folder has none (test models) */
+const am_chat *am_model_chat(const am_model *model);           /* NULL when the folder has none */
+/* The cache geometry of this model at the given bits. */
+am_status am_model_kv_spec(const am_model *model, uint32_t bits_k, uint32_t bits_v, am_kv_spec *out, am_error *err);
+
+/* A run of new tokens of one sequence. The sequence has n_past tokens before it: n_sealed full blocks, then n_past % AM_BLOCK_TOKENS rows in
+ * the open block. A segment never crosses a block border: n_past % AM_BLOCK_TOKENS + n_tokens <= AM_BLOCK_TOKENS. The forward pass writes
+ * the new rows into the open block; sealing a block that became full is the caller's (after the pass). */
+typedef struct am_segment {
+    const int32_t *tokens;
+    uint32_t n_tokens;
+    uint32_t n_past;
+    const void *const *sealed; /* [n_past / AM_BLOCK_TOKENS] */
+    void *open;
+    float *logits;     /* [n_logits][n_vocab], or NULL */
+    uint32_t n_logits; /* the last n_logits tokens of the segment get logits */
+} am_segment;
+
+typedef struct am_workspace am_workspace;
+/* Scratch for passes of up to max_tokens tokens in all, of which up to max_logits rows get logits. All memory is taken here. */
+am_status am_workspace_create(const am_model *model, const am_kv_layout *layout, am_workers *workers, uint32_t max_tokens,
+                              uint32_t max_logits, am_workspace **out, am_error *err);
+void am_workspace_free(am_workspace *workspace);
+size_t am_workspace_bytes(const am_workspace *workspace);
+
+/* One pass over a batch: segments of different sequences (decode: one token each; prefill: up to a block). Each token's logits depend on
+ * its sequence's tokens, the weights and the layout alone. Token ids out of range: AM_EINVAL, nothing written. */
+am_status am_model_forward(const am_model *model, am_workspace *workspace, const am_segment *segments, size_t n_segments,
+                           am_error *err);
+
+#endif
