@@ -1,0 +1,46 @@
+/* The runtime behind include/agent_memory.h, as the rooms above see it: kernels, workers, model, engine and the lock on the data folder,
+ * started in order and taken down in the six stages of docs/DESIGN.md. */
+#ifndef AM_AGENTS_RUNTIME_H
+#define AM_AGENTS_RUNTIME_H
+
+#include "agent_memory.h"
+#include "engine/engine.h"
+
+typedef struct am_runtime_options {
+    const char *model;    /* folder, or NULL for the embedded one */
+    const char *data_dir; /* NULL: $AGENT_MEMORY_DATA_DIR, else ~/.agent_memory; states lie in <data_dir>/caches */
+    const char *isa;      /* NULL: the best this machine has */
+    const char *who;      /* said to a second process that wants the folder: "serve 127.0.0.1:8000" */
+    uint32_t n_ctx;       /* 0: the model's */
+    uint64_t kv_memory_bytes; /* 0: a quarter of the machine's memory, at least one full context */
+    uint64_t disk_bytes;  /* 0: no quota */
+    uint32_t bits_k, bits_v;  /* 0: 4 */
+    uint32_t n_threads;   /* 0: the cores of the machine */
+    uint32_t max_parallel, max_queue, chunk_tokens, step_ms; /* 0: the engine's defaults */
+    am_durability durability;
+    uint64_t seed;
+    void (*progress)(void *arg, const char *what, uint64_t done, uint64_t total);
+    void *progress_arg;
+} am_runtime_options;
+
+/* Locks the data folder (AM_EBUSY names the holder), loads, warms up. On failure everything is given back. */
+am_status am_runtime_start(const am_runtime_options *options, am_runtime **out, am_error *err);
+am_engine *am_runtime_engine(am_runtime *runtime);
+const am_model *am_runtime_model(const am_runtime *runtime);
+const char *am_runtime_data_dir(const am_runtime *runtime);
+
+/* The six stages; each is logged as shutdown_stage with its number, name and time, the last followed by server_shutdown_complete. between, when
+ * not NULL, is called after stage 2 (the server sends what is left and closes). *hurry nonzero cuts the drain short, never the persisting.
+ * Returns the number of heads that could not be made durable. Frees the runtime. */
+unsigned am_runtime_shutdown(am_runtime *runtime, uint32_t drain_ms, const volatile int *hurry, void (*between)(void *arg), void *arg);
+
+/* From messages to a request's prompt: template, then tokens with their text and input ranges. Thread-safe. *rendered and *tokens are the
+ * caller's to free. AM_EINVAL: the template refused the messages (its own words). */
+typedef struct am_prompt {
+    am_rendered rendered;
+    am_tokens tokens;
+} am_prompt;
+am_status am_prompt_make(const am_model *model, const am_chat_request *chat, am_prompt *out, am_error *err);
+void am_prompt_free(am_prompt *prompt);
+
+#endif
