@@ -50,6 +50,8 @@ $(BUILD)/%.o: %.S Makefile
 	@mkdir -p $(@D)
 	$(Q)$(CC) -Isrc -MMD -MP -c $< -o $@
 
+$(BUILD)/src/model/embedded.o: $(wildcard models/*/*)
+
 $(LIB): $(LIB_OBJ)
 	@rm -f $@
 	$(Q)ar rcs $@ $^

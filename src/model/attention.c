@@ -1,0 +1,182 @@
+/* Owns attention over a paged cache: the sealed blocks of a sequence in ascending order, then its open block.
+ *
+ * One task is (segment, KV head, tile of at most AM_TILE_ROWS query rows); the rows of a tile are the query heads that share the KV head, position
+ * by position, and each task writes only its own rows of `att`. Within a block the scores are one matmul, because keys lie in panels
+ * like weights do; then one step of online softmax; then the values are added.
+ *
+ * Invariant 1: what a row computes must not depend on the tile it shares. Each row has its own range [from, to) of keys in a block. Scores are
+ * taken for whole panels and thus for keys some rows may not see, but those are only masked, never used; values are added with each row's
+ * own range, so that a row not yet written (whatever bytes lie there) is never touched. Rows with equal ranges go in one call. */
+#include "model/internal.h"
+
+#include <math.h>
+#include <string.h>
+
+static uint32_t group_of(const am_pass *pass) { return pass->model->config.n_head / pass->model->config.n_kv_head; }
+
+
+static uint32_t cache_tasks(const am_pass *pass, const am_segment *segment) {
+    uint32_t row = segment->n_past % AM_BLOCK_TOKENS;
+    (void)pass;
+    return (row + segment->n_tokens - 1) / AM_PANEL - row / AM_PANEL + 1;
+}
+
+static void rotate_pairs(float *x, size_t n_head, uint32_t dim, const float *c, const float *s) {
+    uint32_t half = dim / 2;
+    for (size_t h = 0; h < n_head; h++, x += dim)
+        for (uint32_t i = 0; i < half; i++) {
+            float a = x[i], b = x[i + half];
+            x[i] = a * c[i] - b * s[i];
+            x[i + half] = b * c[i] + a * s[i];
+        }
+}
+
+typedef struct cache_job {
+    const am_pass *pass;
+    uint32_t layer;
+} cache_job;
+
+static void cache_task(void *arg, size_t task, size_t worker) {
+    const cache_job *job = arg;
+    const am_pass *pass = job->pass;
+    const am_workspace *ws = pass->ws;
+    const am_kv_layout *layout = &ws->layout;
+    const am_config *m = &pass->model->config;
+    (void)worker;
+    size_t n = am_pass_segment_of(pass, (uint32_t)task);
+    const am_segment *segment = &pass->segments[n];
+    uint32_t first = segment->n_past % AM_BLOCK_TOKENS, last = first + segment->n_tokens;
+    uint32_t begin = (first / AM_PANEL + (uint32_t)task - ws->first_task[n]) * AM_PANEL, end = begin + AM_PANEL;
+    if (begin < first) begin = first;
+    if (end > last) end = last;
+    for (uint32_t row = begin; row < end; row++) {
+        size_t r = ws->first_row[n] + row - first, half = m->head_dim / 2;
+        float *q = ws->q + r * m->n_head * m->head_dim;
+        float *k = ws->k + r * m->n_kv_head * m->head_dim, *v = ws->v + r * m->n_kv_head * m->head_dim;
+        rotate_pairs(q, m->n_head, m->head_dim, ws->rope_cos + r * half, ws->rope_sin + r * half);
+        rotate_pairs(k, m->n_kv_head, m->head_dim, ws->rope_cos + r * half, ws->rope_sin + r * half);
+        if (layout->rotate_k) {
+            am_hadamard(q, m->n_head, m->head_dim);
+            am_hadamard(k, m->n_kv_head, m->head_dim);
+        }
+        if (layout->rotate_v) am_hadamard(v, m->n_kv_head, m->head_dim);
+        am_kv_put(pass->kernels, layout, segment->open, job->layer, row, k, v);
+    }
+}
+
+void am_op_cache(const am_pass *pass, uint32_t layer) {
+    cache_job job = {pass, layer};
+    am_pass_run(pass, am_pass_share(pass, cache_tasks), cache_task, &job);
+}
+
+
+static uint32_t tiles_of(const am_pass *pass, const am_segment *segment) {
+    return (segment->n_tokens * group_of(pass) + AM_TILE_ROWS - 1) / AM_TILE_ROWS;
+}
+
+static uint32_t attend_tasks(const am_pass *pass, const am_segment *segment) {
+    return pass->model->config.n_kv_head * tiles_of(pass, segment);
+}
+
+typedef struct attend_job {
+    const am_pass *pass;
+    const am_attention *attention;
+} attend_job;
+
+/* Where the tile's n rows come from: row i is query head `head + i' % group` of token i' / group, i' = first + i. */
+typedef struct tile_rows {
+    const am_segment *segment;
+    uint32_t first, n, group, head, kv_head;
+    size_t first_row; /* of the segment in the pass */
+} tile_rows;
+
+static size_t row_at(const tile_rows *rows, uint32_t i, uint32_t n_head) {
+    uint32_t r = rows->first + i;
+    return (rows->first_row + r / rows->group) * n_head + rows->head + r % rows->group;
+}
+
+/* The keys of the block that begins at `base` each row may see: [from, to), empty ranges as 0, 0. */
+static void see(am_tile *tile, uint32_t n, uint32_t base, uint32_t window) {
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t end = tile->position[i] + 1, begin = window && end > window ? end - window : 0;
+        uint32_t to = end - base < AM_BLOCK_TOKENS ? end - base : AM_BLOCK_TOKENS; /* base <= position */
+        uint32_t from = begin > base ? begin - base : 0;
+        tile->from[i] = from < to ? from : 0;
+        tile->to[i] = from < to ? to : 0;
+    }
+}
+
+static void attend_block(const attend_job *job, am_tile *tile, const tile_rows *rows, const void *block, bool sealed) {
+    const am_kernels *kernels = job->pass->kernels;
+    const am_kv_layout *layout = &job->pass->ws->layout;
+    uint32_t dim_k = layout->spec.head_dim_k, dim_v = layout->spec.head_dim_v, n_keys = 0;
+    for (uint32_t i = 0; i < rows->n; i++)
+        if (tile->to[i] > n_keys) n_keys = tile->to[i];
+    if (n_keys == 0) return;
+    uint32_t n_panels = (n_keys + AM_PANEL - 1) / AM_PANEL;
+    am_mat k = am_kv_k(layout, block, sealed, job->attention->layer, rows->kv_head);
+    am_rows v = am_kv_v(layout, block, sealed, job->attention->layer, rows->kv_head);
+    kernels->matmul(tile->s, AM_BLOCK_TOKENS, tile->q, dim_k, rows->n, &k, 0, n_panels);
+    am_softmax step = {.s = tile->s,
+                       .ld = AM_BLOCK_TOKENS,
+                       .n_q = rows->n,
+                       .n_keys = n_panels * AM_PANEL,
+                       .from = tile->from,
+                       .to = tile->to,
+                       .scale = job->attention->scale,
+                       .softcap = job->attention->softcap,
+                       .m = tile->m,
+                       .l = tile->l,
+                       .acc = tile->acc,
+                       .ld_acc = dim_v,
+                       .dim = dim_v};
+    kernels->softmax_step(&step);
+    for (uint32_t i = 0, n; i < rows->n; i += n) {
+        for (n = 1; i + n < rows->n && tile->from[i + n] == tile->from[i] && tile->to[i + n] == tile->to[i];) n++;
+        if (tile->to[i] > tile->from[i])
+            kernels->rows_accumulate(tile->acc + i * dim_v, dim_v, tile->s + i * AM_BLOCK_TOKENS, AM_BLOCK_TOKENS, n, &v, tile->from[i],
+                                     tile->to[i]);
+    }
+}
+
+static void attend_task(void *arg, size_t task, size_t worker) {
+    const attend_job *job = arg;
+    const am_pass *pass = job->pass;
+    const am_workspace *ws = pass->ws;
+    const am_kv_spec *spec = &ws->layout.spec;
+    uint32_t n_head = pass->model->config.n_head, window = job->attention->window;
+    am_tile *tile = &ws->tiles[worker];
+    size_t s = am_pass_segment_of(pass, (uint32_t)task);
+    const am_segment *segment = &pass->segments[s];
+    tile_rows rows = {.segment = segment, .group = group_of(pass), .first_row = ws->first_row[s]};
+    uint32_t index = (uint32_t)task - ws->first_task[s], n_tiles = tiles_of(pass, segment);
+    rows.kv_head = index / n_tiles;
+    rows.head = rows.kv_head * rows.group;
+    rows.first = index % n_tiles * AM_TILE_ROWS;
+    rows.n = segment->n_tokens * rows.group - rows.first;
+    if (rows.n > AM_TILE_ROWS) rows.n = AM_TILE_ROWS;
+    for (uint32_t i = 0; i < rows.n; i++) {
+        memcpy(tile->q + i * spec->head_dim_k, ws->q + row_at(&rows, i, n_head) * spec->head_dim_k, spec->head_dim_k * sizeof(float));
+        tile->position[i] = segment->n_past + (rows.first + i) / rows.group;
+        tile->m[i] = -INFINITY;
+        tile->l[i] = 0;
+    }
+    memset(tile->acc, 0, (size_t)rows.n * spec->head_dim_v * sizeof(float));
+    uint32_t n_sealed = segment->n_past / AM_BLOCK_TOKENS, oldest = tile->position[0] + 1;
+    for (uint32_t b = window && oldest > window ? (oldest - window) / AM_BLOCK_TOKENS : 0; b < n_sealed; b++) {
+        see(tile, rows.n, b * AM_BLOCK_TOKENS, window);
+        attend_block(job, tile, &rows, segment->sealed[b], true);
+    }
+    see(tile, rows.n, n_sealed * AM_BLOCK_TOKENS, window);
+    attend_block(job, tile, &rows, segment->open, false);
+    for (uint32_t i = 0; i < rows.n; i++) {
+        float *out = ws->att + row_at(&rows, i, n_head) * spec->head_dim_v;
+        for (uint32_t d = 0; d < spec->head_dim_v; d++) out[d] = tile->acc[i * spec->head_dim_v + d] / tile->l[i];
+        if (ws->layout.rotate_v) am_hadamard(out, 1, spec->head_dim_v);
+    }
+}
+
+void am_op_attend(const am_pass *pass, const am_attention *attention) {
+    attend_job job = {pass, attention};
+    am_pass_run(pass, am_pass_share(pass, attend_tasks), attend_task, &job);
+}

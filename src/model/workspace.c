@@ -1,0 +1,111 @@
+/* Owns the scratch memory of a forward pass: one allocation, sized once, carved in the order below, each part 64-byte aligned.
+ *
+ *   x h                [T][n_embd]            residual stream; result of a norm or of a projection back to it
+ *   q att              [T][n_head*head_dim]   queries; what attention returns
+ *   k v                [T][n_kv_head*head_dim]
+ *   gate up            [T][n_ff]
+ *   cos sin            [T][head_dim/2]        of each row's position, computed once a pass
+ *   last               [L][n_embd]            normed rows that get logits
+ *   logits             [L][n_vocab]
+ *   token position     u32 [T]
+ *   first_row/task     u32 [T+1] each
+ *   tiles              [workers] am_tile, then for each its q, s, acc
+ *
+ * The same function measures (with no memory) and carves, so the two cannot disagree. */
+#include "model/internal.h"
+
+#include <stdlib.h>
+
+typedef struct carver {
+    char *base; /* NULL while measuring */
+    size_t n;
+    bool overflow;
+} carver;
+
+static void *carve(carver *c, size_t rows, size_t cols, size_t element) {
+    size_t bytes, end;
+    if (!am_size_mul(rows, cols, &bytes) || !am_size_mul(bytes, element, &bytes) || !am_size_add(bytes, 63, &bytes) ||
+        !am_size_add(c->n, bytes & ~(size_t)63, &end)) {
+        c->overflow = true;
+        return NULL;
+    }
+    void *p = c->base ? c->base + c->n : NULL;
+    c->n = end;
+    return p;
+}
+
+static void carve_all(am_workspace *ws, carver *c) {
+    const am_config *m = &ws->model->config;
+    const am_kv_spec *spec = &ws->layout.spec;
+    size_t t = ws->max_tokens, l = ws->max_logits, f = sizeof(float);
+    size_t n_workers = ws->workers ? am_workers_count(ws->workers) : 1;
+    ws->x = carve(c, t, m->n_embd, f);
+    ws->h = carve(c, t, m->n_embd, f);
+    ws->q = carve(c, t, (size_t)m->n_head * spec->head_dim_k, f);
+    ws->att = carve(c, t, (size_t)m->n_head * spec->head_dim_v, f);
+    ws->k = carve(c, t, (size_t)m->n_kv_head * spec->head_dim_k, f);
+    ws->v = carve(c, t, (size_t)m->n_kv_head * spec->head_dim_v, f);
+    ws->gate = carve(c, t, m->n_ff, f);
+    ws->up = carve(c, t, m->n_ff, f);
+    ws->rope_cos = carve(c, t, m->head_dim / 2, f);
+    ws->rope_sin = carve(c, t, m->head_dim / 2, f);
+    ws->last = carve(c, l, m->n_embd, f);
+    ws->logits = carve(c, l, m->n_vocab, f);
+    ws->token = carve(c, t, 1, sizeof *ws->token);
+    ws->position = carve(c, t, 1, sizeof *ws->position);
+    ws->first_row = carve(c, t + 1, 1, sizeof *ws->first_row);
+    ws->first_task = carve(c, t + 1, 1, sizeof *ws->first_task);
+    ws->tiles = carve(c, n_workers, 1, sizeof *ws->tiles);
+    for (size_t i = 0; i < n_workers; i++) {
+        am_tile tile = {0};
+        tile.q = carve(c, AM_TILE_ROWS, spec->head_dim_k, f);
+        tile.s = carve(c, AM_TILE_ROWS, AM_BLOCK_TOKENS, f);
+        tile.acc = carve(c, AM_TILE_ROWS, spec->head_dim_v, f);
+        if (c->base && !c->overflow) ws->tiles[i] = tile;
+    }
+}
+
+static am_status check_layout(const am_model *model, const am_kv_layout *layout, am_error *err) {
+    am_kv_spec own;
+    am_status status = am_model_kv_spec(model, layout->spec.bits_k, layout->spec.bits_v, &own, err);
+    if (status) return status;
+    const am_kv_spec *s = &layout->spec;
+    if (s->n_layer != own.n_layer || s->n_kv_head != own.n_kv_head || s->head_dim_k != own.head_dim_k || s->head_dim_v != own.head_dim_v)
+        return am_fail(err, AM_EINVAL, "the cache layout is not this model's");
+    return AM_OK;
+}
+
+am_status am_workspace_create(const am_model *model, const am_kv_layout *layout, am_workers *workers, uint32_t max_tokens,
+                              uint32_t max_logits, am_workspace **out, am_error *err) {
+    *out = NULL;
+    if (max_tokens == 0) return am_fail(err, AM_EINVAL, "a workspace for 0 tokens");
+    am_status status = check_layout(model, layout, err);
+    if (status) return status;
+    am_workspace *ws = am_calloc(1, sizeof *ws);
+    if (!ws) return am_fail(err, AM_ENOMEM, "no memory for a workspace");
+    ws->model = model;
+    ws->layout = *layout;
+    ws->workers = workers;
+    ws->max_tokens = max_tokens;
+    ws->max_logits = max_logits;
+    carver measure = {0};
+    carve_all(ws, &measure);
+    ws->memory = measure.overflow ? NULL : am_alloc_aligned(measure.n);
+    if (!ws->memory) {
+        am_workspace_free(ws);
+        return am_fail(err, AM_ENOMEM, "no memory for the work space of %u tokens (%zu bytes)", max_tokens, measure.n);
+    }
+    carver carving = {.base = ws->memory};
+    carve_all(ws, &carving);
+    ws->n_bytes = carving.n;
+    *out = ws;
+    return AM_OK;
+}
+
+void am_workspace_free(am_workspace *ws) {
+    if (!ws) return;
+    free(ws->memory);
+    free(ws);
+}
+
+size_t am_workspace_bytes(const am_workspace *ws) { return ws->n_bytes; }
