@@ -13,7 +13,7 @@
 
 #include "kernels/kernels.h"
 
-enum { AM_BLOCK_TOKENS = 256 };
+enum { AM_BLOCK_TOKENS = 256, AM_KV_MAX_DIM = 4096 };
 
 typedef struct am_kv_spec {
     uint32_t n_layer, n_kv_head, head_dim_k, head_dim_v;

@@ -1,0 +1,66 @@
+/* Owns the way from weights as files have them (row by row) to panels of 16 outputs as the kernels read them, and the sizes of
+ * panels. Sixteen rows are read side by side, so both sides stream; sources come from mapped files and may be unaligned, so they
+ * are only ever read by memcpy. The layout is in kernels.h. */
+#include "kernels/tables.h"
+
+size_t am_mat_panel_bytes(const am_mat *mat) {
+    if (!dtype_quantised(mat->dtype)) return (size_t)mat->n_in * AM_PANEL * dtype_bytes(mat->dtype);
+    return mat->n_in / mat->group * mat_group_bytes(mat);
+}
+
+size_t am_mat_bytes(const am_mat *mat) { return am_mat_panels(mat) * am_mat_panel_bytes(mat); }
+
+static void panel_transpose_32(uint8_t *dst, const uint8_t *src, size_t n_in, uint32_t lanes) {
+    for (size_t k = 0; k < n_in; k++)
+        for (uint32_t j = 0; j < lanes; j++) memcpy(dst + (k * AM_PANEL + j) * 4, src + (j * n_in + k) * 4, 4);
+}
+
+static void panel_transpose_16(uint8_t *dst, const uint8_t *src, size_t n_in, uint32_t lanes) {
+    for (size_t k = 0; k < n_in; k++)
+        for (uint32_t j = 0; j < lanes; j++) memcpy(dst + (k * AM_PANEL + j) * 2, src + (j * n_in + k) * 2, 2);
+}
+
+void am_pack_plain(void *dst, const am_mat *mat, const void *src, uint32_t p0, uint32_t p1) {
+    size_t panel_bytes = am_mat_panel_bytes(mat), size = dtype_bytes(mat->dtype);
+    for (uint32_t p = p0; p < p1; p++) {
+        uint8_t *to = (uint8_t *)dst + p * panel_bytes;
+        const uint8_t *from = (const uint8_t *)src + (size_t)p * AM_PANEL * mat->n_in * size;
+        uint32_t lanes = mat_lanes(mat, p);
+        if (lanes < AM_PANEL) memset(to, 0, panel_bytes);
+        if (size == 4)
+            panel_transpose_32(to, from, mat->n_in, lanes);
+        else
+            panel_transpose_16(to, from, mat->n_in, lanes);
+    }
+}
+
+/* One group of one panel. A little-endian word of eight 4-bit codes is four bytes of (even input, odd input): exactly the pairs of a
+ * panel, so both widths are a transposition of bytes. */
+static void group_pack_affine(uint8_t *to, const am_mat *mat, const uint8_t *codes, const uint8_t *scales, const uint8_t *biases,
+                              uint32_t lanes) {
+    size_t size = dtype_bytes(mat->scale_dtype), n_groups = mat->n_in / mat->group;
+    size_t per_byte = mat->dtype == AM_Q4 ? 2 : 1, row_bytes = mat->n_in / per_byte, n = mat->group / per_byte;
+    uint8_t *to_codes = to + 2 * AM_PANEL * size;
+    for (uint32_t j = 0; j < lanes; j++) {
+        memcpy(to + j * size, scales + j * n_groups * size, size);
+        memcpy(to + (AM_PANEL + j) * size, biases + j * n_groups * size, size);
+        for (size_t i = 0; i < n; i++) to_codes[i * AM_PANEL + j] = codes[j * row_bytes + i];
+    }
+}
+
+void am_pack_affine(void *dst, const am_mat *mat, const uint32_t *codes, const void *scales, const void *biases, uint32_t p0,
+                    uint32_t p1) {
+    size_t n_groups = mat->n_in / mat->group, group_bytes = mat_group_bytes(mat), size = dtype_bytes(mat->scale_dtype);
+    size_t per_byte = mat->dtype == AM_Q4 ? 2 : 1;
+    for (uint32_t p = p0; p < p1; p++) {
+        uint32_t lanes = mat_lanes(mat, p);
+        size_t row = (size_t)p * AM_PANEL;
+        for (size_t g = 0; g < n_groups; g++) {
+            uint8_t *to = (uint8_t *)dst + (p * n_groups + g) * group_bytes;
+            if (lanes < AM_PANEL) memset(to, 0, group_bytes);
+            size_t scale_at = (row * n_groups + g) * size;
+            group_pack_affine(to, mat, (const uint8_t *)codes + (row * mat->n_in + g * mat->group) / per_byte,
+                              (const uint8_t *)scales + scale_at, (const uint8_t *)biases + scale_at, lanes);
+        }
+    }
+}

@@ -1,0 +1,507 @@
+/* kernels/: every table of this machine against sums in double, against bounds stated here, and against itself bit for bit where
+ * invariant 1 asks for it. All buffers lie between guard pages, flush with one and then with the other. */
+#include "kernels/kernels.h"
+
+#include "guarded.h"
+
+#include <float.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+static uint64_t seed = 88172645463325252u;
+static uint32_t next_u32(void) {
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return (uint32_t)(seed >> 32);
+}
+static float next_float(void) { return (float)(int32_t)next_u32() * 0x1p-31f; } /* [-1, 1) */
+static uint32_t below(uint32_t n) { return next_u32() % n; }
+
+static guard_side side; /* of all buffers of the running case */
+static float *floats(size_t n) { return guarded_alloc(n * sizeof(float), 4, side); }
+static float *random_floats(size_t n) {
+    float *p = floats(n);
+    for (size_t i = 0; i < n; i++) p[i] = next_float();
+    return p;
+}
+
+static float scale_value(am_dtype dtype, const uint8_t *p, size_t i) {
+    if (dtype == AM_F32) return ((const float *)(const void *)p)[i];
+    uint16_t h = ((const uint16_t *)(const void *)p)[i];
+    return dtype == AM_F16 ? am_f16_to_f32(h) : am_bf16_to_f32(h);
+}
+
+static void scale_store(am_dtype dtype, uint8_t *p, size_t i, float value) {
+    if (dtype == AM_F32)
+        ((float *)(void *)p)[i] = value;
+    else
+        ((uint16_t *)(void *)p)[i] = dtype == AM_F16 ? am_f32_to_f16(value) : am_f32_to_bf16(value);
+}
+
+static size_t size_of(am_dtype dtype) { return dtype == AM_F32 ? 4 : 2; }
+
+/* A random matrix, packed, and its values row by row as doubles, computed here from the unpacked form. */
+typedef struct sample {
+    am_mat mat;
+    double *value; /* [n_out][n_in]; free() */
+} sample;
+
+static void sample_plain(sample *s) {
+    size_t n = (size_t)s->mat.n_out * s->mat.n_in;
+    uint8_t *src = guarded_alloc(n * size_of(s->mat.dtype), size_of(s->mat.dtype), side);
+    for (size_t i = 0; i < n; i++) {
+        scale_store(s->mat.dtype, src, i, next_float());
+        s->value[i] = scale_value(s->mat.dtype, src, i);
+    }
+    am_pack_plain((void *)(uintptr_t)s->mat.data, &s->mat, src, 0, am_mat_panels(&s->mat));
+}
+
+static void sample_quantised(sample *s) {
+    const am_mat *m = &s->mat;
+    uint32_t bits = m->dtype == AM_Q4 ? 4 : 8, per_word = 32 / bits;
+    size_t n_groups = (size_t)m->n_out * (m->n_in / m->group), n = (size_t)m->n_out * m->n_in;
+    uint8_t *scales = guarded_alloc(n_groups * size_of(m->scale_dtype), size_of(m->scale_dtype), side);
+    uint8_t *biases = guarded_alloc(n_groups * size_of(m->scale_dtype), size_of(m->scale_dtype), side);
+    uint32_t *codes = guarded_alloc(n / per_word * 4, 4, side);
+    for (size_t i = 0; i < n_groups; i++) {
+        scale_store(m->scale_dtype, scales, i, (next_float() + 1.5f) / 16.0f);
+        scale_store(m->scale_dtype, biases, i, next_float());
+    }
+    for (size_t i = 0; i < n / per_word; i++) codes[i] = next_u32();
+    for (size_t i = 0; i < n; i++) {
+        uint32_t code = codes[i / per_word] >> (i % per_word * bits) & ((1u << bits) - 1);
+        s->value[i] = (double)scale_value(m->scale_dtype, scales, i / m->group) * code + scale_value(m->scale_dtype, biases, i / m->group);
+    }
+    uint32_t half = am_mat_panels(m) / 2; /* workers share the panels */
+    am_pack_affine((void *)(uintptr_t)m->data, m, codes, scales, biases, half, am_mat_panels(m));
+    am_pack_affine((void *)(uintptr_t)m->data, m, codes, scales, biases, 0, half);
+}
+
+static sample sample_create(am_dtype dtype, am_dtype scale_dtype, uint32_t n_out, uint32_t n_in, uint32_t group) {
+    sample s = {.mat = {.dtype = dtype, .scale_dtype = scale_dtype, .n_out = n_out, .n_in = n_in, .group = group}};
+    size_t bytes = am_mat_bytes(&s.mat);
+    uint8_t *data = guarded_alloc(bytes, 64, side);
+    memset(data, 0xa5, bytes); /* packing must write every byte, padding lanes too */
+    s.mat.data = data;
+    s.value = malloc((size_t)n_out * n_in * sizeof *s.value);
+    if (dtype == AM_Q4 || dtype == AM_Q8)
+        sample_quantised(&s);
+    else
+        sample_plain(&s);
+    return s;
+}
+
+/* Bound of a product: each of n_in multiply-adds and the 3 roundings of unpacking err by at most 2^-24 of the running sum of
+ * magnitudes; a code's value scale * code + bias is itself a sum, so it counts with |scale * code| + |bias| <= 4 (see sample). */
+static void product_check(const char *table, const sample *s, const float *x, const float *y) {
+    for (uint32_t o = 0; o < s->mat.n_out; o++) {
+        double sum = 0, magnitude = 0;
+        for (uint32_t k = 0; k < s->mat.n_in; k++) {
+            double w = s->value[(size_t)o * s->mat.n_in + k];
+            sum += x[k] * w;
+            magnitude += fabs(x[k]) * (s->mat.group ? fabs(w) + 4 * (s->mat.dtype == AM_Q8 ? 12 : 1) : fabs(w));
+        }
+        double bound = (s->mat.n_in + 3) * 0x1p-24 * magnitude * 1.01;
+        if (fabs(y[o] - sum) > bound)
+            fail_msg("%s: output %u of %ux%u dtype %d: %g, should be %g +- %g", table, o, s->mat.n_out, s->mat.n_in,
+                     (int)s->mat.dtype, (double)y[o], sum, bound);
+    }
+}
+
+static void matmul_case(const am_kernels *k, const sample *s, size_t n_rows) {
+    size_t ldx = s->mat.n_in + 3, ldy = s->mat.n_out + 5; /* rows unaligned; the last row ends at the guard page */
+    uint32_t panels = am_mat_panels(&s->mat);
+    float *x = random_floats((n_rows - 1) * ldx + s->mat.n_in), *y = random_floats((n_rows - 1) * ldy + s->mat.n_out);
+    float *gap = malloc(n_rows * ldy * sizeof *gap);
+    memcpy(gap, y, ((n_rows - 1) * ldy + s->mat.n_out) * sizeof *y);
+    k->matmul(y, ldy, x, ldx, n_rows, &s->mat, 0, panels);
+    float *one = floats(s->mat.n_out);
+    for (size_t r = 0; r < n_rows; r++) {
+        product_check(k->name, s, x + r * ldx, y + r * ldy);
+        if (r + 1 < n_rows) assert_memory_equal(gap + r * ldy + s->mat.n_out, y + r * ldy + s->mat.n_out, 5 * sizeof *y);
+        uint32_t cut = below(panels + 1), cut2 = cut + below(panels - cut + 1); /* a row alone, panels over three calls */
+        k->matmul(one, s->mat.n_out, x + r * ldx, ldx, 1, &s->mat, cut2, panels);
+        k->matmul(one, s->mat.n_out, x + r * ldx, ldx, 1, &s->mat, 0, cut);
+        k->matmul(one, s->mat.n_out, x + r * ldx, ldx, 1, &s->mat, cut, cut2);
+        assert_memory_equal(one, y + r * ldy, s->mat.n_out * sizeof *y);
+    }
+    free(gap);
+}
+
+static void mat_row_case(const am_kernels *k, const sample *s) {
+    float *row = floats(s->mat.n_in);
+    for (uint32_t i = 0; i < 5; i++) {
+        uint32_t o = i == 0 ? 0 : i == 1 ? s->mat.n_out - 1 : below(s->mat.n_out);
+        k->mat_row(row, &s->mat, o);
+        for (uint32_t j = 0; j < s->mat.n_in; j++)
+            assert_true(fabs(row[j] - s->value[(size_t)o * s->mat.n_in + j]) <= (s->mat.group ? 0x1p-22 * 20 : 0));
+    }
+}
+
+static const struct { am_dtype dtype, scale; uint32_t n_out, n_in, group; } shapes[] = {
+    {AM_F32, 0, 1, 1, 0},        {AM_F32, 0, 37, 77, 0},          {AM_F32, 0, 256, 300, 0},       {AM_F16, 0, 50, 63, 0},
+    {AM_F16, 0, 256, 64, 0},     {AM_BF16, 0, 17, 515, 0},        {AM_BF16, 0, 160, 129, 0},      {AM_Q4, AM_F16, 16, 64, 64},
+    {AM_Q4, AM_BF16, 47, 576, 64}, {AM_Q4, AM_F32, 130, 320, 32}, {AM_Q4, AM_F16, 256, 48, 16},   {AM_Q4, AM_F16, 95, 640, 128},
+    {AM_Q8, AM_F16, 33, 320, 64}, {AM_Q8, AM_BF16, 144, 96, 32},  {AM_Q8, AM_F32, 20, 384, 128},  {AM_Q8, AM_F16, 256, 80, 16},
+};
+
+static void products_are_right_and_the_same_for_any_batch_and_split(void **state) {
+    (void)state;
+    for (size_t i = 0; i < 2 * sizeof shapes / sizeof shapes[0]; i++) {
+        side = i % 2 ? GUARD_AFTER : GUARD_BEFORE;
+        sample s = sample_create(shapes[i / 2].dtype, shapes[i / 2].scale, shapes[i / 2].n_out, shapes[i / 2].n_in, shapes[i / 2].group);
+        for (const am_kernels *const *k = am_kernels_list(); *k; k++) {
+            for (size_t rows = 1; rows <= 17; rows++) matmul_case(*k, &s, rows);
+            mat_row_case(*k, &s);
+        }
+        free(s.value);
+        guarded_free_all();
+    }
+}
+
+/* Random rows for rows_accumulate and their values. Bits are laid down here as kernels.h states them. */
+static am_rows rows_create(am_dtype dtype, uint32_t n_rows, uint32_t dim, uint32_t group, double *value) {
+    size_t n = (size_t)n_rows * dim, n_groups = group ? n / group : 0;
+    size_t bytes = dtype == AM_F32 ? 4 * n : dtype == AM_F16 ? 2 * n : 4 * n_groups + (dtype == AM_Q4 ? n / 2 : n);
+    uint8_t *data = guarded_alloc(bytes, 64, side);
+    am_rows v = {.dtype = dtype, .n_rows = n_rows, .dim = dim, .group = group, .data = data};
+    for (size_t i = 0; !group && i < n; i++) {
+        scale_store(dtype, data, i, next_float());
+        value[i] = scale_value(dtype, data, i);
+    }
+    if (!group) return v;
+    for (size_t i = 0; i < n_groups; i++) {
+        scale_store(AM_F16, data, i, (next_float() + 1.5f) / 16.0f);
+        scale_store(AM_F16, data, n_groups + i, next_float());
+    }
+    uint8_t *codes = data + 4 * n_groups;
+    for (size_t i = 0; i < n; i++) {
+        size_t t = i / dim, d = i % dim;
+        uint8_t code = (uint8_t)next_u32();
+        if (dtype == AM_Q8) {
+            codes[i] = code;
+        } else {
+            code &= 15;
+            codes[t * dim / 2 + d / 32 * 16 + d % 16] |= (uint8_t)(d % 32 < 16 ? code : code << 4);
+        }
+        value[i] = (double)scale_value(AM_F16, data, i / group) * code + scale_value(AM_F16, data, n_groups + i / group);
+    }
+    return v;
+}
+
+static void rows_case(const am_kernels *k, const am_rows *v, const double *value, size_t n_q, uint32_t t0, uint32_t t1) {
+    size_t ld_p = v->n_rows + 1, ld_acc = v->dim + 3;
+    float *p = random_floats((n_q - 1) * ld_p + v->n_rows), *acc = random_floats((n_q - 1) * ld_acc + v->dim);
+    size_t n_acc = (n_q - 1) * ld_acc + v->dim;
+    float *before = malloc(n_acc * sizeof *before), *one = floats(v->dim);
+    memcpy(before, acc, n_acc * sizeof *acc);
+    k->rows_accumulate(acc, ld_acc, p, ld_p, n_q, v, t0, t1);
+    for (size_t q = 0; q < n_q; q++) {
+        memcpy(one, before + q * ld_acc, v->dim * sizeof *one);
+        for (uint32_t t = t0, next; t < t1; t = next) { /* this query alone, [t0, t1) in random pieces */
+            next = t + 1 + below(t1 - t);
+            k->rows_accumulate(one, v->dim, p + q * ld_p, ld_p, 1, v, t, next);
+        }
+        assert_memory_equal(one, acc + q * ld_acc, v->dim * sizeof *one);
+        if (q + 1 < n_q) assert_memory_equal(before + q * ld_acc + v->dim, acc + q * ld_acc + v->dim, 3 * sizeof *acc);
+        for (uint32_t d = 0; d < v->dim; d++) {
+            double sum = before[q * ld_acc + d], magnitude = fabs(sum);
+            for (uint32_t t = t0; t < t1; t++) {
+                sum += p[q * ld_p + t] * value[(size_t)t * v->dim + d];
+                magnitude += fabs(p[q * ld_p + t]) * (fabs(value[(size_t)t * v->dim + d]) + (v->group ? 48 : 0));
+            }
+            assert_true(fabs(acc[q * ld_acc + d] - sum) <= (t1 - t0 + 4) * 0x1p-24 * magnitude * 1.01);
+        }
+    }
+    free(before);
+}
+
+static void rows_are_right_and_the_same_for_any_split_and_any_queries(void **state) {
+    (void)state;
+    static const struct { am_dtype dtype; uint32_t n_rows, dim, group; } cases[] = {
+        {AM_F32, 300, 16, 0},  {AM_F32, 77, 176, 0},  {AM_F16, 256, 64, 0},  {AM_F16, 40, 48, 0},   {AM_Q8, 256, 64, 64},
+        {AM_Q8, 65, 48, 16},   {AM_Q8, 70, 160, 32},  {AM_Q4, 256, 128, 64}, {AM_Q4, 256, 64, 64},  {AM_Q4, 33, 96, 32},
+        {AM_Q4, 257, 192, 64},
+    };
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof cases[0]; i++) {
+        side = i % 2 ? GUARD_AFTER : GUARD_BEFORE;
+        uint32_t n_rows = cases[i / 2].n_rows;
+        double *value = malloc((size_t)n_rows * cases[i / 2].dim * sizeof *value);
+        am_rows v = rows_create(cases[i / 2].dtype, n_rows, cases[i / 2].dim, cases[i / 2].group, value);
+        for (const am_kernels *const *k = am_kernels_list(); *k; k++) {
+            for (size_t n_q = 1; n_q <= 17; n_q += n_q < 9 ? 1 : 4) {
+                uint32_t t0 = below(n_rows / 2);
+                rows_case(*k, &v, value, n_q, t0, t0 + below(n_rows - t0 + 1));
+            }
+            rows_case(*k, &v, value, 3, 0, n_rows);
+        }
+        free(value);
+        guarded_free_all();
+    }
+}
+
+static double capped(double s, double scale, double cap) { return cap == 0 ? s * scale : cap * tanh(s * scale / cap); }
+
+/* One query in one run against double precision: p within 4e-6 relative (exp's 2 units, and the rounding of x - m at |x| < 32). */
+static void softmax_check(const am_softmax *step, size_t q, const float *s, float m, float l, const float *acc) {
+    double top = m, sum = 0;
+    uint32_t from = step->from[q], to = step->to[q];
+    for (uint32_t t = from; t < to; t++) top = fmax(top, capped(s[t], step->scale, step->softcap));
+    if (from >= to) top = m;
+    double factor = m == -INFINITY ? 0 : exp(m - top);
+    if (from >= to) factor = 1;
+    for (uint32_t t = 0; t < step->n_keys; t++) {
+        double p = t >= from && t < to ? exp(capped(s[t], step->scale, step->softcap) - top) : 0;
+        if (t < from || t >= to) assert_true(step->s[q * step->ld + t] == 0.0f);
+        assert_true(fabs(step->s[q * step->ld + t] - p) <= 8e-6 * p + 1e-37);
+        sum += p;
+    }
+    assert_true(step->m[q] == (float)top || fabs(step->m[q] - top) <= 4e-6 * fabs(top));
+    assert_true(fabs(step->l[q] - (l * factor + sum)) <= 1e-5 * (l * factor + sum));
+    for (uint32_t d = 0; d < step->dim; d++)
+        assert_true(fabs(step->acc[q * step->ld_acc + d] - acc[d] * factor) <= 8e-6 * fabs(acc[d]) * factor + 1e-37);
+}
+
+static void softmax_case(const am_kernels *k, size_t n_q, uint32_t n_keys, float softcap, float reach) {
+    uint32_t dim = 16 * (1 + below(8)), *from = guarded_alloc(n_q * 4, 4, side), *to = guarded_alloc(n_q * 4, 4, side);
+    size_t ld = n_keys + 5, ld_acc = dim + 1;
+    float *s = random_floats((n_q - 1) * ld + n_keys), *acc = random_floats((n_q - 1) * ld_acc + dim);
+    float *m = floats(n_q), *l = floats(n_q), *s_one = floats(n_keys + 16), *acc_one = floats(dim);
+    for (size_t i = 0; i < (n_q - 1) * ld + n_keys; i++) s[i] *= reach;
+    float *s_before = malloc(((n_q - 1) * ld + n_keys) * 4), *acc_before = malloc(((n_q - 1) * ld_acc + dim) * 4);
+    memcpy(acc_before, acc, ((n_q - 1) * ld_acc + dim) * 4);
+    for (size_t q = 0; q < n_q; q++) {
+        m[q] = q % 3 == 0 ? -INFINITY : next_float() * 8;
+        l[q] = q % 3 == 0 ? 0 : 1 + below(5);
+        from[q] = q % 4 == 0 ? 0 : below(n_keys + 1);
+        to[q] = q % 4 == 1 ? from[q] : from[q] + below(n_keys - from[q] + 1);
+        for (uint32_t t = 0; t < n_keys; t++)
+            if (t < from[q] || t >= to[q]) s[q * ld + t] = NAN; /* what nobody has written yet may be anything */
+    }
+    memcpy(s_before, s, ((n_q - 1) * ld + n_keys) * 4);
+    float *m_before = malloc(n_q * 4), *l_before = malloc(n_q * 4);
+    memcpy(m_before, m, n_q * 4);
+    memcpy(l_before, l, n_q * 4);
+    am_softmax step = {.s = s, .ld = ld, .n_q = n_q, .n_keys = n_keys, .from = from, .to = to, .scale = 0.125f, .softcap = softcap,
+                       .m = m, .l = l, .acc = acc, .ld_acc = ld_acc, .dim = dim};
+    k->softmax_step(&step);
+    for (size_t q = 0; q < n_q; q++) {
+        softmax_check(&step, q, s_before + q * ld, m_before[q], l_before[q], acc_before + q * ld_acc);
+        /* alone, and with 16 more keys that do not count: the same bits */
+        memcpy(s_one, s_before + q * ld, n_keys * 4);
+        for (uint32_t t = n_keys; t < n_keys + 16; t++) s_one[t] = NAN;
+        memcpy(acc_one, acc_before + q * ld_acc, dim * 4);
+        float m_one = m_before[q], l_one = l_before[q];
+        am_softmax one = {.s = s_one, .ld = n_keys + 16, .n_q = 1, .n_keys = n_keys + 16, .from = from + q, .to = to + q, .scale = 0.125f,
+                          .softcap = softcap, .m = &m_one, .l = &l_one, .acc = acc_one, .ld_acc = dim, .dim = dim};
+        k->softmax_step(&one);
+        assert_memory_equal(s_one, s + q * ld, n_keys * 4);
+        assert_memory_equal(acc_one, acc + q * ld_acc, dim * 4);
+        assert_memory_equal(&m_one, m + q, 4);
+        assert_memory_equal(&l_one, l + q, 4);
+    }
+    free(s_before), free(acc_before), free(m_before), free(l_before);
+}
+
+static void softmax_is_right_and_the_same_for_any_queries(void **state) {
+    (void)state;
+    for (int i = 0; i < 24; i++) {
+        side = i % 2 ? GUARD_AFTER : GUARD_BEFORE;
+        for (const am_kernels *const *k = am_kernels_list(); *k; k++)
+            softmax_case(*k, 1 + below(17), 16 * (1 + below(16)), i % 3 == 2 ? 30.0f : 0, i % 2 ? 40 : 200);
+        guarded_free_all();
+    }
+}
+
+static void norms_and_gates_are_right(void **state) {
+    (void)state;
+    static const size_t sizes[] = {1, 7, 8, 15, 16, 17, 31, 33, 64, 100, 512, 1000};
+    for (size_t i = 0; i < 2 * sizeof sizes / sizeof sizes[0]; i++) {
+        side = i % 2 ? GUARD_AFTER : GUARD_BEFORE;
+        size_t n = sizes[i / 2];
+        for (const am_kernels *const *k = am_kernels_list(); *k; k++) {
+            float *x = random_floats(n), *w = random_floats(n), *dst = floats(n), *in_place = floats(n);
+            double square = 0;
+            for (size_t j = 0; j < n; j++) square += (double)x[j] * x[j];
+            double inverse = 1 / sqrt(square / (double)n + 1e-5);
+            (*k)->rmsnorm(dst, x, w, n, 1e-5f);
+            for (size_t j = 0; j < n; j++) assert_true(fabs(dst[j] - x[j] * inverse * w[j]) <= 4e-6 * fabs(x[j] * inverse * w[j]));
+            memcpy(in_place, x, n * 4);
+            (*k)->rmsnorm(in_place, in_place, w, n, 1e-5f);
+            assert_memory_equal(in_place, dst, n * 4);
+            (*k)->rmsnorm(dst, x, NULL, n, 1e-5f);
+            for (size_t j = 0; j < n; j++) assert_true(fabs(dst[j] - x[j] * inverse) <= 4e-6 * fabs(x[j] * inverse));
+
+            for (size_t j = 0; j < n; j++) x[j] *= j % 5 == 4 ? 200.0f : 8.0f;
+            (*k)->silu_mul(dst, x, w, n);
+            for (size_t j = 0; j < n; j++) {
+                double truth = x[j] / (1 + exp(-(double)x[j])) * w[j];
+                assert_true(fabs(dst[j] - truth) <= 2e-6 * fabs(truth) + 1e-35);
+                float alone;
+                (*k)->silu_mul(&alone, x + j, w + j, 1); /* an element does not depend on its neighbours */
+                assert_memory_equal(&alone, dst + j, 4);
+            }
+            memcpy(in_place, w, n * 4);
+            (*k)->silu_mul(in_place, x, in_place, n);
+            assert_memory_equal(in_place, dst, n * 4);
+        }
+        guarded_free_all();
+    }
+}
+
+/* f16 stated from its definition: sign, exponent, fraction, by ldexp. */
+static double f16_value(uint16_t h) {
+    int e = h >> 10 & 31, f = h & 1023;
+    double v = e == 0 ? ldexp(f, -24) : e == 31 ? (f ? NAN : INFINITY) : ldexp(1024 + f, e - 25);
+    return h & 0x8000 ? -v : v;
+}
+
+/* The nearest finite f16, ties to even, found among the two neighbours of x. */
+static uint16_t f16_nearest(float x) {
+    if (isnan(x)) return 0;
+    uint16_t sign = signbit(x) ? 0x8000 : 0, low = 0, high = 0x7bff;
+    double a = fabs((double)x);
+    if (a >= 65504) return sign | 0x7bff;
+    while (high - low > 1) {
+        uint16_t mid = (uint16_t)((low + high) / 2);
+        if (f16_value(mid) <= a) low = mid; else high = mid;
+    }
+    double down = a - f16_value(low), up = f16_value(high) - a;
+    return sign | (down < up || (down == up && low % 2 == 0) ? low : high);
+}
+
+static void halves_convert_to_the_bit(void **state) {
+    (void)state;
+    enum { N = 65536 };
+    for (int i = 0; i < 2; i++) {
+        side = i % 2 ? GUARD_AFTER : GUARD_BEFORE;
+        uint16_t *h = guarded_alloc(N * 2, 2, side), *back = guarded_alloc(N * 2, 2, side);
+        float *f = floats(N), *x = floats(N);
+        for (uint32_t j = 0; j < N; j++) h[j] = (uint16_t)j;
+        for (uint32_t j = 0; j < N; j++) { /* around every f16: itself, midpoints, their neighbours, and random bits */
+            uint32_t bits = next_u32();
+            memcpy(x + j, &bits, 4);
+            double mid = (f16_value((uint16_t)j) + f16_value((uint16_t)(j + 1))) / 2;
+            if (j % 4 == 0) x[j] = (float)mid;
+            if (j % 4 == 1) x[j] = nextafterf((float)mid, j % 8 == 1 ? INFINITY : -INFINITY);
+        }
+        for (const am_kernels *const *k = am_kernels_list(); *k; k++) {
+            (*k)->f16_to_f32(f, h, N);
+            for (uint32_t j = 0; j < N; j++) {
+                assert_true(f[j] == f16_value(h[j]) || (isnan(f[j]) && isnan(f16_value(h[j]))));
+                assert_true(f[j] == am_f16_to_f32(h[j]) || isnan(f[j]));
+            }
+            (*k)->f32_to_f16(back, x, N);
+            for (uint32_t j = 0; j < N; j++) {
+                assert_int_equal(back[j], f16_nearest(x[j]));
+                assert_int_equal(am_f32_to_f16(x[j]), back[j]);
+            }
+            for (size_t n = 0; n < 40; n++) (*k)->f32_to_f16(back + N - n, x + N - n, n), (*k)->f16_to_f32(f + N - n, h + N - n, n);
+            for (size_t n = 0; n < 40; n++) assert_int_equal(back[N - 1 - n], f16_nearest(x[N - 1 - n]));
+        }
+        guarded_free_all();
+    }
+    assert_int_equal(am_f32_to_bf16(1.00390625f), 0x3f80); /* a tie, to even */
+    assert_int_equal(am_f32_to_bf16(1.01171875f), 0x3f82);
+    assert_true(isnan(am_bf16_to_f32(am_f32_to_bf16(NAN))));
+    assert_true(am_bf16_to_f32(0xc049) == -3.140625f);
+}
+
+/* The header's sentence, in double with explicit roundings. */
+static void quantise_truth(uint8_t *codes, uint16_t *scale, uint16_t *bias, const float *x, size_t n, int bits) {
+    float top = bits == 8 ? 255 : 15, low = x[0], high = x[0];
+    for (size_t i = 0; i < n; i++) low = fminf(low, x[i]), high = fmaxf(high, x[i]);
+    *bias = f16_nearest(low == 0 ? 0 : low);
+    *scale = f16_nearest((high - low) / top);
+    for (size_t i = 0; i < n; i++) {
+        double s = f16_value(*scale), c = s == 0 ? 0 : rint((double)((float)(x[i] - (float)f16_value(*bias)) / (float)s));
+        codes[i] = (uint8_t)(c < 0 ? 0 : c > (double)top ? (double)top : c);
+    }
+}
+
+static void quantisation_is_the_same_bits_everywhere(void **state) {
+    (void)state;
+    for (int i = 0; i < 4000; i++) {
+        side = i % 2 ? GUARD_AFTER : GUARD_BEFORE;
+        static const size_t sizes[] = {16, 32, 64, 128, 5};
+        size_t n = sizes[below(5)];
+        int bits = i % 4 < 2 ? 4 : 8;
+        float *x = random_floats(n), reach = ldexpf(1, (int)below(40) - 24), shift = next_float() * reach * (float)below(3);
+        for (size_t j = 0; j < n; j++) x[j] = x[j] * reach + shift;
+        if (i % 50 == 0) for (size_t j = 0; j < n; j++) x[j] = shift;
+        if (i % 50 == 1) for (size_t j = 0; j < n; j++) x[j] = j % 2 ? 0.0f : -0.0f;
+        if (i % 50 == 2) x[below((uint32_t)n)] = 1e9f;
+        uint8_t truth[128], *codes = guarded_alloc(n, 1, side);
+        uint16_t scale, bias, s, b;
+        quantise_truth(truth, &scale, &bias, x, n, bits);
+        for (const am_kernels *const *k = am_kernels_list(); *k; k++) {
+            (*k)->quantise(codes, &s, &b, x, n, bits);
+            assert_int_equal(s, scale);
+            assert_int_equal(b, bias);
+            assert_memory_equal(codes, truth, n);
+        }
+        x[0] = NAN, x[n - 1] = i % 3 ? INFINITY : -INFINITY; /* poison: finite out of it, the same on every table */
+        am_kernels_list()[0]->quantise(truth, &scale, &bias, x, n, bits);
+        assert_true(isfinite(f16_value(scale)) && isfinite(f16_value(bias)));
+        for (const am_kernels *const *k = am_kernels_list(); *k; k++) {
+            (*k)->quantise(codes, &s, &b, x, n, bits);
+            assert_true(s == scale && b == bias && memcmp(codes, truth, n) == 0);
+        }
+        guarded_free_all();
+    }
+}
+
+static void hadamard_is_orthonormal_and_its_own_inverse(void **state) {
+    (void)state;
+    static const size_t dims[] = {1, 16, 48, 64, 80, 96, 128, 256};
+    for (size_t i = 0; i < sizeof dims / sizeof dims[0]; i++) {
+        size_t dim = dims[i], run = dim & -dim;
+        float *x = random_floats(3 * dim), *y = floats(3 * dim);
+        memcpy(y, x, 3 * dim * 4);
+        am_hadamard(y, 3, dim);
+        for (size_t j = 0; j < 3 * dim; j++) { /* entry (a, b) of Sylvester's matrix: the parity of a & b */
+            double sum = 0;
+            for (size_t b = 0; b < run; b++)
+                sum += x[j / run * run + b] * (__builtin_parityll(j % run & b) ? -1.0 : 1.0) / sqrt((double)run);
+            assert_true(fabs(y[j] - sum) < 2e-6 * sqrt((double)run));
+        }
+        am_hadamard(y, 3, dim);
+        for (size_t j = 0; j < 3 * dim; j++) assert_true(fabsf(y[j] - x[j]) < 2e-6f);
+        guarded_free_all();
+    }
+}
+
+static void a_table_is_picked_by_name_and_an_unknown_name_lists_them(void **state) {
+    (void)state;
+    const am_kernels *k = NULL;
+    am_error err = {0};
+    assert_int_equal(am_kernels_pick("scalar", &k, &err), AM_OK);
+    assert_string_equal(k->name, "scalar");
+    assert_int_equal(am_kernels_pick("", &k, &err), AM_OK);
+    assert_ptr_equal(k, am_kernels_list()[0]);
+    assert_int_equal(am_kernels_pick(NULL, &k, &err), AM_OK);
+    assert_int_equal(am_kernels_pick("sse9", &k, &err), AM_EUNSUPPORTED);
+    assert_non_null(strstr(err.message, "sse9"));
+    assert_non_null(strstr(err.message, "scalar"));
+    for (const am_kernels *const *t = am_kernels_list(); *t; t++) printf("# table %s\n", (*t)->name);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_table_is_picked_by_name_and_an_unknown_name_lists_them),
+        cmocka_unit_test(products_are_right_and_the_same_for_any_batch_and_split),
+        cmocka_unit_test(rows_are_right_and_the_same_for_any_split_and_any_queries),
+        cmocka_unit_test(softmax_is_right_and_the_same_for_any_queries),
+        cmocka_unit_test(norms_and_gates_are_right),
+        cmocka_unit_test(halves_convert_to_the_bit),
+        cmocka_unit_test(quantisation_is_the_same_bits_everywhere),
+        cmocka_unit_test(hadamard_is_orthonormal_and_its_own_inverse),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
