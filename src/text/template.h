@@ -36,4 +36,9 @@ void am_template_free(am_template *t);
 am_status am_template_render(const am_template *t, const json_t *context, const am_template_limits *limits, int64_t now_s,
                              am_rendered *out, am_error *err);
 
+/* The same with the model's own variables (special tokens) apart: their strings are not input, and members of the context
+ * cannot override them. Without them (am_template_render), top-level strings of the context called *_token are not input. */
+am_status am_template_render_own(const am_template *t, const json_t *own, const json_t *context, const am_template_limits *limits,
+                                 int64_t now_s, am_rendered *out, am_error *err);
+
 #endif

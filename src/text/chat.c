@@ -1,0 +1,254 @@
+/* Owns which template a model folder means and what it is rendered with.
+ *
+ * A folder has chat_template.jinja (with additional_chat_templates/NAME.jinja beside it), or a chat_template in
+ * tokenizer_config.json: a string, or a list of {name, template}. The special tokens come from tokenizer_config.json and, where
+ * it has none, special_tokens_map.json; they are the model's own text, which no request can override. */
+#include "text/chat.h"
+
+#include "base/fs.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_TEMPLATE_BYTES = 4 << 20, MAX_CONFIG_BYTES = 64 << 20, MAX_TEMPLATES = 64 };
+
+typedef struct named {
+    char *name;
+    am_template *t;
+} named;
+
+struct am_chat {
+    named *list;
+    size_t n;
+    json_t *tokens;
+};
+
+void am_chat_free(am_chat *chat) {
+    if (!chat) return;
+    for (size_t i = 0; i < chat->n; i++) {
+        free(chat->list[i].name);
+        am_template_free(chat->list[i].t);
+    }
+    free(chat->list);
+    json_decref(chat->tokens);
+    free(chat);
+}
+
+static am_status no_memory(am_error *err) { return am_fail(err, AM_ENOMEM, "no memory for the chat template"); }
+
+static am_chat *chat_create(void) {
+    am_chat *chat = am_calloc(1, sizeof *chat);
+    if (!chat) return NULL;
+    chat->list = am_calloc(MAX_TEMPLATES, sizeof *chat->list);
+    chat->tokens = json_object();
+    if (chat->list && chat->tokens) return chat;
+    am_chat_free(chat);
+    return NULL;
+}
+
+static am_status add_template(am_chat *chat, am_str name, am_str source, am_error *err) {
+    if (chat->n == MAX_TEMPLATES) return am_fail(err, AM_ELIMIT, "more than %d chat templates", MAX_TEMPLATES);
+    if (source.n > MAX_TEMPLATE_BYTES) return am_fail(err, AM_ELIMIT, "a chat template of %zu bytes is too long", source.n);
+    named *n = &chat->list[chat->n];
+    am_status status = am_template_compile(source, &n->t, err);
+    if (status) return am_error_prefix(err, "chat template '%.*s'", (int)(name.n < 60 ? name.n : 60), name.p);
+    n->name = am_calloc(name.n + 1, 1);
+    chat->n++; /* from here on am_chat_free takes care of t */
+    if (!n->name) return no_memory(err);
+    memcpy(n->name, name.p, name.n);
+    return AM_OK;
+}
+
+/* A special token is a string or an object with its text in "content". */
+static const json_t *token_text(const json_t *v) {
+    const json_t *content = json_object_get(v, "content");
+    const json_t *text = content ? content : v;
+    return json_is_string(text) ? text : NULL;
+}
+
+/* Special tokens of a config: members called *_token; what is there already stays. */
+static am_status add_tokens(am_chat *chat, const json_t *config, am_error *err) {
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)config, key, value) {
+        size_t n = strlen(key);
+        const json_t *text = token_text(value);
+        if (n < 7 || strcmp(key + n - 6, "_token") != 0 || !text || json_object_get(chat->tokens, key)) continue;
+        if (json_object_set(chat->tokens, key, (json_t *)text)) return no_memory(err);
+    }
+    return AM_OK;
+}
+
+static am_str string_of(const json_t *v) { return (am_str){json_string_value(v), json_string_length(v)}; }
+
+static am_status add_templates(am_chat *chat, const json_t *templates, am_error *err) {
+    if (json_is_string(templates)) return add_template(chat, AM_STR("default"), string_of(templates), err);
+    if (!json_is_array(templates)) return am_fail(err, AM_ENOTFOUND, "there is no chat template");
+    size_t i;
+    json_t *entry;
+    json_array_foreach(templates, i, entry) {
+        const json_t *name = json_object_get(entry, "name"), *source = json_object_get(entry, "template");
+        if (!json_is_string(name) || !json_is_string(source))
+            return am_fail(err, AM_EFORMAT, "chat_template[%zu] needs a name and a template", i);
+        am_status status = add_template(chat, string_of(name), string_of(source), err);
+        if (status) return status;
+    }
+    return chat->n ? AM_OK : am_fail(err, AM_ENOTFOUND, "the list of chat templates is empty");
+}
+
+static am_status load_config(am_chat *chat, const json_t *config, bool templates, am_error *err) {
+    if (!json_is_object(config)) return am_fail(err, AM_EFORMAT, "the tokenizer config is not an object");
+    am_status status = add_tokens(chat, config, err);
+    return status || !templates ? status : add_templates(chat, json_object_get(config, "chat_template"), err);
+}
+
+am_status am_chat_load_json(am_str tokenizer_config, am_chat **out, am_error *err) {
+    json_t *config;
+    *out = NULL;
+    am_status status = am_json_parse(tokenizer_config, false, &config, err);
+    if (status) return status;
+    am_chat *chat = chat_create();
+    status = chat ? load_config(chat, config, true, err) : no_memory(err);
+    json_decref(config);
+    if (status)
+        am_chat_free(chat);
+    else
+        *out = chat;
+    return status;
+}
+
+am_status am_chat_load_source(am_str source, const json_t *tokens, am_chat **out, am_error *err) {
+    *out = NULL;
+    am_chat *chat = chat_create();
+    if (!chat) return no_memory(err);
+    am_status status = tokens ? add_tokens(chat, tokens, err) : AM_OK;
+    if (!status) status = add_template(chat, AM_STR("default"), source, err);
+    if (status)
+        am_chat_free(chat);
+    else
+        *out = chat;
+    return status;
+}
+
+typedef struct folder {
+    am_chat *chat;
+    const char *dir;
+    am_error *err;
+} folder;
+
+/* Adds dir/file as a template of that name; AM_ENOTFOUND when there is no such file. */
+static am_status add_file(folder *f, const char *file, am_str name) {
+    char path[4096];
+    am_buf text;
+    am_buf_init(&text, MAX_TEMPLATE_BYTES + 1);
+    am_status status = am_fs_join(path, sizeof path, f->dir, file, f->err);
+    if (!status) status = am_fs_read_file(path, &text, MAX_TEMPLATE_BYTES, f->err);
+    if (!status) status = add_template(f->chat, name, am_buf_str(&text), f->err);
+    am_buf_free(&text);
+    return status;
+}
+
+static am_status add_additional(void *arg, const char *file) {
+    size_t n = strlen(file);
+    if (n <= 6 || strcmp(file + n - 6, ".jinja") != 0) return AM_OK;
+    return add_file(arg, file, (am_str){file, n - 6});
+}
+
+static am_status load_dir(am_chat *chat, const char *dir, am_error *err) {
+    char path[4096];
+    json_t *config = NULL;
+    folder f = {chat, dir, err};
+    am_status status = add_file(&f, "chat_template.jinja", AM_STR("default"));
+    bool has_file = !status;
+    if (status && status != AM_ENOTFOUND) return status;
+    if (has_file) {
+        if ((status = am_fs_join(path, sizeof path, dir, "additional_chat_templates", err))) return status;
+        folder more = {chat, path, err};
+        status = am_fs_list(path, add_additional, &more, err);
+        if (status && status != AM_ENOTFOUND) return status;
+    }
+    static const char *const configs[] = {"tokenizer_config.json", "special_tokens_map.json"};
+    for (int i = 0; i < 2; i++) {
+        if ((status = am_fs_join(path, sizeof path, dir, configs[i], err))) return status;
+        status = am_json_read(path, MAX_CONFIG_BYTES, &config, err);
+        if (status == AM_ENOTFOUND) continue;
+        if (status) return status;
+        status = load_config(chat, config, !has_file && i == 0, err);
+        json_decref(config);
+        if (status) return status;
+    }
+    return chat->n ? AM_OK : am_fail(err, AM_ENOTFOUND, "%s has no chat template", dir);
+}
+
+am_status am_chat_load_dir(const char *dir, am_chat **out, am_error *err) {
+    *out = NULL;
+    am_chat *chat = chat_create();
+    if (!chat) return no_memory(err);
+    am_status status = load_dir(chat, dir, err);
+    if (status)
+        am_chat_free(chat);
+    else
+        *out = chat;
+    return status;
+}
+
+static const am_template *template_named(const am_chat *chat, const char *name) {
+    for (size_t i = 0; i < chat->n; i++)
+        if (strcmp(chat->list[i].name, name) == 0) return chat->list[i].t;
+    return NULL;
+}
+
+/* transformers' choice: tool_use when there are tools (and such a template), else default. rag is the same for documents. */
+static const am_template *choose(const am_chat *chat, const am_chat_request *request) {
+    const am_template *t = NULL;
+    if (json_array_size(request->tools)) t = template_named(chat, "tool_use");
+    if (!t && json_array_size(request->documents)) t = template_named(chat, "rag");
+    if (!t) t = template_named(chat, "default");
+    return t ? t : chat->list[0].t;
+}
+
+static bool reserved(const char *key) {
+    static const char *const names[] = {"messages", "tools", "documents", "add_generation_prompt", "chat_template"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(key, names[i]) == 0) return true;
+    return false;
+}
+
+static json_t *or_null(const json_t *v) { return v ? (json_t *)v : json_null(); }
+
+/* The template's variables. Values are shared, not copied. */
+static json_t *context_of(const am_chat *chat, const am_chat_request *request, am_status *status, am_error *err) {
+    json_t *context = json_object(), *value;
+    const char *key;
+    bool ok = context && !json_object_set(context, "messages", or_null(request->messages)) &&
+              !json_object_set(context, "tools", or_null(request->tools)) &&
+              !json_object_set(context, "documents", or_null(request->documents)) &&
+              !json_object_set_new(context, "add_generation_prompt", json_boolean(request->add_generation_prompt));
+    json_object_foreach((json_t *)request->kwargs, key, value) {
+        if (reserved(key)) {
+            *status = am_fail(err, AM_EINVAL, "chat_template_kwargs cannot set '%s'", key);
+            json_decref(context);
+            return NULL;
+        }
+        if (json_object_get(chat->tokens, key)) {
+            *status = am_fail(err, AM_EINVAL, "chat_template_kwargs cannot set the special token '%s'", key);
+            json_decref(context);
+            return NULL;
+        }
+        ok = ok && !json_object_set(context, key, value);
+    }
+    if (ok) return context;
+    json_decref(context);
+    *status = no_memory(err);
+    return NULL;
+}
+
+am_status am_chat_render(const am_chat *chat, const am_chat_request *request, am_rendered *out, am_error *err) {
+    *out = (am_rendered){0};
+    am_status status = AM_OK;
+    json_t *context = context_of(chat, request, &status, err);
+    if (!context) return status;
+    status = am_template_render_own(choose(chat, request), chat->tokens, context, NULL, request->now_s, out, err);
+    json_decref(context);
+    return status;
+}

@@ -1,0 +1,97 @@
+/* Private to the template compiler: tokens and the parser's state. */
+#ifndef AM_TEXT_JINJA_PARSE_INT_H
+#define AM_TEXT_JINJA_PARSE_INT_H
+
+#include "text/jinja_int.h"
+
+typedef enum jtok {
+    JT_EOF,
+    JT_ERROR, /* what the lexer could not read; an error only when the parser gets there */
+    JT_DATA,
+    JT_VAR_BEGIN,
+    JT_VAR_END,
+    JT_BLOCK_BEGIN,
+    JT_BLOCK_END,
+    JT_NAME,
+    JT_STRING,
+    JT_INT,
+    JT_FLOAT,
+    JT_ADD, JT_SUB, JT_DIV, JT_FLOORDIV, JT_MUL, JT_MOD, JT_POW, JT_TILDE,
+    JT_LBRACKET, JT_RBRACKET, JT_LPAREN, JT_RPAREN, JT_LBRACE, JT_RBRACE,
+    JT_EQ, JT_NE, JT_GT, JT_GE, JT_LT, JT_LE,
+    JT_ASSIGN, JT_DOT, JT_COLON, JT_PIPE, JT_COMMA, JT_SEMICOLON
+} jtok;
+
+typedef struct jtoken {
+    uint8_t type;
+    uint32_t line;
+    am_str text; /* view of the source; of an error: its message */
+} jtoken;
+
+/* Growing array of tokens; free with free(v). */
+typedef struct jtokens {
+    jtoken *v;
+    size_t n, cap;
+} jtokens;
+
+/* Cuts source (newlines already \n, valid UTF-8; must outlive the tokens) into tokens, ending in JT_EOF or JT_ERROR. */
+am_status j_lex(am_str source, jtokens *out, am_error *err);
+const char *j_token_name(jtok type); /* as jinja2 calls it in messages */
+
+typedef struct jparser {
+    am_template *t;
+    jtokens tokens;
+    size_t at;
+    am_error *err;
+    am_status status;
+    uint32_t depth;
+    bool soft;          /* inside an if: an unknown filter is an error only when it runs */
+    uint32_t n_loop;    /* loops around, within the same macro */
+    bool uses[JA_N_FIXED];
+    const am_str *tag;  /* innermost open tag, for messages */
+    const struct jends *ends;
+    char assertion[200]; /* first unknown filter or test: reported when the rest has parsed */
+    uint32_t assertion_line;
+} jparser;
+
+/* The end tags a body waits for; a stack through C's. */
+typedef struct jends {
+    const char *const *names; /* NULL-terminated */
+    const struct jends *up;
+} jends;
+
+void *jp_alloc(jparser *p, size_t n);
+bool jp_fail(jparser *p, uint32_t line, const char *format, ...) __attribute__((format(printf, 3, 4)));
+const jtoken *jp_current(jparser *p);
+const jtoken *jp_look(jparser *p);
+const jtoken *jp_next(jparser *p); /* the current one; moves on */
+bool jp_is(jparser *p, jtok type);
+bool jp_is_name(jparser *p, const char *name);
+bool jp_skip_if(jparser *p, jtok type);
+bool jp_skip_name(jparser *p, const char *name);
+bool jp_expect(jparser *p, jtok type);
+bool jp_expect_name(jparser *p, const char *name);
+bool jp_identifier(jparser *p, am_str *out); /* expects a name token */
+bool jp_enter(jparser *p);
+jnode *jp_node(jparser *p, jkind kind, uint32_t line); /* NULL: failed */
+uint32_t jp_atom(jparser *p, am_str name);             /* UINT32_MAX: failed */
+const jstr *jp_string(jparser *p, am_str s);
+
+/* A growing list of nodes while parsing; ends up in the template's arena. */
+typedef struct jnodes {
+    jnode **v;
+    uint32_t n, cap;
+} jnodes;
+bool jp_add(jparser *p, jnodes *list, jnode *n);
+
+/* jinja_expr.c; all give NULL when they failed */
+enum { JX_NO_COND = 1, JX_SIMPLE = 2, JX_PARENS = 4, JX_END_IN = 8, JX_END_RECURSIVE = 16 };
+jnode *jx_tuple(jparser *p, unsigned flags);
+jnode *jx_expression(jparser *p);
+jnode *jx_or(jparser *p);
+jnode *jx_primary(jparser *p);
+bool jx_call_args(jparser *p, jargnodes **out);
+jnode *jx_filters(jparser *p, jnode *subject, bool inline_first); /* NULL subject: a block's text */
+jnode *jx_target(jparser *p, unsigned flags, bool with_namespace);
+
+#endif

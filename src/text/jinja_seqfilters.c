@@ -1,0 +1,474 @@
+/* Owns the filters on sequences. Those that are generators in jinja2 (map, select, unique, batch ...) are lazy here too: they
+ * can be walked once, have no length, and fail when the failing item is reached. */
+#include "text/jinja_int.h"
+
+static bool given(jv v) { return v.t != J_MISSING; }
+static bool flag(jv v) { return given(v) && jv_truth(v); }
+
+/* "a.b.0" as the keys 'a', 'b', 0; an int as itself; None as no keys */
+bool j_attr_path(jrender *r, jv attribute, const jv **path, size_t *n) {
+    *n = 0;
+    *path = NULL;
+    if (!given(attribute) || attribute.t == J_NONE) return true;
+    if (attribute.t != J_STR) {
+        jv *one = j_alloc(r, sizeof *one);
+        if (!one) return false;
+        *one = attribute;
+        *path = one;
+        *n = 1;
+        return true;
+    }
+    const jstr *s = attribute.s;
+    size_t parts = 1;
+    for (size_t i = 0; i < s->n; i++) parts += s->p[i] == '.';
+    jv *p = j_alloc(r, parts * sizeof *p);
+    if (!p) return false;
+    for (size_t begin = 0, i = 0; i <= s->n; i++) {
+        if (i < s->n && s->p[i] != '.') continue;
+        const jstr *part = j_str_slice(r, s, begin, i);
+        if (!part) return false;
+        bool digits = i > begin && i - begin < 18;
+        int64_t value = 0;
+        for (size_t k = begin; digits && k < i; k++) {
+            digits = s->p[k] >= '0' && s->p[k] <= '9';
+            value = value * 10 + s->p[k] - '0';
+        }
+        p[(*n)++] = digits ? jv_int(value) : jv_str(part);
+        begin = i + 1;
+    }
+    *path = p;
+    return true;
+}
+
+bool j_walk_path(jrender *r, jv item, const jv *path, size_t n, jv dflt, jv *out) {
+    for (size_t i = 0; i < n; i++) {
+        if (!j_getitem(r, item, path[i], &item)) return false;
+        if (item.t == J_UNDEF && given(dflt) && dflt.t != J_NONE) item = dflt;
+    }
+    *out = item;
+    return true;
+}
+
+/* How items are looked at: an attribute path, then lower case unless case_sensitive. */
+typedef struct getter {
+    const jv *path;
+    size_t n_path;
+    bool lower;
+    jv dflt;
+} getter;
+
+static bool getter_of(jrender *r, jv attribute, bool lower, getter *g) {
+    *g = (getter){.lower = lower, .dflt = {.t = J_MISSING}};
+    return j_attr_path(r, attribute, &g->path, &g->n_path);
+}
+
+static bool get(jrender *r, const getter *g, jv item, jv *out) {
+    if (!j_walk_path(r, item, g->path, g->n_path, g->dflt, out)) return false;
+    return !g->lower || j_ignore_case(r, *out, out);
+}
+
+static bool gen_value(jgen *g, jv *out) {
+    *out = (jv){.t = J_GEN, .gen = g};
+    return g != NULL;
+}
+
+static bool f_list(jrender *r, jv v, jv *arg, jv *out) {
+    jlist *l;
+    (void)arg;
+    if (!j_to_list(r, v, &l)) return false;
+    *out = (jv){.t = J_LIST, .l = l};
+    return true;
+}
+
+static bool f_first(jrender *r, jv v, jv *arg, jv *out) {
+    jiter it;
+    (void)arg;
+    if (!j_iter(r, v, &it)) return false;
+    int got = v.t == J_GEN ? j_next(r, &(jiter){.src = v}, out) : j_next(r, &it, out);
+    return got > 0 || (got == 0 && jv_undef_hint(r, "No first item, sequence was empty.", out));
+}
+
+static bool f_last(jrender *r, jv v, jv *arg, jv *out) {
+    jlist *l;
+    (void)arg;
+    if (v.t == J_UNDEF) return j_undefined_error(r, v);
+    if (v.t == J_GEN || !jv_has_length(v)) return j_fail(r, "TypeError", "'%s' object is not reversible", j_type_name(v));
+    if (!j_to_list(r, v, &l)) return false;
+    *out = l->n ? l->v[l->n - 1] : jv_none;
+    return l->n || jv_undef_hint(r, "No last item, sequence was empty.", out);
+}
+
+static bool reversed(jrender *r, jv v, jlist **out) {
+    if (!j_to_list(r, v, out)) return false;
+    jlist *l = *out;
+    for (size_t i = 0; i < l->n / 2; i++) {
+        jv x = l->v[i];
+        l->v[i] = l->v[l->n - 1 - i];
+        l->v[l->n - 1 - i] = x;
+    }
+    return true;
+}
+
+static bool f_reverse(jrender *r, jv v, jv *arg, jv *out) {
+    jlist *l;
+    (void)arg;
+    if (v.t == J_STR) {
+        const jv part[3] = {{.t = J_MISSING}, {.t = J_MISSING}, jv_int(-1)};
+        return j_slice(r, v, part, out);
+    }
+    if (v.t == J_NONE || jv_is_number(v)) return j_fail(r, "FilterArgumentError", "argument must be iterable");
+    if (v.t == J_UNDEF) return j_undefined_error(r, v);
+    if (!reversed(r, v, &l)) return false;
+    if (v.t == J_GEN) {
+        *out = (jv){.t = J_LIST, .l = l};
+        return true;
+    }
+    const char *name = v.t == J_LIST ? "list_reverseiterator" : v.t == J_TUPLE ? "reversed" : v.t == J_RANGE ? "range_iterator" : "dict_reversekeyiterator";
+    return j_gen_of_list(r, name, l, out);
+}
+
+static bool f_join(jrender *r, jv v, jv *arg, jv *out) {
+    jiter it;
+    getter g;
+    jv item;
+    const jstr *sep = NULL;
+    if (given(arg[0]) && !j_str_of(r, arg[0], &sep)) return false;
+    if (!getter_of(r, arg[1], false, &g) || !j_iter(r, v, &it)) return false;
+    jout text;
+    j_out_init(r, &text);
+    int got;
+    for (bool first = true; (got = j_next(r, &it, &item)) > 0; first = false) {
+        if (!first && sep && !j_out_str(r, &text, sep)) break;
+        if (!get(r, &g, item, &item) || !j_write_str(r, &text, item)) break;
+    }
+    if (got == 0) return j_out_value(r, &text, out);
+    j_out_free(&text);
+    return false;
+}
+
+/* sort's key: a list of the values of each comma-separated attribute */
+static bool sort_key(jrender *r, jv attribute, bool lower, jv item, jv *out) {
+    jlist *key = j_list(r, 1);
+    getter g;
+    jv v;
+    if (!key) return false;
+    if (!given(attribute) || attribute.t != J_STR) {
+        if (!getter_of(r, attribute, lower, &g) || !get(r, &g, item, &v) || !j_list_add(r, key, v)) return false;
+    } else {
+        const jstr *s = attribute.s;
+        for (size_t begin = 0, i = 0; i <= s->n; i++) {
+            if (i < s->n && s->p[i] != ',') continue;
+            const jstr *part = j_str_slice(r, s, begin, i);
+            if (!part || !getter_of(r, jv_str(part), lower, &g) || !get(r, &g, item, &v) || !j_list_add(r, key, v)) return false;
+            begin = i + 1;
+        }
+    }
+    *out = (jv){.t = J_LIST, .l = key};
+    return true;
+}
+
+static bool f_sort(jrender *r, jv v, jv *arg, jv *out) {
+    jlist *items, *keys;
+    if (!j_to_list(r, v, &items) || !(keys = j_list(r, items->n))) return false;
+    for (size_t i = 0; i < items->n; i++)
+        if (!sort_key(r, arg[2], !flag(arg[1]), items->v[i], &keys->v[keys->n++])) return false;
+    *out = (jv){.t = J_LIST, .l = items};
+    return j_sort(r, keys, items, flag(arg[0]));
+}
+
+static bool f_dictsort(jrender *r, jv v, jv *arg, jv *out) {
+    am_str by = AM_STR("key");
+    if (given(arg[1])) by = arg[1].t == J_STR ? (am_str){arg[1].s->p, arg[1].s->n} : AM_STR("");
+    bool value = am_str_eq(by, AM_STR("value"));
+    if (!value && !am_str_eq(by, AM_STR("key")))
+        return j_fail(r, "FilterArgumentError", "You can only sort by either \"key\" or \"value\"");
+    if (v.t == J_UNDEF) return j_undefined_error(r, v);
+    if (v.t != J_DICT) return j_fail(r, "AttributeError", "'%s' object has no attribute 'items'", j_type_name(v));
+    jlist *items = j_list(r, v.d->n), *keys = items ? j_list(r, v.d->n) : NULL;
+    if (!keys) return false;
+    for (size_t i = 0; i < v.d->n; i++) {
+        const jentry *e = &v.d->e[i];
+        jv key = value ? e->value : e->key;
+        if (!flag(arg[0]) && !j_ignore_case(r, key, &key)) return false;
+        if (!j_list_add(r, keys, key) || !j_pair(r, e->key, e->value, &items->v[items->n++])) return false;
+    }
+    *out = (jv){.t = J_LIST, .l = items};
+    return j_sort(r, keys, items, flag(arg[2]));
+}
+
+static bool extreme(jrender *r, jv v, jv *arg, bool max, jv *out) {
+    jiter it;
+    getter g;
+    jv item, key, best_key;
+    if (!getter_of(r, arg[1], !flag(arg[0]), &g) || !j_iter(r, v, &it)) return false;
+    int got = j_next(r, &it, out);
+    if (got == 0) return jv_undef_hint(r, "No aggregated item, sequence was empty.", out);
+    if (got < 0 || !get(r, &g, *out, &best_key)) return false;
+    while ((got = j_next(r, &it, &item)) > 0) {
+        bool better;
+        if (!get(r, &g, item, &key) || !jv_less(r, key, best_key, max ? JO_GT : JO_LT, &better)) return false;
+        if (!better) continue;
+        *out = item;
+        best_key = key;
+    }
+    return got == 0;
+}
+
+static bool f_min(jrender *r, jv v, jv *arg, jv *out) { return extreme(r, v, arg, false, out); }
+static bool f_max(jrender *r, jv v, jv *arg, jv *out) { return extreme(r, v, arg, true, out); }
+
+static bool f_sum(jrender *r, jv v, jv *arg, jv *out) {
+    jiter it;
+    getter g;
+    jv item;
+    int got;
+    *out = given(arg[1]) ? arg[1] : jv_int(0);
+    if (out->t == J_STR) return j_fail(r, "TypeError", "sum() can't sum strings [use ''.join(seq) instead]");
+    if (!getter_of(r, arg[0], false, &g) || !j_iter(r, v, &it)) return false;
+    while ((got = j_next(r, &it, &item)) > 0)
+        if (!get(r, &g, item, &item) || !j_arith(r, JO_ADD, *out, item, out)) return false;
+    return got == 0;
+}
+
+static bool f_random(jrender *r, jv v, jv *arg, jv *out) {
+    /* prompts must be repeatable, so the choice is always the first */
+    int64_t n;
+    (void)arg;
+    if (!jv_length(r, v, &n)) return false;
+    if (n == 0) return jv_undef_hint(r, "No random item, sequence was empty.", out);
+    return j_getitem(r, v, jv_int(0), out);
+}
+
+static int next_entry(jrender *r, jgen *g, jv *out) { return j_next(r, &g->it, out); }
+
+static int fail_items(jrender *r, jgen *g, jv *out) {
+    (void)g, (void)out;
+    return j_fail(r, "TypeError", "Can only get item pairs from a mapping."), -1;
+}
+
+static bool f_items(jrender *r, jv v, jv *arg, jv *out) {
+    jview *view = j_alloc(r, sizeof *view);
+    jgen *g = view ? j_gen(r, "generator", v.t == J_DICT || v.t == J_UNDEF ? next_entry : fail_items) : NULL;
+    (void)arg;
+    if (!g) return false;
+    g->it = (jiter){.src = v};
+    if (v.t == J_DICT) {
+        *view = (jview){v.d, JV_ITEMS};
+        g->it.src = (jv){.t = J_VIEW, .view = view};
+    }
+    return gen_value(g, out);
+}
+
+static int next_unique(jrender *r, jgen *g, jv *out) {
+    jdict *seen = (jdict *)g->what;
+    getter by = {g->path, g->n_path, g->flag, {.t = J_MISSING}};
+    int got;
+    while ((got = j_next(r, &g->it, out)) > 0) {
+        jv key, old;
+        if (!get(r, &by, *out, &key) || !j_dict_get(r, seen, key, &old)) return -1;
+        if (old.t != J_MISSING) continue;
+        return j_dict_set(r, seen, key, jv_true) ? 1 : -1;
+    }
+    return got;
+}
+
+static bool f_unique(jrender *r, jv v, jv *arg, jv *out) {
+    jgen *g = j_gen(r, "generator", next_unique);
+    getter by;
+    if (!g || !getter_of(r, arg[1], !flag(arg[0]), &by) || !(g->what = j_dict(r)) || !j_iter(r, v, &g->it)) return false;
+    g->path = by.path;
+    g->n_path = by.n_path;
+    g->flag = by.lower;
+    return gen_value(g, out);
+}
+
+static int next_batch(jrender *r, jgen *g, jv *out) {
+    jlist *l = j_list(r, 0);
+    jv item;
+    int got = 1;
+    if (!l) return -1;
+    while ((int64_t)l->n < (g->count < 1 ? 1 : g->count) && (got = j_next(r, &g->it, &item)) > 0)
+        if (!j_list_add(r, l, item)) return -1;
+    if (got < 0) return -1;
+    if (l->n == 0) return 0;
+    while (given(g->fill) && g->fill.t != J_NONE && (int64_t)l->n < g->count)
+        if (!j_charge(r, 1) || !j_list_add(r, l, g->fill)) return -1;
+    *out = (jv){.t = J_LIST, .l = l};
+    return 1;
+}
+
+static bool f_batch(jrender *r, jv v, jv *arg, jv *out) {
+    jgen *g = j_gen(r, "generator", next_batch);
+    if (!g || !j_arg_int(r, arg[0], &g->count) || !j_iter(r, v, &g->it)) return false;
+    g->fill = arg[1];
+    return gen_value(g, out);
+}
+
+static bool f_slice(jrender *r, jv v, jv *arg, jv *out) {
+    jlist *all, *slices = j_list(r, 0);
+    int64_t n;
+    if (!slices || !j_arg_int(r, arg[0], &n) || !j_to_list(r, v, &all)) return false;
+    if (n == 0) return j_fail(r, "ZeroDivisionError", "integer division or modulo by zero");
+    int64_t per = (int64_t)all->n / n, extra = (int64_t)all->n % n;
+    for (int64_t i = 0, at = 0; i < n; i++) {
+        int64_t size = per + (i < extra);
+        jlist *l = j_list(r, (size_t)size + 1);
+        if (!l || !j_charge(r, (uint64_t)size + 1)) return false;
+        for (int64_t k = 0; k < size; k++) l->v[l->n++] = all->v[at++];
+        if (given(arg[1]) && arg[1].t != J_NONE && i >= extra) l->v[l->n++] = arg[1];
+        if (!j_list_add(r, slices, (jv){.t = J_LIST, .l = l})) return false;
+    }
+    return j_gen_of_list(r, "generator", slices, out);
+}
+
+static bool f_groupby(jrender *r, jv v, jv *arg, jv *out) {
+    jlist *items, *keys, *groups = j_list(r, 0);
+    getter by, plain;
+    bool lower = !flag(arg[2]);
+    if (!groups || !getter_of(r, arg[0], lower, &by) || !getter_of(r, arg[0], false, &plain) || !j_to_list(r, v, &items)) return false;
+    by.dflt = plain.dflt = arg[1];
+    if (!(keys = j_list(r, items->n))) return false;
+    for (size_t i = 0; i < items->n; i++)
+        if (!get(r, &by, items->v[i], &keys->v[keys->n++])) return false;
+    if (!j_sort(r, keys, items, false)) return false;
+    jv last = {.t = J_MISSING}, key, pair, shown;
+    jlist *group = NULL;
+    for (size_t i = 0; i < items->n; i++) {
+        bool same = false;
+        if (!get(r, &by, items->v[i], &key) || (group && !jv_equal(r, last, key, &same))) return false;
+        if (!same) {
+            if (!(group = j_list(r, 0)) || !get(r, &plain, items->v[i], &shown)) return false;
+            if (!j_pair(r, lower ? shown : key, (jv){.t = J_LIST, .l = group}, &pair) || !j_list_add(r, groups, pair)) return false;
+            pair.l->group = true;
+            last = key;
+        }
+        if (!j_list_add(r, group, items->v[i])) return false;
+    }
+    *out = (jv){.t = J_LIST, .l = groups};
+    return true;
+}
+
+static int next_mapped(jrender *r, jgen *g, jv *out) {
+    jv item;
+    int got = j_next(r, &g->it, &item);
+    if (got <= 0) return got;
+    bool ok = g->what ? j_call_func(r, g->what, item, g->args, out) : j_walk_path(r, item, g->path, g->n_path, g->fill, out);
+    return ok ? 1 : -1;
+}
+
+/* The rest of args after the first n, for the filter or test that map and select call. */
+static jargs *rest_args(jrender *r, const jargs *args, size_t n) {
+    jargs *rest = j_alloc(r, sizeof *rest);
+    if (rest) *rest = (jargs){args->pos + (args->n > n ? n : args->n), args->n > n ? args->n - n : 0, args->kw, args->n_kw};
+    return rest;
+}
+
+static bool named(jrender *r, jv name, bool test, const void **out) {
+    if (name.t == J_STR) *out = test ? j_test_find((am_str){name.s->p, name.s->n}) : j_filter_find((am_str){name.s->p, name.s->n});
+    else *out = NULL;
+    return *out || j_fail(r, "TemplateRuntimeError", "No %s named %s.", test ? "test" : "filter", j_repr_c(r, name));
+}
+
+static bool prepare_map(jrender *r, const jargs *args, jgen *g) {
+    jv attribute = {.t = J_MISSING};
+    g->fill = (jv){.t = J_MISSING};
+    for (size_t i = 0; i < args->n_kw; i++)
+        if (j_str_eq(args->kw[i].name, AM_STR("attribute"))) attribute = args->kw[i].v;
+    if (args->n == 0 && given(attribute)) {
+        for (size_t i = 0; i < args->n_kw; i++) {
+            if (j_str_eq(args->kw[i].name, AM_STR("default"))) g->fill = args->kw[i].v;
+            else if (!j_str_eq(args->kw[i].name, AM_STR("attribute")))
+                return j_fail(r, "FilterArgumentError", "Unexpected keyword argument %s", j_repr_c(r, jv_str(args->kw[i].name)));
+        }
+        return j_attr_path(r, attribute, &g->path, &g->n_path);
+    }
+    if (args->n == 0) return j_fail(r, "FilterArgumentError", "map requires a filter argument");
+    return named(r, args->pos[0], false, &g->what) && (g->args = rest_args(r, args, 1));
+}
+
+/* Arguments are looked at when the first item is asked for, as in jinja2, whose generators have not run before. */
+static int first_mapped(jrender *r, jgen *g, jv *out) {
+    if (!prepare_map(r, g->args, g)) return -1;
+    g->next = next_mapped;
+    return next_mapped(r, g, out);
+}
+
+static bool f_map(jrender *r, jv v, const jargs *args, jv *out) {
+    jgen *g = j_gen(r, "generator", first_mapped);
+    if (!g || !(g->args = rest_args(r, args, 0))) return false;
+    if (jv_truth(v) && !j_iter(r, v, &g->it)) return false;
+    if (!jv_truth(v)) {
+        jlist *none = j_list(r, 0);
+        return none && j_gen_of_list(r, "generator", none, out);
+    }
+    return gen_value(g, out);
+}
+
+static int next_selected(jrender *r, jgen *g, jv *out) {
+    int got;
+    while ((got = j_next(r, &g->it, out)) > 0) {
+        jv v;
+        bool yes;
+        if (!j_walk_path(r, *out, g->path, g->n_path, (jv){.t = J_MISSING}, &v)) return -1;
+        if (!g->what)
+            yes = jv_truth(v);
+        else if (!j_apply_test(r, g->what, v, g->args, &yes))
+            return -1;
+        if (yes == g->flag) return 1;
+    }
+    return got;
+}
+
+static int first_selected(jrender *r, jgen *g, jv *out) {
+    const jargs *args = g->args;
+    size_t at = g->has_test ? 1 : 0; /* has_test: an attribute comes first */
+    if (at && args->n == 0) return j_fail(r, "FilterArgumentError", "Missing parameter for attribute name"), -1;
+    if (at && !j_attr_path(r, args->pos[0], &g->path, &g->n_path)) return -1;
+    if (args->n > at && !named(r, args->pos[at], true, &g->what)) return -1;
+    if (!(g->args = rest_args(r, args, at + 1))) return -1;
+    g->next = next_selected;
+    return next_selected(r, g, out);
+}
+
+static bool select_(jrender *r, jv v, const jargs *args, bool keep, bool attr, jv *out) {
+    jgen *g = j_gen(r, "generator", first_selected);
+    if (!g || !(g->args = rest_args(r, args, 0))) return false;
+    g->flag = keep;
+    g->has_test = attr;
+    if (!jv_truth(v)) {
+        jlist *none = j_list(r, 0);
+        return none && j_gen_of_list(r, "generator", none, out);
+    }
+    return j_iter(r, v, &g->it) && gen_value(g, out);
+}
+
+static bool f_select(jrender *r, jv v, const jargs *args, jv *out) { return select_(r, v, args, true, false, out); }
+static bool f_reject(jrender *r, jv v, const jargs *args, jv *out) { return select_(r, v, args, false, false, out); }
+static bool f_selectattr(jrender *r, jv v, const jargs *args, jv *out) { return select_(r, v, args, true, true, out); }
+static bool f_rejectattr(jrender *r, jv v, const jargs *args, jv *out) { return select_(r, v, args, false, true, out); }
+
+static const jfunc filters[] = {
+    {.name = "list", .pyname = "do_list", .fn = f_list},
+    {.name = "first", .pyname = "do_first", .fn = f_first},
+    {.name = "last", .pyname = "do_last", .fn = f_last},
+    {.name = "reverse", .pyname = "do_reverse", .fn = f_reverse},
+    {.name = "join", .pyname = "do_join", .fn = f_join, .params = "d attribute"},
+    {.name = "sort", .pyname = "do_sort", .fn = f_sort, .params = "reverse case_sensitive attribute"},
+    {.name = "dictsort", .pyname = "do_dictsort", .fn = f_dictsort, .params = "case_sensitive by reverse"},
+    {.name = "min", .pyname = "do_min", .fn = f_min, .params = "case_sensitive attribute"},
+    {.name = "max", .pyname = "do_max", .fn = f_max, .params = "case_sensitive attribute"},
+    {.name = "sum", .pyname = "do_sum", .fn = f_sum, .params = "attribute start"},
+    {.name = "random", .pyname = "do_random", .fn = f_random},
+    {.name = "items", .pyname = "do_items", .fn = f_items},
+    {.name = "unique", .pyname = "do_unique", .fn = f_unique, .params = "case_sensitive attribute"},
+    {.name = "batch", .pyname = "do_batch", .fn = f_batch, .params = "linecount fill_with", .n_required = 1},
+    {.name = "slice", .pyname = "do_slice", .fn = f_slice, .params = "slices fill_with", .n_required = 1},
+    {.name = "groupby", .pyname = "do_groupby", .fn = f_groupby, .params = "attribute default case_sensitive", .n_required = 1},
+    {.name = "map", .pyname = "do_map", .raw = f_map},
+    {.name = "select", .pyname = "do_select", .raw = f_select},
+    {.name = "reject", .pyname = "do_reject", .raw = f_reject},
+    {.name = "selectattr", .pyname = "do_selectattr", .raw = f_selectattr},
+    {.name = "rejectattr", .pyname = "do_rejectattr", .raw = f_rejectattr},
+};
+
+const jfunc *j_seq_filter(am_str name) { return j_find(filters, sizeof filters / sizeof *filters, name); }
