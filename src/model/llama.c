@@ -55,8 +55,9 @@ static am_status check_config(const am_config *c, am_error *err) {
 static am_status load(am_model *m, am_loader *l, am_error *err) {
     const am_config *c = &m->config;
     am_status status = check_config(c, err);
-    if (!status) status = am_loader_prefix(l, err, "model.");
-    if (!status) status = am_loader_linear(l, "embed_tokens", c->n_vocab, c->n_embd, false, &m->embed, err);
+    /* one matrix for both ends is stored under either name */
+    const char *embed = c->tied && !am_loader_has(l, "model.embed_tokens") ? "lm_head" : "model.embed_tokens";
+    if (!status) status = am_loader_linear(l, embed, c->n_vocab, c->n_embd, false, &m->embed, err);
     for (uint32_t i = 0; !status && i < c->n_layer; i++)
         if (!(status = am_loader_prefix(l, err, "model.layers.%u.", i))) status = load_layer(l, &m->layers[i], err);
     if (!status) status = am_loader_prefix(l, err, "model.");

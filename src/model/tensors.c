@@ -143,6 +143,12 @@ void am_tensors_free(am_tensors *t) {
     free(t);
 }
 
+bool am_tensors_has(const am_tensors *t, const char *name) {
+    for (size_t i = 0; i < t->n_files; i++)
+        if (am_st_find(t->files[i].st, am_str_of(name))) return true;
+    return false;
+}
+
 bool am_tensors_find(am_tensors *t, const char *name, am_tensor *out) {
     for (size_t i = 0; i < t->n_files; i++) {
         weight_file *f = &t->files[i];

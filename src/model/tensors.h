@@ -20,6 +20,7 @@ am_status am_tensors_open_dir(const char *dir, am_tensors **out, am_error *err);
 am_status am_tensors_open_bytes(const uint8_t *p, size_t n, const char *name, am_tensors **out, am_error *err);
 void am_tensors_free(am_tensors *tensors);
 
+bool am_tensors_has(const am_tensors *tensors, const char *name); /* does not count as use */
 bool am_tensors_find(am_tensors *tensors, const char *name, am_tensor *out);
 void am_tensors_drop(const am_tensors *tensors, const am_tensor *tensor); /* its pages are not needed any more */
 uint64_t am_tensors_bytes(const am_tensors *tensors);                     /* of all files */

@@ -55,6 +55,12 @@ static am_status find(am_loader *l, const char *path, const char *suffix, am_ten
     return AM_OK;
 }
 
+bool am_loader_has(const am_loader *l, const char *path) {
+    char name[NAME_MAX_BYTES];
+    snprintf(name, sizeof name, "%s%s.weight", l->prefix, path);
+    return am_tensors_has(l->tensors, name);
+}
+
 static am_status check_shape(const am_tensor *t, uint64_t rows, uint64_t cols, am_error *err) {
     const am_st_tensor *i = t->info;
     bool right = cols ? i->n_dim == 2 && i->shape[0] == rows && i->shape[1] == cols : i->n_dim == 1 && i->shape[0] == rows;

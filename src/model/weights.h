@@ -31,6 +31,7 @@ typedef struct am_loader {
 
 am_status am_loader_prefix(am_loader *loader, am_error *err, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+bool am_loader_has(const am_loader *loader, const char *path); /* `path`.weight is there */
 /* `path`.weight of n_out x n_in, plain or MLX affine quantised, and `path`.bias when `bias`. AM_EFORMAT names file, tensor and what is wrong. */
 am_status am_loader_linear(am_loader *loader, const char *path, uint32_t n_out, uint32_t n_in, bool bias, am_linear *out,
                            am_error *err);
