@@ -43,4 +43,7 @@ typedef struct am_prompt {
 am_status am_prompt_make(const am_model *model, const am_chat_request *chat, am_prompt *out, am_error *err);
 void am_prompt_free(am_prompt *prompt);
 
+/* Sampling as the model's generation_config wants it, AM_SAMPLING where that is silent. */
+am_sampling am_sampling_of_model(const am_model *model);
+
 #endif

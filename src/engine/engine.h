@@ -71,7 +71,8 @@ typedef struct am_event {
     const char *message;      /* ERROR */
 } am_event;
 
-/* Called on the engine thread; copies what it needs and returns at once. After DONE or ERROR nothing more comes. */
+/* Called on the engine thread; copies what it needs and returns at once. After DONE or ERROR nothing more comes. A token that ends the answer
+ * (eos, stop token) comes as no TOKEN event; n_generated counts it. DONE of a request that was cancelled in the queue has no info. */
 typedef void am_event_fn(void *arg, const am_event *event);
 
 typedef struct am_request {
@@ -107,6 +108,9 @@ typedef struct am_engine_options {
     uint32_t chunk_tokens;     /* longest prefill chunk (256, at most AM_BLOCK_TOKENS) */
     uint32_t step_ms;          /* aim for a step's time while others decode (100): shortens chunks by measured speed */
     uint64_t seed;             /* base for requests without one; 0: from the system */
+    /* For tests of invariant 1: sees the logits [n_vocab] of every position that is sampled, on the engine thread. May be NULL. */
+    void (*on_logits)(void *arg, const char *request, uint32_t position, const float *logits);
+    void *on_logits_arg;
 } am_engine_options;
 
 /* Opens the cache (am_cache_lock_dir is the caller's), makes the workspace, runs one pass to warm up, starts the thread. */
@@ -117,7 +121,8 @@ am_status am_engine_start(const am_engine_options *options, am_engine **out, am_
 am_status am_engine_submit(am_engine *engine, const am_request *request, uint64_t *id, am_error *err);
 void am_engine_cancel(am_engine *engine, uint64_t id); /* its slots are free before the next step; ends with DONE, AM_FINISH_CANCELED */
 
-/* Runs fn on the engine thread between steps and waits for it: the only way for others to look into the cache. AM_ESHUTDOWN. */
+/* Runs fn on the engine thread between steps and waits for it: the only way for others to look into the cache. AM_ESHUTDOWN; AM_EBUSY on the
+ * engine thread itself (from an event), which cannot wait for itself. */
 am_status am_engine_call(am_engine *engine, void (*fn)(void *arg, am_cache *cache), void *arg);
 
 typedef struct am_engine_stats {
