@@ -248,9 +248,10 @@ static void rows_are_right_and_the_same_for_any_split_and_any_queries(void **sta
 
 static double capped(double s, double scale, double cap) { return cap == 0 ? s * scale : cap * tanh(s * scale / cap); }
 
-/* One query in one run against double precision: p within 4e-6 relative (exp's 2 units, and the rounding of x - m at |x| < 32). */
+/* One query in one run against double precision: p within 8e-6 relative (exp's 2 units, and the rounding of x - m at |x| < 32); a cap
+ * adds the rounding of tanh near 1 times the cap, to x and to m. */
 static void softmax_check(const am_softmax *step, size_t q, const float *s, float m, float l, const float *acc) {
-    double top = m, sum = 0;
+    double top = m, sum = 0, slack = 8e-6 + 4e-7 * (double)step->softcap;
     uint32_t from = step->from[q], to = step->to[q];
     for (uint32_t t = from; t < to; t++) top = fmax(top, capped(s[t], step->scale, step->softcap));
     if (from >= to) top = m;
@@ -259,13 +260,13 @@ static void softmax_check(const am_softmax *step, size_t q, const float *s, floa
     for (uint32_t t = 0; t < step->n_keys; t++) {
         double p = t >= from && t < to ? exp(capped(s[t], step->scale, step->softcap) - top) : 0;
         if (t < from || t >= to) assert_true(step->s[q * step->ld + t] == 0.0f);
-        assert_true(fabs(step->s[q * step->ld + t] - p) <= 8e-6 * p + 1e-37);
+        assert_true(fabs(step->s[q * step->ld + t] - p) <= slack * p + 1e-37);
         sum += p;
     }
-    assert_true(step->m[q] == (float)top || fabs(step->m[q] - top) <= 4e-6 * fabs(top));
-    assert_true(fabs(step->l[q] - (l * factor + sum)) <= 1e-5 * (l * factor + sum));
+    assert_true(step->m[q] == (float)top || fabs(step->m[q] - top) <= 4e-7 * (fabs(top) + (double)step->softcap));
+    assert_true(fabs(step->l[q] - (l * factor + sum)) <= slack * (l * factor + sum));
     for (uint32_t d = 0; d < step->dim; d++)
-        assert_true(fabs(step->acc[q * step->ld_acc + d] - acc[d] * factor) <= 8e-6 * fabs(acc[d]) * factor + 1e-37);
+        assert_true(fabs(step->acc[q * step->ld_acc + d] - acc[d] * factor) <= slack * fabs(acc[d]) * factor + 1e-37);
 }
 
 static void softmax_case(const am_kernels *k, size_t n_q, uint32_t n_keys, float softcap, float reach) {

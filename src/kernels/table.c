@@ -8,6 +8,7 @@
 
 static const am_kernels *const compiled[] = {
 #if defined(__x86_64__)
+    &am_kernels_avx512, &am_kernels_avx2,
 #elif defined(__aarch64__)
     &am_kernels_neon,
 #endif

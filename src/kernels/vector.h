@@ -1,0 +1,496 @@
+/* The body of every vector table: the algorithms once, over the few operations on `vec` that the including file defines for its
+ * instruction set (avx512.c, avx2.c, neon.c; each includes this once, after them). Only the compiler's flags and those operations
+ * differ between tables, so what invariant 1 asks for is argued here once:
+ *
+ *   - lanes are outputs (of a panel, or dimensions of a value row), never inputs: each output is one chain of fused multiply-adds
+ *     in ascending order of inputs, whatever the tile it is computed in. Between runs of inputs it rests in y as float32: exact.
+ *   - codes become scale * code + bias by the same fused operation in registers (few rows: each weight is used once or a few
+ *     times) and through the scratch (many rows: unpacked once for all of them).
+ *   - sums over a row (softmax, norm) go by position into lanes, then by a fixed tree.
+ *
+ * The including file defines: vec, LANES (4, 8 or 16), and v_zero v_set v_load v_store v_add v_sub v_mul v_div v_fma(a,b,c = a*b+c)
+ * v_min v_max (of a NaN and x in either place: the second operand) v_round (to integer) v_scale2(y,n = y * 2^n) v_sum v_least v_most
+ * v_number (NaN to 0) v_zero_below(y,x,low: y, 0 where x < low) v_range(t,from,to,a,b: a where from <= t + lane < to, else b)
+ * v_load_f16 v_load_bf16 v_load_u8 v_load_nibbles v_store_f16 v_store_u8; TILE_PANELS and the two rules of how many panels a tile
+ * of r rows takes, PLAIN_PANELS(r) and QUANT_PANELS(r), chosen so that accumulators fill the registers. */
+#include "kernels/tables.h"
+
+#include <math.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+
+enum {
+    PANEL_VECS = AM_PANEL / LANES,
+    TILE_ROWS = 6,
+    TILE_VECS = 8 * PANEL_VECS,
+    ROWS_RUN = 64, /* tokens of values unpacked at a time: 64 dims of them are 16 KiB */
+};
+
+/* y[r][16 * panel + j] += x[r][k] * w[panel][k][j] for k < n. Plain weights: w is typed and strides count elements. Quantised: w is
+ * the first panel's first group and w_panel counts bytes. */
+typedef struct tile {
+    float *y;
+    size_t ldy;
+    const float *x;
+    size_t ldx;
+    const void *w;
+    size_t w_step, w_panel;
+    uint32_t n;
+    bool fresh; /* start from zero instead of y */
+    uint32_t group;
+    size_t group_bytes;
+    am_dtype scale_dtype;
+} tile;
+
+/* ---- tiles: r rows times p panels in registers, r and p constants after inlining ---- */
+
+INLINE void acc_begin(vec acc[TILE_ROWS][TILE_VECS], const tile *a, const int r, const int p) {
+    UNROLL for (int i = 0; i < r; i++) {
+        UNROLL for (int v = 0; v < p * PANEL_VECS; v++)
+            acc[i][v] = a->fresh ? v_zero() : v_load(a->y + (size_t)i * a->ldy + v * LANES);
+    }
+}
+
+INLINE void acc_end(vec acc[TILE_ROWS][TILE_VECS], const tile *a, const int r, const int p) {
+    UNROLL for (int i = 0; i < r; i++) {
+        UNROLL for (int v = 0; v < p * PANEL_VECS; v++) v_store(a->y + (size_t)i * a->ldy + v * LANES, acc[i][v]);
+    }
+}
+
+INLINE vec plain_load(const void *w, size_t at, const am_dtype dtype) {
+    if (dtype == AM_F32) return v_load((const float *)w + at);
+    return dtype == AM_F16 ? v_load_f16((const uint16_t *)w + at) : v_load_bf16((const uint16_t *)w + at);
+}
+
+INLINE void tile_plain(const tile *a, const int r, const int p, const am_dtype dtype) {
+    vec acc[TILE_ROWS][TILE_VECS];
+    acc_begin(acc, a, r, p);
+    for (uint32_t k = 0; k < a->n; k++) {
+        vec w[TILE_VECS];
+        UNROLL for (int v = 0; v < p * PANEL_VECS; v++)
+            w[v] = plain_load(a->w, k * a->w_step + (size_t)(v / PANEL_VECS) * a->w_panel + v % PANEL_VECS * LANES, dtype);
+        UNROLL for (int i = 0; i < r; i++) {
+            vec x = v_set(a->x[(size_t)i * a->ldx + k]);
+            UNROLL for (int v = 0; v < p * PANEL_VECS; v++) acc[i][v] = v_fma(x, w[v], acc[i][v]);
+        }
+    }
+    acc_end(acc, a, r, p);
+}
+
+INLINE vec scale_load(const uint8_t *p, am_dtype dtype, size_t at) {
+    if (dtype == AM_F32) return v_load((const float *)(const void *)p + at);
+    const uint16_t *half = (const uint16_t *)(const void *)p + at;
+    return dtype == AM_F16 ? v_load_f16(half) : v_load_bf16(half);
+}
+
+/* Two inputs (one byte of codes) for vector v of a tile. */
+INLINE void tile_pair(vec acc[TILE_ROWS][TILE_VECS], const tile *a, const int r, const int v, size_t k, vec low, vec high) {
+    UNROLL for (int i = 0; i < r; i++) {
+        acc[i][v] = v_fma(v_set(a->x[(size_t)i * a->ldx + k]), low, acc[i][v]);
+        acc[i][v] = v_fma(v_set(a->x[(size_t)i * a->ldx + k + 1]), high, acc[i][v]);
+    }
+}
+
+INLINE void tile_quantised(const tile *a, const int r, const int p, const am_dtype dtype) {
+    vec acc[TILE_ROWS][TILE_VECS];
+    acc_begin(acc, a, r, p);
+    size_t scale_bytes = AM_PANEL * dtype_bytes(a->scale_dtype);
+    const uint8_t *group = a->w;
+    for (uint32_t k0 = 0; k0 < a->n; k0 += a->group, group += a->group_bytes) {
+        vec scale[TILE_VECS], bias[TILE_VECS];
+        UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
+            const uint8_t *head = group + (size_t)(v / PANEL_VECS) * a->w_panel;
+            scale[v] = scale_load(head, a->scale_dtype, v % PANEL_VECS * LANES);
+            bias[v] = scale_load(head + scale_bytes, a->scale_dtype, v % PANEL_VECS * LANES);
+        }
+        const uint8_t *codes = group + 2 * scale_bytes;
+        for (uint32_t k = k0; k < k0 + a->group; k += 2, codes += dtype == AM_Q4 ? AM_PANEL : 2 * AM_PANEL) {
+            UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
+                const uint8_t *at = codes + (size_t)(v / PANEL_VECS) * a->w_panel + v % PANEL_VECS * LANES;
+                vec low, high;
+                if (dtype == AM_Q4) {
+                    v_load_nibbles(at, &low, &high);
+                } else {
+                    low = v_load_u8(at);
+                    high = v_load_u8(at + AM_PANEL);
+                }
+                tile_pair(acc, a, r, v, k, v_fma(scale[v], low, bias[v]), v_fma(scale[v], high, bias[v]));
+            }
+        }
+    }
+    acc_end(acc, a, r, p);
+}
+
+/* The tiles that exist, by rows and panels: as many panels as the rule of that row count gives, the many-row width, and one. */
+#define TILE_CASES(r, rule, call)                                                                                      \
+    case r:                                                                                                            \
+        if (panels == 1)                                                                                               \
+            call(r, 1);                                                                                                \
+        else if (panels == TILE_PANELS)                                                                                \
+            call(r, TILE_PANELS);                                                                                      \
+        else                                                                                                           \
+            call(r, rule(r));                                                                                          \
+        break;
+#define TILE_SWITCH(rule, call)                                                                                        \
+    switch (rows) {                                                                                                    \
+        TILE_CASES(1, rule, call) TILE_CASES(2, rule, call) TILE_CASES(3, rule, call)                                  \
+        TILE_CASES(4, rule, call) TILE_CASES(5, rule, call) TILE_CASES(6, rule, call)                                  \
+    }
+
+static void tile_f32(const tile *a, uint32_t rows, uint32_t panels) {
+#define CALL(r, p) tile_plain(a, r, p, AM_F32)
+    TILE_SWITCH(PLAIN_PANELS, CALL)
+#undef CALL
+}
+
+static void tile_f16(const tile *a, uint32_t rows, uint32_t panels) {
+#define CALL(r, p) tile_plain(a, r, p, AM_F16)
+    TILE_SWITCH(PLAIN_PANELS, CALL)
+#undef CALL
+}
+
+static void tile_bf16(const tile *a, uint32_t rows, uint32_t panels) {
+#define CALL(r, p) tile_plain(a, r, p, AM_BF16)
+    TILE_SWITCH(PLAIN_PANELS, CALL)
+#undef CALL
+}
+
+static void tile_q8(const tile *a, uint32_t rows, uint32_t panels) {
+#define CALL(r, p) tile_quantised(a, r, p, AM_Q8)
+    TILE_SWITCH(QUANT_PANELS, CALL)
+#undef CALL
+}
+
+static void tile_q4(const tile *a, uint32_t rows, uint32_t panels) {
+#define CALL(r, p) tile_quantised(a, r, p, AM_Q4)
+    TILE_SWITCH(QUANT_PANELS, CALL)
+#undef CALL
+}
+
+typedef void tile_fn(const tile *a, uint32_t rows, uint32_t panels);
+static tile_fn *const tile_of[AM_N_DTYPE] = {tile_f32, tile_f16, tile_bf16, tile_q8, tile_q4};
+
+/* All rows by tiles of the same panels. lanes < 16: one panel whose other outputs do not exist in y, so it goes through a copy. */
+static void tile_rows(tile a, tile_fn *fn, size_t n_rows, uint32_t panels, uint32_t lanes) {
+    float copy[TILE_ROWS * AM_PANEL] = {0};
+    for (size_t r = 0; r < n_rows; r += TILE_ROWS, a.y += TILE_ROWS * a.ldy, a.x += TILE_ROWS * a.ldx) {
+        uint32_t rows = n_rows - r < TILE_ROWS ? (uint32_t)(n_rows - r) : TILE_ROWS;
+        if (lanes == AM_PANEL) {
+            fn(&a, rows, panels);
+            continue;
+        }
+        tile c = a;
+        c.y = copy;
+        c.ldy = AM_PANEL;
+        for (uint32_t i = 0; i < rows; i++) memcpy(copy + i * AM_PANEL, a.y + i * a.ldy, lanes * sizeof *copy);
+        fn(&c, rows, panels);
+        for (uint32_t i = 0; i < rows; i++) memcpy(a.y + i * a.ldy, copy + i * AM_PANEL, lanes * sizeof *copy);
+    }
+}
+
+/* ---- unpacking ---- */
+
+static void group_unpack(float *dst, const am_mat *w, const uint8_t *group) {
+    size_t scale_bytes = AM_PANEL * dtype_bytes(w->scale_dtype);
+    UNROLL for (int v = 0; v < PANEL_VECS; v++) {
+        vec scale = scale_load(group, w->scale_dtype, v * LANES), bias = scale_load(group + scale_bytes, w->scale_dtype, v * LANES);
+        const uint8_t *codes = group + 2 * scale_bytes + v * LANES;
+        float *to = dst + v * LANES;
+        if (w->dtype == AM_Q8) {
+            for (uint32_t k = 0; k < w->group; k++, codes += AM_PANEL, to += AM_PANEL) v_store(to, v_fma(scale, v_load_u8(codes), bias));
+            continue;
+        }
+        for (uint32_t k = 0; k < w->group; k += 2, codes += AM_PANEL, to += 2 * AM_PANEL) {
+            vec low, high;
+            v_load_nibbles(codes, &low, &high);
+            v_store(to, v_fma(scale, low, bias));
+            v_store(to + AM_PANEL, v_fma(scale, high, bias));
+        }
+    }
+}
+
+/* dst [n][16] = inputs [k0, k0 + n) of a panel; k0 is a multiple of AM_RUN, n at most AM_RUN. */
+static void panel_unpack(float *dst, const am_mat *w, const uint8_t *panel, uint32_t k0, uint32_t n) {
+    size_t first = (size_t)k0 * AM_PANEL, count = (size_t)n * AM_PANEL;
+    if (dtype_quantised(w->dtype)) {
+        for (uint32_t k = 0; k < n; k += w->group)
+            group_unpack(dst + (size_t)k * AM_PANEL, w, panel + (k0 + k) / w->group * mat_group_bytes(w));
+    } else {
+        for (size_t i = 0; i < count; i += LANES) v_store(dst + i, plain_load(panel, first + i, w->dtype));
+    }
+}
+
+/* ---- matrices ---- */
+
+/* Few rows: whole columns of inputs through registers, weights read once from memory. */
+static void matmul_few(tile a, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1) {
+    bool quantised = dtype_quantised(w->dtype);
+    uint32_t wide = quantised ? QUANT_PANELS(n_rows) : PLAIN_PANELS(n_rows);
+    a.n = w->n_in;
+    a.fresh = true;
+    a.w_step = AM_PANEL;
+    a.w_panel = quantised ? am_mat_panel_bytes(w) : (size_t)w->n_in * AM_PANEL;
+    a.group = w->group;
+    a.group_bytes = quantised ? mat_group_bytes(w) : 0;
+    a.scale_dtype = w->scale_dtype;
+    for (uint32_t p = p0, n; p < p1; p += n, a.y += n * AM_PANEL) {
+        bool full = (p + wide) * AM_PANEL <= w->n_out && p + wide <= p1;
+        n = full ? wide : 1;
+        a.w = mat_panel(w, p);
+        tile_rows(a, tile_of[w->dtype], n_rows, n, full ? AM_PANEL : mat_lanes(w, p));
+    }
+}
+
+/* Many rows: runs of inputs of a few panels as float32 in the cache (unpacked into the scratch unless they are that already), used
+ * by all rows before the next run. */
+static void matmul_many(tile a, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1) {
+    _Alignas(64) float scratch[TILE_PANELS][AM_RUN * AM_PANEL];
+    const float *x = a.x;
+    a.w_step = AM_PANEL;
+    for (uint32_t p = p0, n; p < p1; p += n, a.y += n * AM_PANEL) {
+        bool full = (p + TILE_PANELS) * AM_PANEL <= w->n_out && p + TILE_PANELS <= p1;
+        n = full ? TILE_PANELS : 1;
+        for (uint32_t k = 0; k < w->n_in; k += AM_RUN) {
+            a.n = w->n_in - k < AM_RUN ? w->n_in - k : AM_RUN;
+            a.fresh = k == 0;
+            a.x = x + k;
+            if (w->dtype == AM_F32) {
+                a.w = (const float *)(const void *)mat_panel(w, p) + (size_t)k * AM_PANEL;
+                a.w_panel = (size_t)w->n_in * AM_PANEL;
+            } else {
+                for (uint32_t i = 0; i < n; i++) panel_unpack(scratch[i], w, mat_panel(w, p + i), k, a.n);
+                a.w = scratch;
+                a.w_panel = AM_RUN * AM_PANEL;
+            }
+            tile_rows(a, tile_f32, n_rows, n, full ? AM_PANEL : mat_lanes(w, p));
+        }
+    }
+}
+
+static void matmul(float *y, size_t ldy, const float *x, size_t ldx, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1) {
+    tile a = {.y = y + (size_t)p0 * AM_PANEL, .ldy = ldy, .x = x, .ldx = ldx};
+    if (n_rows <= TILE_ROWS)
+        matmul_few(a, n_rows, w, p0, p1);
+    else
+        matmul_many(a, n_rows, w, p0, p1);
+}
+
+static void mat_row(float *dst, const am_mat *w, uint32_t o) {
+    _Alignas(64) float weights[AM_RUN * AM_PANEL];
+    for (uint32_t k = 0; k < w->n_in; k += AM_RUN) {
+        uint32_t n = w->n_in - k < AM_RUN ? w->n_in - k : AM_RUN;
+        panel_unpack(weights, w, mat_panel(w, o / AM_PANEL), k, n);
+        for (uint32_t i = 0; i < n; i++) dst[k + i] = weights[i * AM_PANEL + o % AM_PANEL];
+    }
+}
+
+/* ---- values: the same tile with tokens as inputs and runs of 16 dimensions as panels ---- */
+
+/* dst [n_t][dims] = dims [d, d + dims) of rows [t, t + n_t). */
+static void rows_unpack(float *dst, const am_rows *v, uint32_t t, uint32_t n_t, uint32_t d, uint32_t dims) {
+    for (uint32_t end = t + n_t; t < end; t++, dst += dims) {
+        const uint16_t *scales = rows_scale(v, t), *biases = rows_bias(v, t);
+        const uint8_t *codes = rows_codes(v, t);
+        uint32_t step = v->dtype == AM_Q4 ? 32 : 16;
+        for (uint32_t i = 0; i < dims; i += step) {
+            uint32_t g = (d + i) / v->group;
+            vec scale = v_set_f16(scales + g), bias = v_set_f16(biases + g);
+            UNROLL for (uint32_t j = 0; j < 16; j += LANES) {
+                if (v->dtype == AM_Q8) {
+                    v_store(dst + i + j, v_fma(scale, v_load_u8(codes + d + i + j), bias));
+                    continue;
+                }
+                vec low, high;
+                v_load_nibbles(codes + (d + i) / 2 + j, &low, &high);
+                v_store(dst + i + j, v_fma(scale, low, bias));
+                v_store(dst + i + 16 + j, v_fma(scale, high, bias));
+            }
+        }
+    }
+}
+
+static void rows_accumulate(float *acc, size_t ld_acc, const float *p, size_t ld_p, size_t n_q, const am_rows *v, uint32_t t0,
+                            uint32_t t1) {
+    _Alignas(64) float scratch[ROWS_RUN * 4 * AM_PANEL];
+    bool quantised = dtype_quantised(v->dtype);
+    tile a = {.ldy = ld_acc, .ldx = ld_p, .w_panel = AM_PANEL};
+    for (uint32_t t = t0; t < t1; t += a.n) {
+        a.n = t1 - t < ROWS_RUN ? t1 - t : ROWS_RUN;
+        for (uint32_t d = 0, dims; d < v->dim; d += dims) {
+            dims = v->dim - d < 4 * AM_PANEL ? v->dim - d : 4 * AM_PANEL;
+            if (quantised) {
+                rows_unpack(scratch, v, t, a.n, d, dims);
+            }
+            a.w_step = quantised ? dims : v->dim;
+            for (uint32_t i = 0, n; i < dims; i += n * AM_PANEL) {
+                n = dims - i >= TILE_PANELS * AM_PANEL ? TILE_PANELS : 1;
+                a.y = acc + d + i;
+                a.x = p + t;
+                a.w = quantised ? (const void *)(scratch + i) : (const uint8_t *)v->data + ((size_t)t * v->dim + d + i) * dtype_bytes(v->dtype);
+                tile_rows(a, quantised ? tile_f32 : tile_of[v->dtype], n_q, n, AM_PANEL);
+            }
+        }
+    }
+}
+
+/* ---- element-wise ---- */
+
+/* exp by 2^n * e^r, |r| <= ln 2 / 2 (Cephes expf's polynomial); within 2 units in the last place on [-87.3, 88.3], clamped above,
+ * 0 below, NaN for NaN. */
+INLINE vec v_exp(vec x) {
+    vec c = v_max(v_set(-87.3f), v_min(v_set(88.3f), x));
+    vec n = v_round(v_mul(c, v_set(1.44269504f)));
+    vec r = v_fma(n, v_set(2.12194440e-4f), v_fma(n, v_set(-0.693359375f), c));
+    vec y = v_fma(v_set(1.9875691500e-4f), r, v_set(1.3981999507e-3f));
+    y = v_fma(y, r, v_set(8.3334519073e-3f));
+    y = v_fma(y, r, v_set(4.1665795894e-2f));
+    y = v_fma(y, r, v_set(1.6666665459e-1f));
+    y = v_fma(y, r, v_set(5.0000001201e-1f));
+    y = v_add(v_fma(y, v_mul(r, r), r), v_set(1.0f));
+    return v_zero_below(v_scale2(y, n), x, v_set(-87.3f));
+}
+
+INLINE vec v_tanh(vec x) {
+    vec e = v_exp(v_add(x, x));
+    return v_sub(v_set(1.0f), v_div(v_set(2.0f), v_add(e, v_set(1.0f))));
+}
+
+INLINE vec v_cap(vec s, float scale, float softcap) {
+    vec x = v_mul(s, v_set(scale));
+    return softcap == 0.0f ? x : v_mul(v_set(softcap), v_tanh(v_div(x, v_set(softcap))));
+}
+
+static void softmax_query(const am_softmax *step, size_t i) {
+    float *s = step->s + i * step->ld, *acc = step->acc + i * step->ld_acc;
+    uint32_t from = step->from[i], to = step->to[i] < step->n_keys ? step->to[i] : step->n_keys;
+    uint32_t first = from < to ? from / LANES * LANES : 0, last = from < to ? (to + LANES - 1) / LANES * LANES : 0;
+    memset(s, 0, first * sizeof *s);
+    memset(s + last, 0, (step->n_keys - last) * sizeof *s);
+    vec most = v_set(step->m[i]), sum = v_zero();
+    for (uint32_t t = first; t < last; t += LANES) {
+        vec x = v_cap(v_load(s + t), step->scale, step->softcap);
+        v_store(s + t, x);
+        most = v_max(most, v_range(t, from, to, x, most));
+    }
+    float m = v_most(most);
+    if (first == last || m == -INFINITY) {
+        memset(s + first, 0, (last - first) * sizeof *s);
+        return;
+    }
+    for (uint32_t t = first; t < last; t += LANES) {
+        vec p = v_range(t, from, to, v_exp(v_sub(v_load(s + t), v_set(m))), v_zero());
+        v_store(s + t, p);
+        sum = v_add(sum, p);
+    }
+    float factor[LANES];
+    v_store(factor, v_exp(v_set(step->m[i] - m)));
+    step->m[i] = m;
+    step->l[i] = step->l[i] * factor[0] + v_sum(sum);
+    if (factor[0] == 1.0f) return;
+    uint32_t d = 0;
+    for (; d + LANES <= step->dim; d += LANES) v_store(acc + d, v_mul(v_load(acc + d), v_set(factor[0])));
+    for (; d < step->dim; d++) acc[d] *= factor[0];
+}
+
+static void softmax_step(const am_softmax *step) {
+    for (size_t i = 0; i < step->n_q; i++) softmax_query(step, i);
+}
+
+/* The last n < LANES elements, zeros behind them. */
+INLINE vec tail_load(const float *src, size_t n) {
+    float lane[LANES] = {0};
+    memcpy(lane, src, n * sizeof *lane);
+    return v_load(lane);
+}
+
+INLINE void tail_store(float *dst, vec x, size_t n) {
+    float lane[LANES];
+    v_store(lane, x);
+    memcpy(dst, lane, n * sizeof *lane);
+}
+
+static void rmsnorm(float *dst, const float *x, const float *weight, size_t n, float eps) {
+    size_t whole = n / LANES * LANES;
+    vec sum = v_zero();
+    for (size_t i = 0; i < whole; i += LANES) sum = v_fma(v_load(x + i), v_load(x + i), sum);
+    vec rest = tail_load(x + whole, n - whole);
+    vec inverse = v_set(1.0f / sqrtf(v_sum(v_fma(rest, rest, sum)) / (float)n + eps));
+    for (size_t i = 0; i < whole; i += LANES) {
+        vec y = v_mul(v_load(x + i), inverse);
+        v_store(dst + i, weight ? v_mul(y, v_load(weight + i)) : y);
+    }
+    rest = v_mul(rest, inverse);
+    tail_store(dst + whole, weight ? v_mul(rest, tail_load(weight + whole, n - whole)) : rest, n - whole);
+}
+
+INLINE vec v_silu_mul(vec gate, vec up) {
+    return v_mul(v_div(gate, v_add(v_set(1.0f), v_exp(v_sub(v_zero(), gate)))), up);
+}
+
+static void silu_mul(float *dst, const float *gate, const float *up, size_t n) {
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) v_store(dst + i, v_silu_mul(v_load(gate + i), v_load(up + i)));
+    tail_store(dst + i, v_silu_mul(tail_load(gate + i, n - i), tail_load(up + i, n - i)), n - i);
+}
+
+static void f32_to_f16(uint16_t *dst, const float *src, size_t n) {
+    uint16_t lane[LANES];
+    size_t i = 0;
+    vec top = v_set(65504.0f), bottom = v_set(-65504.0f);
+    for (; i + LANES <= n; i += LANES) v_store_f16(dst + i, v_min(top, v_max(bottom, v_number(v_load(src + i)))));
+    v_store_f16(lane, v_min(top, v_max(bottom, v_number(tail_load(src + i, n - i)))));
+    memcpy(dst + i, lane, (n - i) * sizeof *lane);
+}
+
+static void f16_to_f32(float *dst, const uint16_t *src, size_t n) {
+    uint16_t lane[LANES] = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) v_store(dst + i, v_load_f16(src + i));
+    memcpy(lane, src + i, (n - i) * sizeof *lane);
+    tail_store(dst + i, v_load_f16(lane), n - i);
+}
+
+INLINE vec v_code(vec x, vec bias, vec scale, vec top) {
+    vec c = v_div(v_sub(v_number(x), bias), scale);
+    return v_min(top, v_max(v_zero(), c));
+}
+
+static void quantise(uint8_t *codes, uint16_t *scale, uint16_t *bias, const float *src, size_t n, int bits) {
+    float top = (float)((1 << bits) - 1), least = INFINITY, most = -INFINITY;
+    size_t whole = n / LANES * LANES;
+    vec low = v_set(INFINITY), high = v_set(-INFINITY);
+    for (size_t i = 0; i < whole; i += LANES) {
+        vec x = v_number(v_load(src + i));
+        low = v_min(low, x);
+        high = v_max(high, x);
+    }
+    if (whole) least = v_least(low), most = v_most(high);
+    for (size_t i = whole; i < n; i++) {
+        float x = src[i] == src[i] ? src[i] : 0.0f;
+        least = x < least ? x : least;
+        most = x > most ? x : most;
+    }
+    *bias = f16_compress(least + 0.0f); /* -0 becomes 0, whichever the minimum found */
+    *scale = f16_compress((most - least) / top);
+    if (f16_expand(*scale) == 0.0f) {
+        memset(codes, 0, n);
+        return;
+    }
+    vec b = v_set(f16_expand(*bias)), s = v_set(f16_expand(*scale));
+    uint8_t lane[LANES];
+    for (size_t i = 0; i < whole; i += LANES) v_store_u8(codes + i, v_code(v_load(src + i), b, s, v_set(top)));
+    v_store_u8(lane, v_code(tail_load(src + whole, n - whole), b, s, v_set(top)));
+    memcpy(codes + whole, lane, n - whole);
+}
+
+#define VECTOR_TABLE(table_name, test)                                                                                 \
+    {                                                                                                                  \
+        .name = table_name, .supported = test, .matmul = matmul, .mat_row = mat_row, .rows_accumulate = rows_accumulate, \
+        .softmax_step = softmax_step, .rmsnorm = rmsnorm, .silu_mul = silu_mul, .f32_to_f16 = f32_to_f16,              \
+        .f16_to_f32 = f16_to_f32, .quantise = quantise,                                                                \
+    }
