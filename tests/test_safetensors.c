@@ -143,7 +143,7 @@ static am_buf build(size_t align) {
     am_error err;
     am_buf_init(&file, 1 << 20);
     am_st_pair pairs[] = {{"format", AM_STR("pt")}, {"note", AM_STR("two\nlines")}};
-    assert_int_equal(am_st_header_build(entries, 3, pairs, 2, align, &file, &n_data, &err), AM_OK);
+    assert_int_equal(am_st_header_build(&(am_st_layout){entries, 3, pairs, 2, align}, &file, &n_data, &err), AM_OK);
     assert_int_equal(file.n % align, 0);
     assert_int_equal(n_data, 30 + 4 + 8);
     for (uint64_t i = 0; i < n_data; i++) assert_int_equal(am_buf_putc(&file, (char)i), AM_OK);
@@ -180,9 +180,9 @@ static void test_round_trip(void **state) {
     am_error err;
     am_buf_init(&out, 100);
     am_st_entry empty = {"a", AM_ST_U8, 1, {0}}, huge = {"a", AM_ST_F64, 2, {1ull << 62, 4}};
-    assert_int_equal(am_st_header_build(&empty, 1, NULL, 0, 8, &out, NULL, &err), AM_EINVAL);
-    assert_int_equal(am_st_header_build(&huge, 1, NULL, 0, 8, &out, NULL, &err), AM_EINVAL);
-    assert_int_equal(am_st_header_build(entries, 3, NULL, 0, 8, &out, NULL, &err), AM_ELIMIT);
+    assert_int_equal(am_st_header_build(&(am_st_layout){&empty, 1, NULL, 0, 8}, &out, NULL, &err), AM_EINVAL);
+    assert_int_equal(am_st_header_build(&(am_st_layout){&huge, 1, NULL, 0, 8}, &out, NULL, &err), AM_EINVAL);
+    assert_int_equal(am_st_header_build(&(am_st_layout){entries, 3, NULL, 0, 8}, &out, NULL, &err), AM_ELIMIT);
     am_buf_free(&out);
 }
 
@@ -235,7 +235,7 @@ static void write_one(const char *dir, const char *file_name, const char *tensor
     am_error err;
     am_buf_init(&file, 1 << 16);
     am_st_entry entry = {tensor, AM_ST_U8, 1, {1}};
-    assert_int_equal(am_st_header_build(&entry, 1, NULL, 0, 8, &file, NULL, &err), AM_OK);
+    assert_int_equal(am_st_header_build(&(am_st_layout){&entry, 1, NULL, 0, 8}, &file, NULL, &err), AM_OK);
     assert_int_equal(am_buf_putc(&file, 7), AM_OK);
     write_text(dir, file_name, am_buf_str(&file));
     am_buf_free(&file);
@@ -260,7 +260,7 @@ static void test_shards(void **state) {
     am_tensors *tensors;
     am_tensor t;
     am_buf_init(&file, 1 << 16);
-    assert_int_equal(am_st_header_build(two, 2, NULL, 0, 8, &file, NULL, &err), AM_OK);
+    assert_int_equal(am_st_header_build(&(am_st_layout){two, 2, NULL, 0, 8}, &file, NULL, &err), AM_OK);
     assert_int_equal(am_buf_append(&file, "xy", 2), AM_OK);
     write_text(dir, "4.safetensors", am_buf_str(&file));
     am_buf_free(&file);

@@ -251,27 +251,26 @@ static am_status put_entry(const am_st_entry *entry, uint64_t *at, am_buf *json,
     return status;
 }
 
-am_status am_st_header_build(const am_st_entry *entries, size_t n_entries, const am_st_pair *metadata, size_t n_metadata,
-                             size_t align, am_buf *out, uint64_t *data_bytes, am_error *err) {
-    if (align < 8 || (align & (align - 1)) != 0) return am_fail(err, AM_EINVAL, "an alignment of %zu bytes", align);
+am_status am_st_header_build(const am_st_layout *l, am_buf *out, uint64_t *data_bytes, am_error *err) {
+    if (l->align < 8 || (l->align & (l->align - 1)) != 0) return am_fail(err, AM_EINVAL, "an alignment of %zu bytes", l->align);
     size_t start = out->n;
     uint64_t at = 0;
     am_status status = am_buf_append(out, "\0\0\0\0\0\0\0", 8);
     if (!status) status = am_buf_putc(out, '{');
-    if (!status && n_metadata) status = am_buf_add(out, AM_STR("\"__metadata__\":{"));
-    for (size_t i = 0; !status && i < n_metadata; i++) {
+    if (!status && l->n_metadata) status = am_buf_add(out, AM_STR("\"__metadata__\":{"));
+    for (size_t i = 0; !status && i < l->n_metadata; i++) {
         if (i) status = am_buf_putc(out, ',');
-        if (!status) status = am_json_quote(am_str_of(metadata[i].key), out);
+        if (!status) status = am_json_quote(am_str_of(l->metadata[i].key), out);
         if (!status) status = am_buf_putc(out, ':');
-        if (!status) status = am_json_quote(metadata[i].value, out);
+        if (!status) status = am_json_quote(l->metadata[i].value, out);
     }
-    if (!status && n_metadata) status = am_buf_putc(out, '}');
-    for (size_t i = 0; !status && i < n_entries; i++) {
-        if (i || n_metadata) status = am_buf_putc(out, ',');
-        if (!status && (status = put_entry(&entries[i], &at, out, err)) == AM_EINVAL) return status;
+    if (!status && l->n_metadata) status = am_buf_putc(out, '}');
+    for (size_t i = 0; !status && i < l->n_entries; i++) {
+        if (i || l->n_metadata) status = am_buf_putc(out, ',');
+        if (!status && (status = put_entry(&l->entries[i], &at, out, err)) == AM_EINVAL) return status;
     }
     if (!status) status = am_buf_putc(out, '}');
-    while (!status && (out->n - start) % align) status = am_buf_putc(out, ' ');
+    while (!status && (out->n - start) % l->align) status = am_buf_putc(out, ' ');
     if (status) return am_fail(err, status, "a safetensors header: %s", am_status_text(status));
     uint64_t length = out->n - start - 8;
     for (int i = 0; i < 8; i++) out->p[start + (size_t)i] = (char)(uint8_t)(length >> (8 * i));

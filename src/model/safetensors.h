@@ -82,9 +82,14 @@ typedef struct am_st_pair {
     const char *key;
     am_str value; /* text */
 } am_st_pair;
-/* Appends length and JSON to `out`, padded with spaces so that the tensors begin at a multiple of `align` (a power of two, >= 8).
- * *data_bytes (may be NULL): what the tensors take together. */
-am_status am_st_header_build(const am_st_entry *entries, size_t n_entries, const am_st_pair *metadata, size_t n_metadata,
-                             size_t align, am_buf *out, uint64_t *data_bytes, am_error *err);
+typedef struct am_st_layout {
+    const am_st_entry *entries;
+    size_t n_entries;
+    const am_st_pair *metadata;
+    size_t n_metadata;
+    size_t align; /* a power of two, >= 8: the tensors begin at a multiple of it */
+} am_st_layout;
+/* Appends length and JSON to `out`, padded with spaces up to the alignment. *data_bytes (may be NULL): what the tensors take together. */
+am_status am_st_header_build(const am_st_layout *layout, am_buf *out, uint64_t *data_bytes, am_error *err);
 
 #endif
