@@ -2,6 +2,8 @@
  * callable things: built-ins, macros (with the bodies of call blocks) and captures of what a body prints. */
 #include "text/jinja_int.h"
 
+#include <stdio.h>
+
 static bool star_args(jrender *r, jv v, jargs *out) {
     jlist *all;
     if (!j_to_list(r, v, &all)) return false;
@@ -55,12 +57,43 @@ static int parameter(const char *params, am_str name, int *count) {
     return found;
 }
 
+/* Python's words for a wrong number of arguments: its own functions count the subject in, methods of C types do not. */
+static bool wrong_count(jrender *r, const jfunc *f, int count, size_t n) {
+    bool python = strncmp(f->pyname, "do_", 3) == 0 || strncmp(f->pyname, "test_", 5) == 0;
+    int more = 1 + f->hidden, least = f->n_required + more, most = count + more, got = (int)n + more;
+    if (python && least == most)
+        return j_fail(r, "TypeError", "%s() takes %d positional argument%s but %d were given", f->pyname, most, most == 1 ? "" : "s", got);
+    if (python) return j_fail(r, "TypeError", "%s() takes from %d to %d positional arguments but %d were given", f->pyname, least, most, got);
+    const char *dot = strrchr(f->pyname, '.');
+    if (count == 0) return j_fail(r, "TypeError", "%s() takes no arguments (%zu given)", f->pyname, n);
+    if (count == 1 && f->n_required == 1 && dot)
+        return j_fail(r, "TypeError", "%s() takes exactly one argument (%zu given)", f->pyname, n);
+    int bound = n > (size_t)count ? count : f->n_required;
+    if (!dot && f->no_keywords) return j_fail(r, "TypeError", "%s expected %d arguments, got %zu", f->pyname, count + 1, n + 1);
+    return j_fail(r, "TypeError", "%s expected at %s %d argument%s, got %zu", dot ? dot + 1 : f->pyname, n > (size_t)count ? "most" : "least",
+                  bound, bound == 1 ? "" : "s", n);
+}
+
+/* "missing 2 required positional arguments: 'old' and 'new'" */
+static bool missing(jrender *r, const jfunc *f, const jv arg[JP_MAX]) {
+    char names[100] = "";
+    size_t used = 0;
+    int n = 0;
+    const char *p = f->params;
+    for (int i = 0; i < f->n_required; i++) {
+        size_t len = strcspn(p, " ");
+        if (arg[i].t == J_MISSING && used < 60) used += (size_t)snprintf(names + used, 100 - used, "%s'%.*s'", n++ ? " and " : "", (int)len, p);
+        p += len + (p[len] == ' ');
+    }
+    return j_fail(r, "TypeError", "%s() missing %d required positional argument%s: %s", f->pyname, n, n == 1 ? "" : "s", names);
+}
+
 bool j_bind(jrender *r, const jfunc *f, const jargs *args, jv arg[JP_MAX]) {
-    int count;
+    int count, n_given = 0;
+    bool python = strncmp(f->pyname, "do_", 3) == 0 || strncmp(f->pyname, "test_", 5) == 0;
     parameter(f->params, AM_STR("-"), &count);
     for (int i = 0; i < JP_MAX; i++) arg[i] = (jv){.t = J_MISSING};
-    if (args->n > (size_t)count)
-        return j_fail(r, "TypeError", "%s() takes at most %d argument%s (%zu given)", f->pyname, count, count == 1 ? "" : "s", args->n);
+    if (args->n > (size_t)count) return wrong_count(r, f, count, args->n);
     for (size_t i = 0; i < args->n; i++) arg[i] = args->pos[i];
     if (f->no_keywords && args->n_kw) return j_fail(r, "TypeError", "%s() takes no keyword arguments", f->pyname);
     for (size_t i = 0; i < args->n_kw; i++) {
@@ -72,13 +105,9 @@ bool j_bind(jrender *r, const jfunc *f, const jargs *args, jv arg[JP_MAX]) {
             return j_fail(r, "TypeError", "%s() got multiple values for argument %s", f->pyname, j_repr_c(r, jv_str(args->kw[i].name)));
         arg[at] = args->kw[i].v;
     }
-    const char *p = f->params;
-    for (int i = 0; i < f->n_required; i++) {
-        size_t n = strcspn(p, " ");
-        if (arg[i].t == J_MISSING) return j_fail(r, "TypeError", "%s() missing 1 required positional argument: '%.*s'", f->pyname, (int)n, p);
-        p += n + (p[n] == ' ');
-    }
-    return true;
+    for (int i = 0; i < f->n_required; i++) n_given += arg[i].t != J_MISSING;
+    if (n_given == f->n_required) return true;
+    return python ? missing(r, f, arg) : wrong_count(r, f, count, args->n);
 }
 
 bool j_call_func(jrender *r, const jfunc *f, jv self, const jargs *args, jv *out) {

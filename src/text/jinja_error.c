@@ -75,6 +75,7 @@ static const char *undef_text(jrender *r, const jundef *u) {
         const char *module = u->obj.t == J_NAMESPACE || u->obj.t == J_CYCLER || u->obj.t == J_JOINER ? "jinja2.utils."
                              : u->obj.t == J_MACRO || u->obj.t == J_LOOP                             ? "jinja2.runtime."
                                                                                                      : "";
+        if (u->obj.t == J_STR && u->obj.s->markup) module = "markupsafe.";
         const char *object = u->obj.t == J_NONE ? "" : " object";
         if (u->name.t == J_STR)
             snprintf(text, 400, "'%s%s%s' has no attribute %s", module, type, object, name);

@@ -86,11 +86,12 @@ static bool list_of(jrender *r, const jnode *n, jv *out) {
 
 static bool dict_of(jrender *r, const jnode *n, jv *out) {
     jdict *d = j_dict(r);
-    if (!d) return false;
-    for (uint32_t i = 0; i < n->n; i++) {
-        jv key, value;
-        if (!j_eval(r, n->list[i], &key) || !j_eval(r, n->list2[i], &value) || !j_dict_set(r, d, key, value)) return false;
-    }
+    jlist *all = d ? j_list(r, 2 * (size_t)n->n) : NULL; /* keys meet their hash only when all is evaluated, as in Python */
+    if (!all) return false;
+    for (uint32_t i = 0; i < n->n; i++)
+        if (!j_eval(r, n->list[i], &all->v[2 * i]) || !j_eval(r, n->list2[i], &all->v[2 * i + 1])) return false;
+    for (uint32_t i = 0; i < n->n; i++)
+        if (!j_dict_set(r, d, all->v[2 * i], all->v[2 * i + 1])) return false;
     *out = (jv){.t = J_DICT, .d = d};
     return true;
 }
@@ -164,6 +165,7 @@ static bool member(jrender *r, const jnode *n, jv *out) {
     for (int i = 0; i < 3; i++)
         if (n->list[i] && !j_eval(r, n->list[i], &part[i])) return false;
     r->line = n->line;
+    if (n->flag) return j_const_slice(r, obj, part, out);
     return j_slice(r, obj, part, out);
 }
 

@@ -229,6 +229,21 @@ static bool escape(am_str s, size_t *at, char **to, const char **why) {
     return true;
 }
 
+void jx_check_escapes(jparser *p) {
+    am_str s = jp_current(p)->text;
+    const char *why = "";
+    for (size_t at = 0; at + 1 < s.n; at++) {
+        char bytes[8], *to = bytes;
+        if (s.p[at] != '\\') continue;
+        at++;
+        if (!escape((am_str){s.p, s.n - 1}, &at, &to, &why)) {
+            jp_fail(p, jp_current(p)->line, "%s", why);
+            return;
+        }
+        at--;
+    }
+}
+
 /* The literals at hand, one or several in a row, unescaped and joined. */
 static jnode *string_literal(jparser *p) {
     uint32_t line = jp_current(p)->line;
@@ -240,13 +255,9 @@ static jnode *string_literal(jparser *p) {
         am_str s = jp_current(p)->text;
         s = (am_str){s.p + 1, s.n - 2};
         for (size_t at = 0; at < s.n;) {
-            const char *why = "";
-            if (s.p[at] != '\\') {
-                *to++ = s.p[at++];
-            } else if (++at, !escape(s, &at, &to, &why)) {
-                jp_fail(p, jp_current(p)->line, "%s", why);
-                return NULL;
-            }
+            const char *why;
+            if (s.p[at] != '\\') *to++ = s.p[at++];
+            else if (++at, !escape(s, &at, &to, &why)) return NULL; /* checked when it was read */
         }
         jp_next(p);
     }
@@ -363,10 +374,8 @@ jnode *jx_primary(jparser *p) {
     }
 }
 
-static bool tuple_ends(jparser *p, unsigned flags) {
-    if (jp_is(p, JT_VAR_END) || jp_is(p, JT_BLOCK_END) || jp_is(p, JT_RPAREN)) return true;
-    return ((flags & JX_END_IN) && jp_is_name(p, "in")) || ((flags & JX_END_RECURSIVE) && jp_is_name(p, "recursive"));
-}
+/* jinja2 also means to end a tuple before "in" and "recursive", but its test for that never holds; nor does ours. */
+static bool tuple_ends(jparser *p) { return jp_is(p, JT_VAR_END) || jp_is(p, JT_BLOCK_END) || jp_is(p, JT_RPAREN); }
 
 static jnode *tuple_item(jparser *p, unsigned flags) {
     if (flags & JX_SIMPLE) return jx_primary(p);
@@ -383,7 +392,7 @@ jnode *jx_tuple(jparser *p, unsigned flags) {
     bool is_tuple = false;
     for (;;) {
         if (items.n && !jp_expect(p, JT_COMMA)) return NULL;
-        if (tuple_ends(p, flags)) break;
+        if (tuple_ends(p)) break;
         if (!jp_add(p, &items, tuple_item(p, flags))) return NULL;
         if (!jp_is(p, JT_COMMA)) break;
         is_tuple = true;
@@ -440,6 +449,7 @@ static jnode *subscript(jparser *p, jnode *obj) {
     if (!n) return NULL;
     n->a = obj;
     if (slice) {
+        p->slices = true;
         if (!(n->list = jp_alloc(p, 3 * sizeof *n->list))) return NULL;
         memcpy(n->list, part, sizeof part);
     } else if (items.n == 1) {
@@ -662,7 +672,7 @@ static bool check_target(jparser *p, jnode *n) {
     return true;
 }
 
-jnode *jx_target(jparser *p, unsigned flags, bool with_namespace) {
+jnode *jx_target(jparser *p, bool with_namespace) {
     bool used[JA_N_FIXED];
     if (with_namespace && jp_is(p, JT_NAME) && jp_look(p)->type == JT_DOT) {
         jnode *n = jp_node(p, JN_NSREF, jp_current(p)->line);
@@ -675,7 +685,7 @@ jnode *jx_target(jparser *p, unsigned flags, bool with_namespace) {
         return n;
     }
     memcpy(used, p->uses, sizeof used); /* being assigned to is not being used */
-    jnode *n = jx_tuple(p, flags | JX_SIMPLE);
+    jnode *n = jx_tuple(p, JX_SIMPLE);
     memcpy(p->uses, used, sizeof used);
     return n && check_target(p, n) ? n : NULL;
 }

@@ -151,15 +151,15 @@ static bool f_round(jrender *r, jv v, jv *arg, jv *out) {
     bool ceil_ = am_str_eq(method, AM_STR("ceil")), floor_ = am_str_eq(method, AM_STR("floor"));
     if (!ceil_ && !floor_ && !am_str_eq(method, AM_STR("common")))
         return j_fail(r, "FilterArgumentError", "method must be common, ceil or floor");
-    if (v.t == J_UNDEF || !jv_is_number(v)) {
-        if (v.t == J_UNDEF && (ceil_ || floor_)) return j_undefined_error(r, v);
-        return j_fail(r, "TypeError", "type %s doesn't define __round__ method", j_type_name(v));
-    }
     if (ceil_ || floor_) {
-        double p = pow(10, (double)digits), x = jv_to_float(v) * p, whole = ceil_ ? ceil(x) : floor(x);
-        *out = jv_float(whole / p);
+        jv p, x;
+        if (!j_arith(r, JO_POW, jv_int(10), jv_int(digits), &p) || !j_arith(r, JO_MUL, v, p, &x)) return false;
+        if (!jv_is_number(x)) return j_fail(r, "TypeError", "must be real number, not %s", j_type_name(x));
+        double whole = ceil_ ? ceil(jv_to_float(x)) : floor(jv_to_float(x));
+        *out = jv_float(whole / jv_to_float(p));
         return true;
     }
+    if (!jv_is_number(v)) return j_fail(r, "TypeError", "type %s doesn't define __round__ method", j_type_name(v));
     if (v.t == J_FLOAT) {
         *out = jv_float(round_to(v.f, digits));
         return true;
@@ -217,7 +217,7 @@ static bool f_tojson(jrender *r, jv v, jv *arg, jv *out) {
 static bool f_attr(jrender *r, jv v, jv *arg, jv *out) {
     const jstr *name;
     if (!j_str_of(r, arg[0], &name) || !j_python_getattr(r, v, name, out)) return false;
-    return out->t != J_MISSING || jv_undef_member(r, v, arg[0], out);
+    return out->t != J_MISSING || jv_undef_member(r, v, jv_str(name), out);
 }
 
 static bool f_filesizeformat(jrender *r, jv v, jv *arg, jv *out) {
@@ -225,7 +225,10 @@ static bool f_filesizeformat(jrender *r, jv v, jv *arg, jv *out) {
                                             {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"}};
     jv n, none[1] = {{.t = J_MISSING}};
     char text[80];
+    double f;
+    if (v.t == J_UNDEF) return j_undefined_error(r, v);
     if (v.t != J_STR && !jv_is_number(v)) return j_fail(r, "TypeError", "float() argument must be a string or a real number, not '%s'", j_type_name(v));
+    if (v.t == J_STR && !parse_float(v.s, &f)) return j_fail(r, "ValueError", "could not convert string to float: %s", j_repr_c(r, v));
     if (!f_float(r, v, none, &n)) return false;
     bool binary = flag(arg[0]);
     double base = binary ? 1024 : 1000, unit = base;
@@ -285,7 +288,7 @@ static const jfunc filters[] = {
     {.name = "float", .pyname = "do_float", .fn = f_float, .params = "default"},
     {.name = "round", .pyname = "do_round", .fn = f_round, .params = "precision method"},
     {.name = "tojson", .pyname = "tojson", .fn = f_tojson, .params = "ensure_ascii indent separators sort_keys"},
-    {.name = "attr", .pyname = "do_attr", .fn = f_attr, .params = "name", .n_required = 1},
+    {.name = "attr", .pyname = "do_attr", .fn = f_attr, .params = "name", .n_required = 1, .hidden = true},
     {.name = "filesizeformat", .pyname = "do_filesizeformat", .fn = f_filesizeformat, .params = "binary"},
     {.name = "format", .pyname = "do_format", .raw = f_format},
     {.name = "pprint", .pyname = "do_pprint", .fn = f_pprint},

@@ -112,6 +112,7 @@ typedef struct jiter {
     size_t i; /* items (or bytes of a string) taken */
 } jiter;
 /* next: 1 an item, 0 the end, -1 failed */
+/* it.src is looked at only when the first item is asked for, since a generator does nothing before. */
 typedef struct jgen {
     int (*next)(jrender *r, struct jgen *g, jv *out);
     jiter it;
@@ -121,7 +122,7 @@ typedef struct jgen {
     size_t n_path;
     jv fill; /* default of map(attribute), fill_with */
     int64_t count;
-    bool flag, has_test, running;
+    bool flag, has_test, running, started;
     const char *name;
 } jgen;
 
@@ -148,6 +149,7 @@ typedef struct jfunc {
     const char *params; /* "old new count"; NULL: none */
     int n_required;
     bool no_keywords;
+    bool hidden; /* Python's function takes one more, the environment */
 } jfunc;
 typedef struct jmethod {
     jv self;
@@ -221,7 +223,7 @@ typedef enum jkind {
     JN_POS,
     JN_ATTR,  /* a, value: name */
     JN_ITEM,  /* a, b */
-    JN_SLICE, /* a, list[3] of start, stop, step (NULL: absent) */
+    JN_SLICE, /* a, list[3] of start, stop, step (NULL: absent); flag: all constant */
     JN_CALL,  /* a, args */
     JN_FILTER,/* a (NULL: a block's text), value: name, what, args */
     JN_TEST
@@ -411,6 +413,7 @@ bool j_is_cased(int32_t c);
 size_t j_to_upper(int32_t c, int32_t out[3]);
 size_t j_to_lower(int32_t c, int32_t out[3]);
 size_t j_to_title(int32_t c, int32_t out[3]);
+size_t j_casefold(int32_t c, int32_t out[3]);
 bool j_utf8_valid(am_str s, size_t *bad_at);
 
 /* jinja_ops.c */
@@ -420,6 +423,7 @@ bool j_compare(jrender *r, jop op, jv a, jv b, bool *out);
 bool j_getattr(jrender *r, jv obj, const jstr *name, jv *out); /* obj.name */
 bool j_getitem(jrender *r, jv obj, jv key, jv *out);           /* obj[key] */
 bool j_slice(jrender *r, jv obj, const jv part[3], jv *out);
+bool j_const_slice(jrender *r, jv obj, const jv part[3], jv *out);
 bool j_python_getattr(jrender *r, jv obj, const jstr *name, jv *out); /* J_MISSING: AttributeError */
 
 /* jinja_eval.c */
@@ -454,6 +458,7 @@ const jfunc *j_test_find(am_str name);
 const jfunc *j_str_method(am_str name);
 const jfunc *j_list_method(am_str name, bool tuple);
 const jfunc *j_dict_method(am_str name);
+const jfunc *j_number_method(am_str name, bool is_float);
 const jfunc *j_text_filter(am_str name); /* jinja_textfilters.c */
 const jfunc *j_seq_filter(am_str name);  /* jinja_seqfilters.c */
 bool j_apply_filter(jrender *r, const jnode *n, jv subject, jv *out);

@@ -91,6 +91,8 @@ static void move(lexer *x, size_t to) {
 }
 
 static bool comment(lexer *x, size_t at) {
+    move(x, at);
+    if (at == x->n) return true; /* jinja2 lets a template end in "{#" */
     for (; at < x->n; at++) {
         size_t end = tag_end(x, at, "#}");
         if (end) {
@@ -120,6 +122,7 @@ static char sign_at(const lexer *x, size_t at) { return at < x->n && (x->p[at] =
 
 static bool raw(lexer *x, size_t begin) {
     move(x, begin);
+    if (begin == x->n) return true; /* or in "{% raw %}" */
     for (size_t at = begin; at < x->n; at++) {
         if (!starts(x, at, "{%")) continue;
         char sign = sign_at(x, at + 2);
@@ -169,6 +172,22 @@ static bool number(lexer *x) {
     return true;
 }
 
+/* "unexpected char 'x' at 7", the character as Python's repr has it, its place counted in characters */
+static bool unexpected_char(lexer *x) {
+    size_t used, place = 0;
+    int32_t c = j_decode(x->p + x->at, x->n - x->at, &used);
+    char shown[16];
+    for (size_t i = 0; i < x->at; i++) place += (x->p[i] & 0xc0) != 0x80;
+    if (c == '\\' || c == '\'')
+        snprintf(shown, sizeof shown, c == '\'' ? "\"'\"" : "'\\\\'");
+    else if (j_is_printable(c))
+        snprintf(shown, sizeof shown, "'%.*s'", (int)used, x->p + x->at);
+    else
+        snprintf(shown, sizeof shown, c < 0x100 ? "'\\x%02x'" : c < 0x10000 ? "'\\u%04x'" : "'\\U%08x'", (unsigned)c);
+    snprintf(x->out->error, sizeof x->out->error, "unexpected char %s at %zu", shown, place);
+    return error(x, x->out->error);
+}
+
 static bool string(lexer *x) {
     char quote = x->p[x->at];
     for (size_t at = x->at + 1; at < x->n; at++) {
@@ -180,7 +199,7 @@ static bool string(lexer *x) {
             return true;
         }
     }
-    return error(x, quote == '"' ? "unexpected char '\"'" : "unexpected char \"'\"");
+    return unexpected_char(x);
 }
 
 static bool name(lexer *x) {
@@ -234,7 +253,7 @@ static bool operator(lexer *x) {
         move(x, x->at + n);
         return true;
     }
-    return error(x, "unexpected character in an expression");
+    return unexpected_char(x);
 }
 
 /* The inside of a tag, up to and with its end mark. */

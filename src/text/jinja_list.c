@@ -166,7 +166,9 @@ static int next_of_gen(jrender *r, jgen *g, jv *out) {
     if (g->running) return j_fail(r, "ValueError", "generator already executing"), -1;
     if (!j_enter(r)) return -1;
     g->running = true;
-    int got = g->next(r, g, out);
+    int got = g->started || g->it.src.t == J_MISSING || j_iter(r, g->it.src, &g->it) ? 0 : -1;
+    g->started = true;
+    if (got == 0) got = g->next(r, g, out);
     g->running = false;
     j_leave(r);
     return got;

@@ -105,7 +105,7 @@ bool j_run_callblock(jrender *r, const jnode *n) {
     jargs args;
     jmacro *caller = j_alloc(r, sizeof *caller);
     if (!caller) return false;
-    *caller = (jmacro){n, r->frame, r->t->atom[JA_CALLER]};
+    *caller = (jmacro){n, r->frame, NULL};
     if (!j_eval(r, n->a->a, &f) || !j_eval_args(r, n->a->args, &args)) return false;
     jkw *kw = j_alloc(r, (args.n_kw + 1) * sizeof *kw);
     if (!kw) return false;

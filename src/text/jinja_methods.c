@@ -10,6 +10,12 @@ static bool str_arg(jrender *r, const char *what, jv v, const jstr **out) {
     return true;
 }
 
+static bool substring_arg(jrender *r, jv v, const jstr **out) {
+    if (v.t != J_STR) return j_fail(r, "TypeError", "must be str, not %s", j_type_name(v));
+    *out = v.s;
+    return true;
+}
+
 static bool give_str(const jstr *s, jv *out) {
     if (s) *out = jv_str(s);
     return s != NULL;
@@ -22,6 +28,11 @@ static bool give_list(jlist *l, jv *out) {
 
 static bool m_upper(jrender *r, jv self, jv *arg, jv *out) { return (void)arg, j_map_case(r, self.s, j_to_upper, out); }
 static bool m_lower(jrender *r, jv self, jv *arg, jv *out) { return (void)arg, j_map_case(r, self.s, j_to_lower, out); }
+static bool m_casefold(jrender *r, jv self, jv *arg, jv *out) { return (void)arg, j_map_case(r, self.s, j_casefold, out); }
+static bool m_encode(jrender *r, jv self, jv *arg, jv *out) {
+    (void)self, (void)arg, (void)out;
+    return j_fail(r, "TypeError", "bytes are not supported in templates");
+}
 static bool m_strip(jrender *r, jv self, jv *arg, jv *out) { return j_strip(r, self.s, arg[0], 3, out); }
 static bool m_lstrip(jrender *r, jv self, jv *arg, jv *out) { return j_strip(r, self.s, arg[0], 1, out); }
 static bool m_rstrip(jrender *r, jv self, jv *arg, jv *out) { return j_strip(r, self.s, arg[0], 2, out); }
@@ -108,7 +119,7 @@ static bool search(jrender *r, jv self, jv *arg, bool last, bool must, jv *out) 
     const jstr *what = NULL;
     size_t begin, end;
     bool outside;
-    if (!str_arg(r, "argument", arg[0], &what) || !range_of(r, self.s, arg + 1, &begin, &end, &outside)) return false;
+    if (!substring_arg(r, arg[0], &what) || !range_of(r, self.s, arg + 1, &begin, &end, &outside)) return false;
     const char *p = self.s->p + begin, *at = NULL;
     if (!outside && what->n <= end - begin)
         at = last ? find_last(p, end - begin, what) : what->n ? memmem(p, end - begin, what->p, what->n) : p;
@@ -126,7 +137,7 @@ static bool m_count(jrender *r, jv self, jv *arg, jv *out) {
     size_t begin, end;
     bool outside;
     int64_t n = 0;
-    if (!str_arg(r, "argument", arg[0], &what) || !range_of(r, self.s, arg + 1, &begin, &end, &outside)) return false;
+    if (!substring_arg(r, arg[0], &what) || !range_of(r, self.s, arg + 1, &begin, &end, &outside)) return false;
     if (!outside && what->n == 0) n = (int64_t)chars_between(self.s, begin, end) + 1;
     while (!outside && what->n && what->n <= end - begin) {
         const char *p = memmem(self.s->p + begin, end - begin, what->p, what->n);
@@ -207,7 +218,8 @@ static bool split(jrender *r, jv self, jv *arg, bool right, jv *out) {
         ok = split_words(r, self.s, max, right, l);
     } else {
         const jstr *sep = NULL;
-        if (!str_arg(r, "separator", arg[0], &sep)) return false;
+        if (arg[0].t != J_STR) return j_fail(r, "TypeError", "must be str or None, not %s", j_type_name(arg[0]));
+        sep = arg[0].s;
         if (sep->n == 0) return j_fail(r, "ValueError", "empty separator");
         ok = split_at(r, self.s, sep, max, right, l);
     }
@@ -379,7 +391,7 @@ static const jfunc str_methods[] = {
     KEYS("split", m_split, "sep maxsplit"), KEYS("rsplit", m_rsplit, "sep maxsplit"), KEYS("splitlines", m_splitlines, "keepends"),
     POS("replace", m_replace, "old new count", 2), POS("startswith", m_startswith, "prefix start end", 1),
     POS("endswith", m_endswith, "suffix start end", 1), NONE("upper", m_upper), NONE("lower", m_lower), NONE("title", m_title),
-    NONE("capitalize", m_capitalize), NONE("swapcase", m_swapcase), NONE("casefold", m_lower), POS("join", m_join, "iterable", 1),
+    NONE("capitalize", m_capitalize), NONE("swapcase", m_swapcase), NONE("casefold", m_casefold), KEYS("encode", m_encode, "encoding errors"), POS("join", m_join, "iterable", 1),
     POS("find", m_find, "sub start end", 1), POS("rfind", m_rfind, "sub start end", 1), POS("index", m_index, "sub start end", 1),
     POS("rindex", m_rindex, "sub start end", 1), POS("count", m_count, "sub start end", 1),
     POS("center", m_center, "width fillchar", 1), POS("ljust", m_ljust, "width fillchar", 1), POS("rjust", m_rjust, "width fillchar", 1),
@@ -491,3 +503,32 @@ static const jfunc dict_methods[] = {
     {.name = "copy", .pyname = "dict.copy", .fn = d_copy}};
 
 const jfunc *j_dict_method(am_str name) { return j_find(dict_methods, sizeof dict_methods / sizeof *dict_methods, name); }
+
+static bool n_bit_length(jrender *r, jv self, jv *arg, jv *out) {
+    int64_t i = jv_to_int(self);
+    uint64_t u = i < 0 ? 0 - (uint64_t)i : (uint64_t)i;
+    (void)r, (void)arg;
+    *out = jv_int(u ? 64 - __builtin_clzll(u) : 0);
+    return true;
+}
+
+static bool n_is_integer(jrender *r, jv self, jv *arg, jv *out) {
+    (void)r, (void)arg;
+    *out = jv_bool(isfinite(self.f) && self.f == floor(self.f));
+    return true;
+}
+
+static bool n_conjugate(jrender *r, jv self, jv *arg, jv *out) {
+    (void)r, (void)arg;
+    *out = self.t == J_BOOL ? jv_int(self.b) : self;
+    return true;
+}
+
+static const jfunc number_methods[] = {{.name = "conjugate", .pyname = "int.conjugate", .fn = n_conjugate},
+                                       {.name = "bit_length", .pyname = "int.bit_length", .fn = n_bit_length},
+                                       {.name = "is_integer", .pyname = "float.is_integer", .fn = n_is_integer}};
+
+const jfunc *j_number_method(am_str name, bool is_float) {
+    const jfunc *f = j_find(number_methods, 3, name);
+    return f && f != &number_methods[is_float ? 1 : 2] ? f : NULL;
+}

@@ -130,7 +130,7 @@ static bool add_strings(jrender *r, const jstr *a, const jstr *b, jv *out) {
 static bool add(jrender *r, jv a, jv b, jv *out) {
     if (a.t == J_STR && b.t == J_STR) return add_strings(r, a.s, b.s, out);
     if (jv_has_list(a) && a.t == b.t) return concat_lists(r, a, b, out);
-    if (a.t == J_STR || jv_has_list(a))
+    if ((a.t == J_STR && !a.s->markup) || jv_has_list(a))
         return j_fail(r, "TypeError", "can only concatenate %s (not \"%s\") to %s", j_type_name(a), j_type_name(b), j_type_name(a));
     return unsupported(r, JO_ADD, a, b);
 }
@@ -211,8 +211,11 @@ static bool bound(jrender *r, jv self, const jfunc *def, jv *out) {
 }
 
 static bool is_one_of(am_str name, const char *list) {
-    for (const char *p = list; p && (p = memmem(p, strlen(p), name.p, name.n)); p++)
-        if ((p == list || p[-1] == ' ') && (p[name.n] == ' ' || p[name.n] == 0)) return true;
+    for (const char *p = list; *p;) {
+        size_t n = strcspn(p, " ");
+        if (n == name.n && memcmp(p, name.p, n) == 0) return true;
+        p += n + (p[n] == ' ');
+    }
     return false;
 }
 
@@ -226,7 +229,7 @@ static bool macro_attr(jrender *r, const jmacro *m, am_str name, jv *out) {
         jlist *l = j_list(r, sig->n);
         if (!l) return false;
         for (uint32_t i = 0; i < sig->n; i++) l->v[l->n++] = jv_str(r->t->atom[sig->param[i]]);
-        *out = (jv){.t = J_LIST, .l = l};
+        *out = (jv){.t = J_TUPLE, .l = l};
     }
     return true;
 }
@@ -258,6 +261,8 @@ static const char function_attrs[] = "__globals__ __code__ __closure__ __default
                                      "__get__ __kwdefaults__ __annotations__ __self__ __wrapped__ __func__";
 static const char container_attrs[] = "__len__ __getitem__ __iter__ __contains__ __add__ __mul__ __rmul__ __mod__ __class_getitem__ "
                                       "__reversed__ __setitem__ __delitem__ __iadd__ __imul__ __or__ __ior__";
+static const char undefined_attrs[] = "__len__ __iter__ __bool__ __getitem__ __call__ __add__ __radd__ __sub__ __mul__ __mod__ __pos__ __neg__ "
+                                      "__int__ __float__ __pow__ __slots__ __aiter__ __getattr__ __truediv__ __floordiv__ __complex__";
 static const char list_mutators[] = "append reverse insert sort extend remove";
 static const char dict_mutators[] = "clear pop popitem setdefault update";
 
@@ -266,6 +271,7 @@ static bool is_unsafe(jv obj, am_str name) {
     if (name.n && name.p[0] == '_') {
         if (is_one_of(name, object_attrs)) return true;
         if (obj.t == J_STR || jv_has_list(obj) || obj.t == J_DICT || obj.t == J_RANGE) return is_one_of(name, container_attrs);
+        if (obj.t == J_UNDEF) return is_one_of(name, undefined_attrs);
         return obj.t >= J_MACRO && is_one_of(name, function_attrs);
     }
     return (obj.t == J_LIST && is_one_of(name, list_mutators)) || (obj.t == J_DICT && is_one_of(name, dict_mutators)) ||
@@ -291,7 +297,10 @@ bool j_python_getattr(jrender *r, jv obj, const jstr *name_, jv *out) {
     case J_MACRO: return macro_attr(r, obj.macro, name, out);
     case J_LOOP: return j_loop_attr(r, obj.loop, name_, out);
     case J_CYCLER: return cycler_attr(r, obj, name, out);
-    case J_BOOL: case J_INT: case J_FLOAT: return number_attr(obj, name, out);
+    case J_BOOL: case J_INT: case J_FLOAT:
+        def = j_number_method(name, obj.t == J_FLOAT);
+        if (!def) return number_attr(obj, name, out);
+        break;
     case J_RANGE:
         if (am_str_eq(name, AM_STR("start"))) *out = jv_int(obj.range->start);
         else if (am_str_eq(name, AM_STR("stop"))) *out = jv_int(obj.range->stop);
@@ -395,6 +404,16 @@ static bool slice_str(jrender *r, const jstr *s, int64_t start, int64_t step, in
     }
     if (part) *out = jv_str(part);
     return part != NULL;
+}
+
+/* A slice in an expression of constants alone: jinja2 computes that at compile time with the rules of obj[key], where what
+ * cannot be sliced gives undefined. */
+bool j_const_slice(jrender *r, jv obj, const jv part[3], jv *out) {
+    bool indices = true;
+    for (int i = 0; i < 3; i++) indices &= part[i].t == J_MISSING || part[i].t == J_NONE || jv_is_int(part[i]);
+    if (indices && (obj.t == J_STR || obj.t == J_RANGE || jv_has_list(obj))) return j_slice(r, obj, part, out);
+    const jstr *key = j_str_c(r, "slice");
+    return key && jv_undef_member(r, obj, jv_str(key), out);
 }
 
 bool j_slice(jrender *r, jv obj, const jv part[3], jv *out) {

@@ -27,11 +27,19 @@ bool jp_fail(jparser *p, uint32_t line, const char *format, ...) {
 }
 
 const jtoken *jp_current(jparser *p) { return &p->tokens.v[p->at]; }
-const jtoken *jp_look(jparser *p) { return &p->tokens.v[p->at + 1 < p->tokens.n ? p->at + 1 : p->at]; }
+
+const jtoken *jp_look(jparser *p) {
+    const jtoken *t = &p->tokens.v[p->at + 1 < p->tokens.n ? p->at + 1 : p->at];
+    if (t->type == JT_ERROR) jp_fail(p, t->line, "%.*s", (int)t->text.n, t->text.p);
+    return t;
+}
 
 const jtoken *jp_next(jparser *p) {
     const jtoken *t = jp_current(p);
-    if (p->at + 1 < p->tokens.n) p->at++;
+    if (p->at + 1 >= p->tokens.n) return t;
+    p->at++;
+    if (jp_is(p, JT_ERROR)) jp_fail(p, jp_current(p)->line, "%.*s", (int)jp_current(p)->text.n, jp_current(p)->text.p);
+    if (jp_is(p, JT_STRING)) jx_check_escapes(p);
     return t;
 }
 
@@ -204,7 +212,7 @@ static bool hard_statements(jparser *p, const char *const *ends, bool drop, jbod
 static jnode *parse_set(jparser *p) {
     static const char *const ends[] = {"endset", NULL};
     uint32_t line = jp_next(p)->line;
-    jnode *target = jx_target(p, 0, true);
+    jnode *target = jx_target(p, true);
     if (!target) return NULL;
     bool plain = jp_skip_if(p, JT_ASSIGN);
     jnode *n = jp_node(p, plain ? JN_SET : JN_SETBLOCK, line);
@@ -218,8 +226,8 @@ static jnode *parse_set(jparser *p) {
 static jnode *parse_for(jparser *p) {
     static const char *const ends[] = {"endfor", "else", NULL}, *const only_endfor[] = {"endfor", NULL};
     jnode *n = jp_node(p, JN_FOR, jp_next(p)->line);
-    if (!n || !(n->a = jx_target(p, JX_END_IN, false)) || !jp_expect_name(p, "in")) return NULL;
-    if (!(n->b = jx_tuple(p, JX_NO_COND | JX_END_RECURSIVE))) return NULL;
+    if (!n || !(n->a = jx_target(p, false)) || !jp_expect_name(p, "in")) return NULL;
+    if (!(n->b = jx_tuple(p, JX_NO_COND))) return NULL;
     if (jp_skip_name(p, "if") && !(n->c = jx_expression(p))) return NULL;
     n->flag = jp_skip_name(p, "recursive");
     p->n_loop++;
@@ -268,7 +276,7 @@ static jnode *parse_with(jparser *p) {
     jnodes targets = {0}, values = {0};
     while (n && !jp_is(p, JT_BLOCK_END)) {
         if (targets.n && !jp_expect(p, JT_COMMA)) return NULL;
-        if (!jp_add(p, &targets, jx_target(p, 0, false)) || !jp_expect(p, JT_ASSIGN) || !jp_add(p, &values, jx_expression(p)))
+        if (!jp_add(p, &targets, jx_target(p, false)) || !jp_expect(p, JT_ASSIGN) || !jp_add(p, &values, jx_expression(p)))
             return NULL;
     }
     if (!n) return NULL;
@@ -407,12 +415,9 @@ static jnode *parse_print(jparser *p) {
 static jnode *parse_jump(jparser *p) {
     const jtoken *t = jp_next(p);
     bool is_break = am_str_eq(t->text, AM_STR("break"));
-    if (p->n_loop == 0) {
-        if (is_break)
-            jp_fail(p, t->line, "'break' outside loop");
-        else
-            jp_fail(p, t->line, "'continue' not properly in loop");
-        return NULL;
+    if (p->n_loop == 0 && !p->jump) {
+        p->jump = is_break ? "'break' outside loop" : "'continue' not properly in loop";
+        p->jump_line = t->line;
     }
     return jp_node(p, is_break ? JN_BREAK : JN_CONTINUE, t->line);
 }
@@ -459,6 +464,7 @@ static bool print_tag(jparser *p, jnodes *list) {
     jnode *n = jp_node(p, JN_PRINT, jp_next(p)->line);
     jnodes items = {0};
     if (!n || !jp_add(p, &items, jx_tuple(p, 0)) || !jp_expect(p, JT_VAR_END)) return false;
+    if (p->slices && jx_is_constant(items.v[0], 0)) jx_mark_constant(items.v[0]);
     n->list = items.v;
     n->n = 1;
     return jp_add(p, list, n);
@@ -503,6 +509,7 @@ am_status j_parse(am_template *t, am_str source, am_error *err) {
     if (!p.status) body_until(&p, NULL, &t->body);
     if (!p.status && p.assertion[0])
         p.status = am_fail(err, AM_EFORMAT, "line %u: TemplateAssertionError: %s", p.assertion_line, p.assertion);
+    if (!p.status && p.jump) p.status = am_fail(err, AM_EFORMAT, "line %u: SyntaxError: %s", p.jump_line, p.jump);
     free(p.tokens.v);
     return p.status;
 }

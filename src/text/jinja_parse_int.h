@@ -32,6 +32,7 @@ typedef struct jtoken {
 typedef struct jtokens {
     jtoken *v;
     size_t n, cap;
+    char error[80]; /* the text of a JT_ERROR that names a character */
 } jtokens;
 
 /* Cuts source (newlines already \n, valid UTF-8; must outlive the tokens) into tokens, ending in JT_EOF or JT_ERROR. */
@@ -48,10 +49,13 @@ typedef struct jparser {
     bool soft;          /* inside an if: an unknown filter is an error only when it runs */
     uint32_t n_loop;    /* loops around, within the same macro */
     bool uses[JA_N_FIXED];
+    bool slices; /* there has been one: only then does it matter whether an expression is constant */
     const am_str *tag;  /* innermost open tag, for messages */
     const struct jends *ends;
     char assertion[200]; /* first unknown filter or test: reported when the rest has parsed */
     uint32_t assertion_line;
+    const char *jump; /* break or continue outside a loop: Python's own compiler finds that, last of all */
+    uint32_t jump_line;
 } jparser;
 
 /* The end tags a body waits for; a stack through C's. */
@@ -85,13 +89,18 @@ typedef struct jnodes {
 bool jp_add(jparser *p, jnodes *list, jnode *n);
 
 /* jinja_expr.c; all give NULL when they failed */
-enum { JX_NO_COND = 1, JX_SIMPLE = 2, JX_PARENS = 4, JX_END_IN = 8, JX_END_RECURSIVE = 16 };
+enum { JX_NO_COND = 1, JX_SIMPLE = 2, JX_PARENS = 4 };
 jnode *jx_tuple(jparser *p, unsigned flags);
 jnode *jx_expression(jparser *p);
 jnode *jx_or(jparser *p);
 jnode *jx_primary(jparser *p);
+void jx_check_escapes(jparser *p); /* of the string at hand: wrong ones are found when it is read, not when it is used */
 bool jx_call_args(jparser *p, jargnodes **out);
 jnode *jx_filters(jparser *p, jnode *subject, bool inline_first); /* NULL subject: a block's text */
-jnode *jx_target(jparser *p, unsigned flags, bool with_namespace);
+jnode *jx_target(jparser *p, bool with_namespace);
+
+/* Expressions that jinja2 computes at compile time, because nothing in them can change (jinja_const.c). */
+bool jx_is_constant(const jnode *n, int depth);
+void jx_mark_constant(jnode *n);
 
 #endif

@@ -72,6 +72,14 @@ static bool gen_value(jgen *g, jv *out) {
     return g != NULL;
 }
 
+/* A generator over v, or one of nothing when v is false: map and select look at that first. */
+static bool gen_over(jrender *r, jgen *g, jv v, jv *out) {
+    g->it.src = v;
+    if (jv_truth(v)) return gen_value(g, out);
+    jlist *none = j_list(r, 0);
+    return none && j_gen_of_list(r, "generator", none, out);
+}
+
 static bool f_list(jrender *r, jv v, jv *arg, jv *out) {
     jlist *l;
     (void)arg;
@@ -91,7 +99,6 @@ static bool f_first(jrender *r, jv v, jv *arg, jv *out) {
 static bool f_last(jrender *r, jv v, jv *arg, jv *out) {
     jlist *l;
     (void)arg;
-    if (v.t == J_UNDEF) return j_undefined_error(r, v);
     if (v.t == J_GEN || !jv_has_length(v)) return j_fail(r, "TypeError", "'%s' object is not reversible", j_type_name(v));
     if (!j_to_list(r, v, &l)) return false;
     *out = l->n ? l->v[l->n - 1] : jv_none;
@@ -117,7 +124,6 @@ static bool f_reverse(jrender *r, jv v, jv *arg, jv *out) {
         return j_slice(r, v, part, out);
     }
     if (v.t == J_NONE || jv_is_number(v)) return j_fail(r, "FilterArgumentError", "argument must be iterable");
-    if (v.t == J_UNDEF) return j_undefined_error(r, v);
     if (!reversed(r, v, &l)) return false;
     if (v.t == J_GEN) {
         *out = (jv){.t = J_LIST, .l = l};
@@ -167,13 +173,21 @@ static bool sort_key(jrender *r, jv attribute, bool lower, jv item, jv *out) {
     return true;
 }
 
+/* sorted()'s reverse=, which must be an int */
+static bool reverse_arg(jrender *r, jv v, bool *out) {
+    *out = flag(v);
+    if (!given(v) || jv_is_int(v)) return true;
+    return j_fail(r, "TypeError", "'%s' object cannot be interpreted as an integer", j_type_name(v));
+}
+
 static bool f_sort(jrender *r, jv v, jv *arg, jv *out) {
     jlist *items, *keys;
-    if (!j_to_list(r, v, &items) || !(keys = j_list(r, items->n))) return false;
+    bool reverse;
+    if (!j_to_list(r, v, &items) || !reverse_arg(r, arg[0], &reverse) || !(keys = j_list(r, items->n))) return false;
     for (size_t i = 0; i < items->n; i++)
         if (!sort_key(r, arg[2], !flag(arg[1]), items->v[i], &keys->v[keys->n++])) return false;
     *out = (jv){.t = J_LIST, .l = items};
-    return j_sort(r, keys, items, flag(arg[0]));
+    return j_sort(r, keys, items, reverse);
 }
 
 static bool f_dictsort(jrender *r, jv v, jv *arg, jv *out) {
@@ -184,6 +198,8 @@ static bool f_dictsort(jrender *r, jv v, jv *arg, jv *out) {
         return j_fail(r, "FilterArgumentError", "You can only sort by either \"key\" or \"value\"");
     if (v.t == J_UNDEF) return j_undefined_error(r, v);
     if (v.t != J_DICT) return j_fail(r, "AttributeError", "'%s' object has no attribute 'items'", j_type_name(v));
+    bool reverse;
+    if (!reverse_arg(r, arg[2], &reverse)) return false;
     jlist *items = j_list(r, v.d->n), *keys = items ? j_list(r, v.d->n) : NULL;
     if (!keys) return false;
     for (size_t i = 0; i < v.d->n; i++) {
@@ -193,7 +209,7 @@ static bool f_dictsort(jrender *r, jv v, jv *arg, jv *out) {
         if (!j_list_add(r, keys, key) || !j_pair(r, e->key, e->value, &items->v[items->n++])) return false;
     }
     *out = (jv){.t = J_LIST, .l = items};
-    return j_sort(r, keys, items, flag(arg[2]));
+    return j_sort(r, keys, items, reverse);
 }
 
 static bool extreme(jrender *r, jv v, jv *arg, bool max, jv *out) {
@@ -223,8 +239,8 @@ static bool f_sum(jrender *r, jv v, jv *arg, jv *out) {
     jv item;
     int got;
     *out = given(arg[1]) ? arg[1] : jv_int(0);
-    if (out->t == J_STR) return j_fail(r, "TypeError", "sum() can't sum strings [use ''.join(seq) instead]");
     if (!getter_of(r, arg[0], false, &g) || !j_iter(r, v, &it)) return false;
+    if (out->t == J_STR) return j_fail(r, "TypeError", "sum() can't sum strings [use ''.join(seq) instead]");
     while ((got = j_next(r, &it, &item)) > 0)
         if (!get(r, &g, item, &item) || !j_arith(r, JO_ADD, *out, item, out)) return false;
     return got == 0;
@@ -251,7 +267,7 @@ static bool f_items(jrender *r, jv v, jv *arg, jv *out) {
     jgen *g = view ? j_gen(r, "generator", v.t == J_DICT || v.t == J_UNDEF ? next_entry : fail_items) : NULL;
     (void)arg;
     if (!g) return false;
-    g->it = (jiter){.src = v};
+    if (v.t == J_UNDEF) g->it.src = v;
     if (v.t == J_DICT) {
         *view = (jview){v.d, JV_ITEMS};
         g->it.src = (jv){.t = J_VIEW, .view = view};
@@ -275,7 +291,8 @@ static int next_unique(jrender *r, jgen *g, jv *out) {
 static bool f_unique(jrender *r, jv v, jv *arg, jv *out) {
     jgen *g = j_gen(r, "generator", next_unique);
     getter by;
-    if (!g || !getter_of(r, arg[1], !flag(arg[0]), &by) || !(g->what = j_dict(r)) || !j_iter(r, v, &g->it)) return false;
+    if (!g || !getter_of(r, arg[1], !flag(arg[0]), &by) || !(g->what = j_dict(r))) return false;
+    g->it.src = v;
     g->path = by.path;
     g->n_path = by.n_path;
     g->flag = by.lower;
@@ -299,26 +316,41 @@ static int next_batch(jrender *r, jgen *g, jv *out) {
 
 static bool f_batch(jrender *r, jv v, jv *arg, jv *out) {
     jgen *g = j_gen(r, "generator", next_batch);
-    if (!g || !j_arg_int(r, arg[0], &g->count) || !j_iter(r, v, &g->it)) return false;
+    if (!g || !j_arg_int(r, arg[0], &g->count)) return false;
+    g->it.src = v;
     g->fill = arg[1];
     return gen_value(g, out);
 }
 
-static bool f_slice(jrender *r, jv v, jv *arg, jv *out) {
-    jlist *all, *slices = j_list(r, 0);
+static int next_slice(jrender *r, jgen *g, jv *out) {
+    jv count = g->args->pos[0], fill = g->args->pos[1];
     int64_t n;
-    if (!slices || !j_arg_int(r, arg[0], &n) || !j_to_list(r, v, &all)) return false;
-    if (n == 0) return j_fail(r, "ZeroDivisionError", "integer division or modulo by zero");
-    int64_t per = (int64_t)all->n / n, extra = (int64_t)all->n % n;
-    for (int64_t i = 0, at = 0; i < n; i++) {
-        int64_t size = per + (i < extra);
-        jlist *l = j_list(r, (size_t)size + 1);
-        if (!l || !j_charge(r, (uint64_t)size + 1)) return false;
-        for (int64_t k = 0; k < size; k++) l->v[l->n++] = all->v[at++];
-        if (given(arg[1]) && arg[1].t != J_NONE && i >= extra) l->v[l->n++] = arg[1];
-        if (!j_list_add(r, slices, (jv){.t = J_LIST, .l = l})) return false;
+    if (!j_arg_int(r, count, &n)) return -1;
+    if (g->count == 0) {
+        jlist *all;
+        if (!j_to_list(r, g->it.src, &all)) return -1;
+        g->it = (jiter){.src = {.t = J_LIST, .l = all}};
+        if (n == 0) return j_fail(r, "ZeroDivisionError", "integer division or modulo by zero"), -1;
     }
-    return j_gen_of_list(r, "generator", slices, out);
+    if (g->count >= n) return 0;
+    int64_t length = (int64_t)g->it.src.l->n, extra = length % n, size = length / n + (g->count < extra);
+    jlist *l = j_list(r, (size_t)size + 1);
+    jv item;
+    if (!l) return -1;
+    while ((int64_t)l->n < size && j_next(r, &g->it, &item) > 0) l->v[l->n++] = item;
+    if (given(fill) && fill.t != J_NONE && g->count >= extra) l->v[l->n++] = fill;
+    g->count++;
+    *out = (jv){.t = J_LIST, .l = l};
+    return r->status ? -1 : 1;
+}
+
+static bool f_slice(jrender *r, jv v, jv *arg, jv *out) {
+    jgen *g = j_gen(r, "generator", next_slice);
+    if (!g || !(g->args = j_alloc(r, sizeof *g->args)) || !(g->args->pos = j_alloc(r, 2 * sizeof(jv)))) return false;
+    memcpy(g->args->pos, arg, 2 * sizeof(jv));
+    g->args->n = 2;
+    g->it.src = v;
+    return gen_value(g, out);
 }
 
 static bool f_groupby(jrender *r, jv v, jv *arg, jv *out) {
@@ -396,12 +428,7 @@ static int first_mapped(jrender *r, jgen *g, jv *out) {
 static bool f_map(jrender *r, jv v, const jargs *args, jv *out) {
     jgen *g = j_gen(r, "generator", first_mapped);
     if (!g || !(g->args = rest_args(r, args, 0))) return false;
-    if (jv_truth(v) && !j_iter(r, v, &g->it)) return false;
-    if (!jv_truth(v)) {
-        jlist *none = j_list(r, 0);
-        return none && j_gen_of_list(r, "generator", none, out);
-    }
-    return gen_value(g, out);
+    return gen_over(r, g, v, out);
 }
 
 static int next_selected(jrender *r, jgen *g, jv *out) {
@@ -435,11 +462,7 @@ static bool select_(jrender *r, jv v, const jargs *args, bool keep, bool attr, j
     if (!g || !(g->args = rest_args(r, args, 0))) return false;
     g->flag = keep;
     g->has_test = attr;
-    if (!jv_truth(v)) {
-        jlist *none = j_list(r, 0);
-        return none && j_gen_of_list(r, "generator", none, out);
-    }
-    return j_iter(r, v, &g->it) && gen_value(g, out);
+    return gen_over(r, g, v, out);
 }
 
 static bool f_select(jrender *r, jv v, const jargs *args, jv *out) { return select_(r, v, args, true, false, out); }
@@ -450,20 +473,20 @@ static bool f_rejectattr(jrender *r, jv v, const jargs *args, jv *out) { return 
 static const jfunc filters[] = {
     {.name = "list", .pyname = "do_list", .fn = f_list},
     {.name = "first", .pyname = "do_first", .fn = f_first},
-    {.name = "last", .pyname = "do_last", .fn = f_last},
+    {.name = "last", .pyname = "do_last", .fn = f_last, .hidden = true},
     {.name = "reverse", .pyname = "do_reverse", .fn = f_reverse},
-    {.name = "join", .pyname = "do_join", .fn = f_join, .params = "d attribute"},
-    {.name = "sort", .pyname = "do_sort", .fn = f_sort, .params = "reverse case_sensitive attribute"},
+    {.name = "join", .pyname = "do_join", .fn = f_join, .params = "d attribute", .hidden = true},
+    {.name = "sort", .pyname = "do_sort", .fn = f_sort, .params = "reverse case_sensitive attribute", .hidden = true},
     {.name = "dictsort", .pyname = "do_dictsort", .fn = f_dictsort, .params = "case_sensitive by reverse"},
-    {.name = "min", .pyname = "do_min", .fn = f_min, .params = "case_sensitive attribute"},
-    {.name = "max", .pyname = "do_max", .fn = f_max, .params = "case_sensitive attribute"},
-    {.name = "sum", .pyname = "do_sum", .fn = f_sum, .params = "attribute start"},
-    {.name = "random", .pyname = "do_random", .fn = f_random},
+    {.name = "min", .pyname = "do_min", .fn = f_min, .params = "case_sensitive attribute", .hidden = true},
+    {.name = "max", .pyname = "do_max", .fn = f_max, .params = "case_sensitive attribute", .hidden = true},
+    {.name = "sum", .pyname = "do_sum", .fn = f_sum, .params = "attribute start", .hidden = true},
+    {.name = "random", .pyname = "do_random", .fn = f_random, .hidden = true},
     {.name = "items", .pyname = "do_items", .fn = f_items},
-    {.name = "unique", .pyname = "do_unique", .fn = f_unique, .params = "case_sensitive attribute"},
+    {.name = "unique", .pyname = "do_unique", .fn = f_unique, .params = "case_sensitive attribute", .hidden = true},
     {.name = "batch", .pyname = "do_batch", .fn = f_batch, .params = "linecount fill_with", .n_required = 1},
     {.name = "slice", .pyname = "do_slice", .fn = f_slice, .params = "slices fill_with", .n_required = 1},
-    {.name = "groupby", .pyname = "do_groupby", .fn = f_groupby, .params = "attribute default case_sensitive", .n_required = 1},
+    {.name = "groupby", .pyname = "do_groupby", .fn = f_groupby, .params = "attribute default case_sensitive", .n_required = 1, .hidden = true},
     {.name = "map", .pyname = "do_map", .raw = f_map},
     {.name = "select", .pyname = "do_select", .raw = f_select},
     {.name = "reject", .pyname = "do_reject", .raw = f_reject},

@@ -144,6 +144,7 @@ static bool next_value(jrender *r, values *v, jv *out) {
 static bool percent_head(jrender *r, const jstr *s, size_t *at, values *v, spec *f, jv *named) {
     named->t = J_MISSING;
     if (*at < s->n && s->p[*at] == '(') {
+        if (v->all.t == J_LIST) return j_fail(r, "TypeError", "list indices must be integers or slices, not str");
         if (v->all.t != J_DICT) return j_fail(r, "TypeError", "format requires a mapping");
         size_t begin = ++*at, depth = 1;
         for (; *at < s->n; ++*at) {
@@ -287,7 +288,7 @@ static bool parse_spec(jrender *r, const jstr *s, spec *f) {
 static bool format_value(jrender *r, jout *out, jv v, const jstr *spec_text) {
     spec f;
     if (!parse_spec(r, spec_text, &f)) return false;
-    if (v.t == J_STR || v.t == J_UNDEF) {
+    if (v.t == J_STR) {
         const jstr *s;
         if (f.type && f.type != 's')
             return j_fail(r, "ValueError", "Unknown format code '%c' for object of type 'str'", f.type);
@@ -324,7 +325,10 @@ static bool field(jrender *r, const jstr *s, size_t begin, size_t end, const jar
         out->t = J_MISSING;
         for (size_t i = 0; i < args->n_kw; i++)
             if (j_str_eq(args->kw[i].name, (am_str){s->p + begin, at - begin})) *out = args->kw[i].v;
-        if (out->t == J_MISSING) return j_fail(r, "KeyError", "'%.*s'", (int)(at - begin), s->p + begin);
+        if (out->t == J_MISSING) {
+            const jstr *key = j_str_slice(r, s, begin, at);
+            return key && j_fail(r, "KeyError", "%s", j_repr_c(r, jv_str(key)));
+        }
     }
     while (at < end) {
         char open = s->p[at++];

@@ -283,6 +283,8 @@ static bool f_indent(jrender *r, jv v, jv *arg, jv *out) {
     jlist *lines;
     if (!space || !newline) return false;
     if (v.t == J_UNDEF) return j_undefined_error(r, v);
+    if (v.t == J_LIST) return j_fail(r, "AttributeError", "'list' object has no attribute 'splitlines'");
+    if (v.t == J_TUPLE) return j_fail(r, "TypeError", "can only concatenate tuple (not \"str\") to tuple");
     if (v.t != J_STR) return j_fail(r, "TypeError", "unsupported operand type(s) for +=: '%s' and 'str'", j_type_name(v));
     if (given(arg[0]) && arg[0].t == J_STR) indent = arg[0].s;
     else if (given(arg[0]) && !j_arg_int(r, arg[0], &width)) return false;
@@ -367,6 +369,7 @@ static bool url_pairs(jrender *r, jout *out, jv v) {
     }
     if (!j_iter(r, v, &it)) return false;
     for (bool first = true; (got = j_next(r, &it, &item)) > 0; first = false) {
+        if (item.t == J_NONE || jv_is_number(item)) return j_fail(r, "TypeError", "cannot unpack non-iterable %s object", j_type_name(item));
         if (!j_iter(r, item, &pair)) return false;
         for (int i = 0; i < 2; i++) {
             if ((got = j_next(r, &pair, &kv[i])) < 0) return false;
@@ -453,18 +456,18 @@ static const jfunc filters[] = {
     {.name = "capitalize", .pyname = "do_capitalize", .fn = f_capitalize},
     {.name = "title", .pyname = "do_title", .fn = f_title},
     {.name = "trim", .pyname = "do_trim", .fn = f_trim, .params = "chars"},
-    {.name = "replace", .pyname = "do_replace", .fn = f_replace, .params = "old new count", .n_required = 2},
+    {.name = "replace", .pyname = "do_replace", .fn = f_replace, .params = "old new count", .n_required = 2, .hidden = true},
     {.name = "center", .pyname = "do_center", .fn = f_center, .params = "width"},
     {.name = "escape", .pyname = "escape", .fn = f_escape},
     {.name = "e", .pyname = "escape", .fn = f_escape},
     {.name = "forceescape", .pyname = "do_forceescape", .fn = f_forceescape},
     {.name = "safe", .pyname = "do_mark_safe", .fn = f_safe},
     {.name = "indent", .pyname = "do_indent", .fn = f_indent, .params = "width first blank"},
-    {.name = "truncate", .pyname = "do_truncate", .fn = f_truncate, .params = "length killwords end leeway"},
+    {.name = "truncate", .pyname = "do_truncate", .fn = f_truncate, .params = "length killwords end leeway", .hidden = true},
     {.name = "wordcount", .pyname = "do_wordcount", .fn = f_wordcount},
     {.name = "urlencode", .pyname = "do_urlencode", .fn = f_urlencode},
     {.name = "striptags", .pyname = "do_striptags", .fn = f_striptags},
-    {.name = "xmlattr", .pyname = "do_xmlattr", .fn = f_xmlattr, .params = "autospace"},
+    {.name = "xmlattr", .pyname = "do_xmlattr", .fn = f_xmlattr, .params = "autospace", .hidden = true},
 };
 
 const jfunc *j_text_filter(am_str name) { return j_find(filters, sizeof filters / sizeof *filters, name); }

@@ -164,6 +164,15 @@ size_t j_to_title(int32_t c, int32_t out[3]) {
     return 1;
 }
 
+size_t j_casefold(int32_t c, int32_t out[3]) {
+    utf8proc_int32_t to[8];
+    int boundary = 0;
+    utf8proc_ssize_t n = utf8proc_decompose_char(c, to, 8, UTF8PROC_CASEFOLD, &boundary);
+    if (n < 1 || n > 3) return j_to_lower(c, out);
+    memcpy(out, to, (size_t)n * sizeof *out);
+    return (size_t)n;
+}
+
 bool j_is_upper(int32_t c) {
     if (c < 0x80) return c >= 'A' && c <= 'Z';
     return category(c) == UTF8PROC_CATEGORY_LU || (c >= 0x2160 && c <= 0x216f) || (c >= 0x24b6 && c <= 0x24cf) ||

@@ -1,0 +1,54 @@
+/* Owns which expressions are constant in jinja2's eyes: no name, no call, no filter that needs the context. It folds those at
+ * compile time; the result is the same but for slices of what cannot be sliced (j_const_slice). */
+#include "text/jinja_parse_int.h"
+
+enum { MAX_DEPTH = 64 }; /* deeper ones are computed at run time, with the same result but for that corner */
+
+static bool all(jnode *const *list, uint32_t n, int depth) {
+    for (uint32_t i = 0; i < n; i++)
+        if (list[i] && !jx_is_constant(list[i], depth)) return false;
+    return true;
+}
+
+static bool args(const jargnodes *a, int depth) {
+    if (!a) return true;
+    for (uint32_t i = 0; i < a->n_kw; i++)
+        if (!jx_is_constant(a->kw[i].value, depth)) return false;
+    return !a->star && !a->star2 && all(a->pos, a->n, depth);
+}
+
+static bool needs_context(const jnode *n) {
+    static const char *const names[] = {"map", "select", "reject", "selectattr", "rejectattr", "random"};
+    for (size_t i = 0; n->kind == JN_FILTER && i < sizeof names / sizeof *names; i++)
+        if (j_str_eq(n->value.s, am_str_of(names[i]))) return true;
+    return !n->what;
+}
+
+bool jx_is_constant(const jnode *n, int depth) {
+    if (++depth > MAX_DEPTH) return false;
+    switch (n->kind) {
+    case JN_CONST: return true;
+    case JN_TUPLE: case JN_LIST: case JN_AND: case JN_OR: case JN_COMPARE: case JN_ARITH: case JN_CONCAT: return all(n->list, n->n, depth);
+    case JN_DICT: return all(n->list, n->n, depth) && all(n->list2, n->n, depth);
+    case JN_NOT: case JN_NEG: case JN_POS: case JN_ATTR: return jx_is_constant(n->a, depth);
+    case JN_ITEM: return jx_is_constant(n->a, depth) && jx_is_constant(n->b, depth);
+    case JN_SLICE: return jx_is_constant(n->a, depth) && all(n->list, 3, depth);
+    case JN_COND: return jx_is_constant(n->a, depth) && jx_is_constant(n->b, depth) && n->c && jx_is_constant(n->c, depth);
+    case JN_FILTER: case JN_TEST: return n->a && !needs_context(n) && jx_is_constant(n->a, depth) && args(n->args, depth);
+    default: return false;
+    }
+}
+
+/* Marks the slices of a constant expression; as deep as jx_is_constant looked. */
+void jx_mark_constant(jnode *n) {
+    if (n->kind == JN_SLICE) n->flag = true;
+    jnode *const one[] = {n->a, n->b, n->c};
+    for (int i = 0; i < 3; i++)
+        if (one[i]) jx_mark_constant(one[i]);
+    uint32_t count = n->kind == JN_SLICE ? 3 : n->n;
+    for (uint32_t i = 0; n->list && i < count; i++)
+        if (n->list[i]) jx_mark_constant(n->list[i]);
+    for (uint32_t i = 0; n->list2 && i < n->n; i++) jx_mark_constant(n->list2[i]);
+    for (uint32_t i = 0; n->args && i < n->args->n; i++) jx_mark_constant(n->args->pos[i]);
+    for (uint32_t i = 0; n->args && i < n->args->n_kw; i++) jx_mark_constant(n->args->kw[i].value);
+}
