@@ -5,6 +5,16 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+/* A message cut to its buffer may end within a character: that goes too. */
+static void cut_clean(am_error *err) {
+    if (!err) return;
+    size_t n = strlen(err->message), at = n, bad;
+    if (n + 1 < sizeof err->message) return;
+    for (int i = 0; i < 4 && at > 0 && (err->message[at - 1] & 0xc0) == 0x80; i++) at--;
+    if (at > 0) at--;
+    if (!j_utf8_valid((am_str){err->message + at, n - at}, &bad)) err->message[at] = 0;
+}
+
 bool j_fail(jrender *r, const char *type, const char *format, ...) {
     if (r->status) return false;
     char text[sizeof r->err->message];
@@ -13,6 +23,14 @@ bool j_fail(jrender *r, const char *type, const char *format, ...) {
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     r->status = am_fail(r->err, AM_EFORMAT, "line %u: %s: %s", r->line, type, text);
+    cut_clean(r->err);
+    return false;
+}
+
+bool j_raise(jrender *r, am_str text) {
+    if (r->status) return false;
+    r->status = am_fail(r->err, AM_EINVAL, "%.*s", (int)(text.n < sizeof r->err->message ? text.n : sizeof r->err->message), text.p);
+    cut_clean(r->err);
     return false;
 }
 

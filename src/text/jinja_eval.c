@@ -10,6 +10,7 @@ bool j_frame_set(jrender *r, jframe *f, uint32_t atom, jv v) {
         f->var[i].v = v;
         return true;
     }
+    if (!j_charge(r, f->n / 16)) return false;
     if (f->n == f->cap) {
         uint32_t cap = f->cap ? f->cap * 2 : 4;
         jvar *var = j_alloc(r, cap * sizeof *var);
@@ -30,6 +31,7 @@ bool j_set_var(jrender *r, uint32_t atom, jv v) {
 
 static bool name(jrender *r, uint32_t atom, jv *out) {
     for (const jframe *f = r->frame; f; f = f->up) {
+        if (!j_charge(r, f->n / 16)) return false;
         for (uint32_t i = 0; i < f->n; i++) {
             if (f->var[i].atom != atom) continue;
             *out = f->var[i].v;

@@ -123,9 +123,7 @@ static bool joiner(jrender *r, jv self, jv *arg, jv *out) {
 static bool raise_exception(jrender *r, jv self, jv *arg, jv *out) {
     (void)self, (void)out;
     const jstr *s;
-    if (!j_str_of(r, arg[0], &s)) return false;
-    r->status = am_fail(r->err, AM_EINVAL, "%.*s", (int)(s->n < 500 ? s->n : 500), s->p);
-    return false;
+    return j_str_of(r, arg[0], &s) && j_raise(r, (am_str){s->p, s->n});
 }
 
 static bool strftime_now(jrender *r, jv self, jv *arg, jv *out) {

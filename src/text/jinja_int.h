@@ -287,6 +287,7 @@ struct am_template {
 typedef struct jout {
     am_buf text;
     am_buf marks; /* am_span, ascending, merged */
+    size_t *live; /* jrender.live_bytes */
 } jout;
 
 enum { JF_NORMAL, JF_BREAK, JF_CONTINUE };
@@ -302,6 +303,7 @@ struct jrender {
     jv *global; /* by atom: the context, then the built-ins */
     jframe *frame;
     jout *out;
+    size_t live_bytes; /* text and marks of all outputs not yet finished: together below max_output_bytes */
     int flow; /* after a statement: break or continue under way */
     int64_t now_s;
 };
@@ -309,6 +311,7 @@ struct jrender {
 /* jinja_error.c */
 bool j_fail(jrender *r, const char *type, const char *format, ...) __attribute__((format(printf, 3, 4)));
 bool j_limit(jrender *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+bool j_raise(jrender *r, am_str text); /* raise_exception */
 bool j_no_memory(jrender *r);
 bool j_undefined_error(jrender *r, jv undef);
 bool j_charge(jrender *r, uint64_t steps); /* false: over max_steps */
@@ -350,7 +353,6 @@ bool j_pair(jrender *r, jv a, jv b, jv *out); /* a tuple of two */
 jdict *j_dict(jrender *r);
 bool j_dict_set(jrender *r, jdict *d, jv key, jv value);
 bool j_dict_get(jrender *r, const jdict *d, jv key, jv *out); /* J_MISSING when absent */
-jv j_dict_get_str(const jdict *d, am_str key);
 bool j_iter(jrender *r, jv v, jiter *it);
 int j_next(jrender *r, jiter *it, jv *out);
 bool j_to_list(jrender *r, jv v, jlist **out); /* a new list of all items */

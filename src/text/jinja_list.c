@@ -128,12 +128,6 @@ bool j_dict_get(jrender *r, const jdict *d, jv key, jv *out) {
     return true;
 }
 
-jv j_dict_get_str(const jdict *d, am_str key) {
-    for (size_t i = 0; i < d->n; i++)
-        if (d->e[i].key.t == J_STR && j_str_eq(d->e[i].key.s, key)) return d->e[i].value;
-    return (jv){.t = J_MISSING};
-}
-
 bool j_iter(jrender *r, jv v, jiter *it) {
     *it = (jiter){.src = v};
     switch (v.t) {

@@ -5,8 +5,8 @@
 #include <stdio.h>
 
 /* Takes the keyword argument of that name out of args; J_MISSING when there is none. */
-static jv take_keyword(jargs *args, const jstr *name) {
-    for (size_t i = 0; i < args->n_kw; i++) {
+static jv take_keyword(jrender *r, jargs *args, const jstr *name) {
+    for (size_t i = 0; i < args->n_kw && j_charge(r, i % 4 == 3); i++) {
         if (!j_str_eq(args->kw[i].name, (am_str){name->p, name->n})) continue;
         jv v = args->kw[i].v;
         memmove(args->kw + i, args->kw + i + 1, (args->n_kw - i - 1) * sizeof *args->kw);
@@ -31,7 +31,7 @@ static bool bind_rest(jrender *r, jmacro *m, jargs *args, jframe *frame, bool fo
     const jsig *sig = m->node->sig;
     jv v;
     if (sig->uses_caller && !found_caller) {
-        v = take_keyword(args, r->t->atom[JA_CALLER]);
+        v = take_keyword(r, args, r->t->atom[JA_CALLER]);
         if ((v.t == J_MISSING || v.t == J_NONE) && !jv_undef_hint(r, "No caller defined", &v)) return false;
         if (!j_frame_set(r, frame, JA_CALLER, v)) return false;
     }
@@ -65,7 +65,7 @@ static bool bind(jrender *r, jmacro *m, const jargs *given, jframe *frame) {
     if (!value || (args.n_kw && !(args.kw = j_alloc(r, args.n_kw * sizeof *args.kw)))) return false;
     if (args.n_kw) memcpy(args.kw, given->kw, args.n_kw * sizeof *args.kw);
     for (uint32_t i = 0; i < sig->n; i++) {
-        value[i] = i < args.n ? args.pos[i] : take_keyword(&args, r->t->atom[sig->param[i]]);
+        value[i] = i < args.n ? args.pos[i] : take_keyword(r, &args, r->t->atom[sig->param[i]]);
         if (i >= args.n && sig->param[i] == JA_CALLER) found_caller = true;
     }
     if (!bind_rest(r, m, &args, frame, found_caller)) return false;

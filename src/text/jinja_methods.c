@@ -108,10 +108,13 @@ static size_t chars_between(const jstr *s, size_t begin, size_t end) {
     return n;
 }
 
-static const char *find_last(const char *p, size_t n, const jstr *what) {
+/* The last place of `what` in p[0, n), NULL when there is none or the steps ran out. Comparing costs steps, so that a text made
+ * for it ("aaa...ab" in "aaa...") cannot make this quadratic. */
+static const char *find_last(jrender *r, const char *p, size_t n, const jstr *what) {
     if (what->n > n) return NULL;
-    for (size_t i = n - what->n + 1; i-- > 0;)
-        if (memcmp(p + i, what->p, what->n) == 0) return p + i;
+    if (what->n == 0) return p + n;
+    for (const char *at = p + n - what->n + 1; (at = memrchr(p, what->p[0], (size_t)(at - p)));)
+        if (!j_charge(r, 1 + what->n / 32) || memcmp(at, what->p, what->n) == 0) return r->status ? NULL : at;
     return NULL;
 }
 
@@ -122,10 +125,11 @@ static bool search(jrender *r, jv self, jv *arg, bool last, bool must, jv *out) 
     if (!substring_arg(r, arg[0], &what) || !range_of(r, self.s, arg + 1, &begin, &end, &outside)) return false;
     const char *p = self.s->p + begin, *at = NULL;
     if (!outside && what->n <= end - begin)
-        at = last ? find_last(p, end - begin, what) : what->n ? memmem(p, end - begin, what->p, what->n) : p;
+        at = last ? find_last(r, p, end - begin, what) : what->n ? memmem(p, end - begin, what->p, what->n) : p;
+    if (r->status) return false;
     if (!at && must) return j_fail(r, "ValueError", "substring not found");
     *out = jv_int(at ? (int64_t)chars_between(self.s, 0, (size_t)(at - self.s->p)) : -1);
-    return j_charge(r, last ? (end - begin) / 4 : (end - begin) / 32);
+    return j_charge(r, (end - begin) / 32);
 }
 static bool m_find(jrender *r, jv self, jv *arg, jv *out) { return search(r, self, arg, false, false, out); }
 static bool m_rfind(jrender *r, jv self, jv *arg, jv *out) { return search(r, self, arg, true, false, out); }
@@ -141,12 +145,12 @@ static bool m_count(jrender *r, jv self, jv *arg, jv *out) {
     if (!outside && what->n == 0) n = (int64_t)chars_between(self.s, begin, end) + 1;
     while (!outside && what->n && what->n <= end - begin) {
         const char *p = memmem(self.s->p + begin, end - begin, what->p, what->n);
-        if (!p) break;
+        if (!p || !j_charge(r, 1)) break;
         begin = (size_t)(p - self.s->p) + what->n;
         n++;
     }
     *out = jv_int(n);
-    return true;
+    return !r->status;
 }
 
 static bool m_replace(jrender *r, jv self, jv *arg, jv *out) {
@@ -196,9 +200,9 @@ static bool split_words(jrender *r, const jstr *s, int64_t max, bool right, jlis
 static bool split_at(jrender *r, const jstr *s, const jstr *sep, int64_t max, bool right, jlist *l) {
     size_t begin = 0, end = s->n;
     for (int64_t n = 0; max < 0 || n < max; n++) {
-        const char *p = right ? find_last(s->p + begin, end - begin, sep)
+        const char *p = right ? find_last(r, s->p + begin, end - begin, sep)
                               : end - begin >= sep->n ? memmem(s->p + begin, end - begin, sep->p, sep->n) : NULL;
-        if (!p) break;
+        if (!p) break; /* also when the steps ran out: the charge below fails then */
         size_t at = (size_t)(p - s->p);
         const jstr *part = right ? j_str_slice(r, s, at + sep->n, end) : j_str_slice(r, s, begin, at);
         if (!part || !j_list_add(r, l, jv_str(part)) || !j_charge(r, 1)) return false;
@@ -316,7 +320,7 @@ static bool partition(jrender *r, jv self, jv *arg, bool last, jv *out) {
     const jstr *sep = NULL, *s = self.s;
     if (!str_arg(r, "separator", arg[0], &sep)) return false;
     if (sep->n == 0) return j_fail(r, "ValueError", "empty separator");
-    const char *p = sep->n > s->n ? NULL : last ? find_last(s->p, s->n, sep) : memmem(s->p, s->n, sep->p, sep->n);
+    const char *p = sep->n > s->n ? NULL : last ? find_last(r, s->p, s->n, sep) : memmem(s->p, s->n, sep->p, sep->n);
     size_t at = p ? (size_t)(p - s->p) : last ? 0 : s->n, after = p ? at + sep->n : at;
     jlist *l = j_list(r, 3);
     const jstr *empty = j_str_c(r, ""), *a = j_str_slice(r, s, 0, at), *b = j_str_slice(r, s, after, s->n);

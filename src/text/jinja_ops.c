@@ -293,7 +293,7 @@ bool j_python_getattr(jrender *r, jv obj, const jstr *name_, jv *out) {
         else def = j_list_method(name, true);
         break;
     case J_DICT: def = j_dict_method(name); break;
-    case J_NAMESPACE: *out = j_dict_get_str(obj.d, name); break;
+    case J_NAMESPACE: return j_dict_get(r, obj.d, jv_str(name_), out);
     case J_MACRO: return macro_attr(r, obj.macro, name, out);
     case J_LOOP: return j_loop_attr(r, obj.loop, name_, out);
     case J_CYCLER: return cycler_attr(r, obj, name, out);

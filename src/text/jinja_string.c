@@ -12,6 +12,8 @@
 typedef struct jgrow {
     char *p;
     size_t used, cap;
+    am_span *in; /* the same for the ranges; NULL: none yet */
+    size_t n_in, cap_in;
 } jgrow;
 
 /* A string with room for the one range that most strings have. */
@@ -94,27 +96,29 @@ const jstr *j_str_slice(jrender *r, const jstr *s, size_t begin, size_t end) {
     return part;
 }
 
+/* The ranges of a, then those of b moved behind it. Ranges that touch are merged only when the text is written out: a's own
+ * last one must not change. */
 static bool concat_marks(jrender *r, const jstr *a, const jstr *b, jstr *out) {
-    size_t n = a->n_in + b->n_in;
-    if (n == 0) return true;
-    if (b->n_in == 0) {
-        out->in = a->in;
-        out->n_in = a->n_in;
-        return true;
+    jgrow *g = out->grow;
+    out->in = a->in;
+    out->n_in = a->n_in;
+    if (b->n_in == 0) return true;
+    am_span *in;
+    if (g && g->in && g->in == a->in && g->n_in == a->n_in && g->cap_in - g->n_in >= b->n_in) {
+        in = g->in;
+    } else {
+        size_t cap = (a->n_in + b->n_in) * (g ? 2 : 1);
+        if (!(in = j_alloc(r, cap * sizeof *in))) return false;
+        if (a->n_in) memcpy(in, a->in, a->n_in * sizeof *in);
+        if (g) {
+            g->in = in;
+            g->cap_in = cap;
+        }
     }
-    am_span *in = j_alloc(r, n * sizeof *in);
-    if (!in) return false;
-    if (a->n_in) memcpy(in, a->in, a->n_in * sizeof *in);
-    size_t at = a->n_in;
-    for (size_t i = 0; i < b->n_in; i++) {
-        am_span x = {b->in[i].begin + a->n, b->in[i].end + a->n};
-        if (at > 0 && in[at - 1].end == x.begin)
-            in[at - 1].end = x.end;
-        else
-            in[at++] = x;
-    }
+    for (size_t i = 0; i < b->n_in; i++) in[a->n_in + i] = (am_span){b->in[i].begin + a->n, b->in[i].end + a->n};
     out->in = in;
-    out->n_in = at;
+    out->n_in = a->n_in + b->n_in;
+    if (g) g->n_in = out->n_in;
     return true;
 }
 
@@ -136,7 +140,7 @@ const jstr *j_str_concat(jrender *r, const jstr *a, const jstr *b) {
         g = NULL;
         if (room > n) {
             if (!(g = j_alloc(r, sizeof *g))) return NULL;
-            *g = (jgrow){p, n, room};
+            *g = (jgrow){.p = p, .used = n, .cap = room};
         }
         s->p = p;
     }
@@ -150,15 +154,24 @@ const jstr *j_str_concat(jrender *r, const jstr *a, const jstr *b) {
 void j_out_init(jrender *r, jout *out) {
     am_buf_init(&out->text, r->limits.max_output_bytes);
     am_buf_init(&out->marks, r->limits.max_memory_bytes);
+    out->live = &r->live_bytes;
 }
 
 void j_out_free(jout *out) {
+    *out->live -= out->text.n + out->marks.n;
     am_buf_free(&out->text);
     am_buf_free(&out->marks);
 }
 
 static bool out_failed(jrender *r, am_status status, size_t max) {
     return status == AM_ELIMIT ? j_limit(r, "makes more than %zu bytes of text", max) : j_no_memory(r);
+}
+
+/* Outputs nest as macros do: what counts is what they hold together. */
+static bool account(jrender *r, size_t n) {
+    if (n > r->limits.max_output_bytes - r->live_bytes) return out_failed(r, AM_ELIMIT, r->limits.max_output_bytes);
+    r->live_bytes += n;
+    return true;
 }
 
 static bool mark(jrender *r, jout *out, size_t begin, size_t end) {
@@ -171,14 +184,20 @@ static bool mark(jrender *r, jout *out, size_t begin, size_t end) {
         }
     }
     am_span x = {begin, end};
+    if (!account(r, sizeof x)) return false;
     am_status status = am_buf_append(&out->marks, &x, sizeof x);
-    return !status || out_failed(r, status, out->marks.max);
+    if (!status) return true;
+    r->live_bytes -= sizeof x;
+    return out_failed(r, status, out->marks.max);
 }
 
 bool j_out_bytes(jrender *r, jout *out, const char *p, size_t n, bool input) {
-    if (!j_charge(r, n / 32)) return false;
+    if (!j_charge(r, n / 32) || !account(r, n)) return false;
     am_status status = am_buf_append(&out->text, p, n);
-    if (status) return out_failed(r, status, out->text.max);
+    if (status) {
+        r->live_bytes -= n;
+        return out_failed(r, status, out->text.max);
+    }
     return !input || mark(r, out, out->text.n - n, out->text.n);
 }
 
@@ -198,10 +217,16 @@ bool j_out_part(jrender *r, jout *out, const jstr *s, size_t begin, size_t end) 
 
 bool j_out_repeat(jrender *r, jout *out, const jstr *s, int64_t times) {
     if (s->n == 0 || times <= 0) return true;
-    size_t room = out->text.max - out->text.n;
+    size_t room = r->limits.max_output_bytes - r->live_bytes;
     if ((uint64_t)times > room / s->n) return out_failed(r, AM_ELIMIT, out->text.max);
-    for (int64_t i = 0; i < times; i++)
-        if (!j_charge(r, 1) || !j_out_str(r, out, s)) return false;
+    char block[1024];
+    size_t per_block = s->n_in == 0 ? sizeof block / s->n : 0;
+    for (size_t i = 0; i < per_block && (int64_t)i < times; i++) memcpy(block + i * s->n, s->p, s->n);
+    while (times > 0) {
+        int64_t n = per_block == 0 ? 1 : (int64_t)per_block < times ? (int64_t)per_block : times;
+        if (!j_charge(r, 1) || !(per_block ? j_out_bytes(r, out, block, (size_t)n * s->n, false) : j_out_str(r, out, s))) return false;
+        times -= n;
+    }
     return true;
 }
 

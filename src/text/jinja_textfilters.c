@@ -86,16 +86,15 @@ bool j_strip(jrender *r, const jstr *s, jv chars, int sides, jv *out) {
         if (chars.t != J_STR) return j_fail(r, "TypeError", "strip arg must be None or str");
         set = chars.s;
     }
-    size_t begin = 0, end = s->n, used;
-    while ((sides & 1) && begin < end && in_chars(set, j_decode(s->p + begin, end - begin, &used))) begin += used;
-    while ((sides & 2) && end > begin) {
+    size_t begin = 0, end = s->n, used, cost = set ? set->n / 16 : 0;
+    while ((sides & 1) && begin < end && j_charge(r, cost) && in_chars(set, j_decode(s->p + begin, end - begin, &used))) begin += used;
+    while ((sides & 2) && end > begin && j_charge(r, cost)) {
         size_t c = end - 1;
         while (c > begin && (s->p[c] & 0xc0) == 0x80) c--;
         if (!in_chars(set, j_decode(s->p + c, end - c, &used))) break;
         end = c;
     }
-    if (!j_charge(r, (s->n - (end - begin)) * (set ? set->n / 8 + 1 : 1) / 16)) return false;
-    const jstr *part = j_str_slice(r, s, begin, end);
+    const jstr *part = j_charge(r, (s->n - (end - begin)) / 16) ? j_str_slice(r, s, begin, end) : NULL;
     if (!part) return false;
     *out = jv_str(part);
     return true;

@@ -45,7 +45,7 @@ static bool numbers_equal(jv a, jv b) {
 static bool lists_equal(jrender *r, const jlist *a, const jlist *b, bool *out) {
     *out = a->n == b->n;
     for (size_t i = 0; *out && i < a->n && i < b->n; i++) {
-        if (jv_same(a->v[i], b->v[i]) && a->v[i].t != J_FLOAT) continue;
+        if (a->v[i].p == b->v[i].p && a->v[i].t == b->v[i].t && a->v[i].t != J_FLOAT) continue;
         if (!jv_equal(r, a->v[i], b->v[i], out)) return false;
     }
     return true;
@@ -82,7 +82,7 @@ bool jv_equal(jrender *r, jv a, jv b, bool *out) {
     }
     if (a.t != J_LIST && a.t != J_TUPLE && a.t != J_DICT) {
         *out = jv_same(a, b);
-        return true;
+        return a.t != J_STR || j_charge(r, a.s->n / 64);
     }
     if (!j_enter(r)) return false;
     bool ok = a.t == J_DICT ? dicts_equal(r, a.d, b.d, out) : lists_equal(r, a.l, b.l, out);
@@ -100,7 +100,7 @@ static bool floats_ordered(double a, double b, jop op) {
 
 static bool lists_less(jrender *r, const jlist *a, const jlist *b, jop op, bool *out) {
     for (size_t i = 0; i < a->n && i < b->n; i++) {
-        bool same = jv_same(a->v[i], b->v[i]);
+        bool same = a->v[i].t == b->v[i].t && a->v[i].p == b->v[i].p;
         if (!same && !jv_equal(r, a->v[i], b->v[i], &same)) return false;
         if (!same) return jv_less(r, a->v[i], b->v[i], op, out);
     }
@@ -126,7 +126,7 @@ bool jv_less(jrender *r, jv a, jv b, jop op, bool *out) {
         size_t n = a.s->n < b.s->n ? a.s->n : b.s->n;
         int c = memcmp(a.s->p, b.s->p, n);
         *out = ordered(c ? c : (a.s->n > b.s->n) - (a.s->n < b.s->n), op);
-        return true;
+        return j_charge(r, n / 64);
     }
     if (jv_has_list(a) && a.t == b.t) {
         if (!j_enter(r)) return false;
@@ -146,7 +146,7 @@ static uint64_t mix(uint64_t h) {
 
 bool jv_hash(jrender *r, jv v, uint64_t *out) {
     switch (v.t) {
-    case J_STR: *out = j_hash_str(v.s); return true;
+    case J_STR: *out = j_hash_str(v.s); return j_charge(r, v.s->n / 64);
     case J_BOOL: case J_INT: *out = mix((uint64_t)jv_to_int(v)); return true;
     case J_FLOAT: {
         uint64_t bits;
@@ -208,7 +208,7 @@ bool jv_contains(jrender *r, jv item, jv in, bool *out) {
         return j_fail(r, "TypeError", "argument of type '%s' is not iterable", j_type_name(in));
     int got;
     while ((got = j_next(r, &it, &found)) > 0) {
-        if (jv_same(found, item))
+        if (found.t == item.t && found.t != J_STR && jv_same(found, item))
             *out = true;
         else if (!jv_equal(r, found, item, out))
             return false;

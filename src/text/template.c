@@ -88,7 +88,7 @@ static bool set_context(jrender *r, const json_t *context, bool own, bool tokens
     return true;
 }
 
-static am_status give(jrender *r, jout *out, am_rendered *rendered, am_error *err) {
+static am_status give(jout *out, am_rendered *rendered, am_error *err) {
     size_t n = out->marks.n / sizeof(am_span);
     am_span *input = am_calloc(n, sizeof *input);
     if (!input) return am_fail(err, AM_ENOMEM, "no memory for the rendered text");
@@ -97,7 +97,7 @@ static am_status give(jrender *r, jout *out, am_rendered *rendered, am_error *er
         free(input);
         return am_fail(err, AM_ENOMEM, "no memory for the rendered text");
     }
-    (void)r;
+    out->text.p[out->text.n] = 0;
     rendered->text = out->text;
     rendered->input = input;
     rendered->n_input = n;
@@ -118,7 +118,7 @@ am_status am_template_render_own(const am_template *t, const json_t *own, const 
     r.global = r.top ? j_alloc(&r, t->n_atom * sizeof *r.global) : NULL;
     bool ok = r.global && set_context(&r, own, true, false) && set_context(&r, context, false, !own) && j_set_globals(&r) &&
               j_run(&r, &t->body);
-    am_status status = ok ? give(&r, &out, rendered, err) : r.status;
+    am_status status = ok ? give(&out, rendered, err) : r.status;
     j_out_free(&out);
     am_arena_free(r.arena);
     return status;
