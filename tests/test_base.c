@@ -100,6 +100,10 @@ static void json_members_say_what_is_wrong(void **state) {
     assert_int_equal(am_json_u64(v, "c", 10, &n, &err), AM_ENOTFOUND);
     json_decref(v);
     assert_int_equal(am_json_parse(AM_STR("{\"a\":1,\"a\":2}"), true, &v, &err), AM_EFORMAT);
+    assert_int_equal(am_json_parse(AM_STR("[1000000000000000019884624838656,\"\\\"12345678901234567890\",-0.12345678901234567890]"), true, &v, &err), AM_OK);
+    assert_true(json_is_real(json_array_get(v, 0)) && json_real_value(json_array_get(v, 0)) == 1e30);
+    assert_string_equal(json_string_value(json_array_get(v, 1)), "\"12345678901234567890");
+    json_decref(v);
     char *deep = malloc(100000);
     memset(deep, '[', 100000);
     assert_int_equal(am_json_parse((am_str){deep, 100000}, false, &v, &err), AM_EFORMAT);

@@ -57,7 +57,7 @@ static am_status load_model(am_runtime *rt, const am_runtime_options *o, am_erro
     am_status status = am_workers_create(o->n_threads ? o->n_threads : core_count(), &rt->workers, err);
     if (!status) status = am_kernels_pick(o->isa, &rt->kernels, err);
     if (status) return status;
-    am_model_options model = {rt->kernels, rt->workers, o->progress, o->progress_arg};
+    am_model_options model = {rt->kernels, rt->workers, o->progress, o->progress_arg, o->n_ctx};
     return am_model_load(o->model, &model, &rt->model, err);
 }
 

@@ -7,10 +7,46 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A copy of the text in which integers that may not fit 64 bits are written as reals: Hugging Face's tokenizer_config.json says
+ * "model_max_length": 1000000000000000019884624838656. */
+static am_status widen_integers(am_str text, am_buf *out) {
+    bool in_string = false;
+    am_status status = AM_OK;
+    for (size_t i = 0; !status && i < text.n;) {
+        size_t n = 1, digits = 0;
+        char c = text.p[i];
+        if (in_string) {
+            n = c == '\\' && i + 1 < text.n ? 2 : 1;
+            in_string = c != '"';
+        } else if (c == '"') {
+            in_string = true;
+        } else {
+            while (i + digits < text.n && text.p[i + digits] >= '0' && text.p[i + digits] <= '9') digits++;
+            n = digits ? digits : 1;
+        }
+        status = am_buf_append(out, text.p + i, n);
+        bool whole = i + n >= text.n || !strchr(".eE", text.p[i + n]);
+        bool begins = i == 0 || !strchr(".eE+", text.p[i - 1]); /* and is no fraction or exponent */
+        if (!status && digits > 18 && whole && begins) status = am_buf_add(out, AM_STR(".0"));
+        i += n;
+    }
+    return status;
+}
+
+static json_t *load_json(am_str text, bool strict, json_error_t *e) {
+    size_t flags = JSON_ALLOW_NUL | JSON_DECODE_ANY | (strict ? JSON_REJECT_DUPLICATES : 0);
+    json_t *v = json_loadb(text.n ? text.p : "", text.n, flags, e);
+    if (v || json_error_code(e) != json_error_numeric_overflow) return v;
+    am_buf wide;
+    am_buf_init(&wide, text.n + text.n / 8 + 64); /* at most 2 bytes more for each run of 19 digits */
+    if (!widen_integers(text, &wide)) v = json_loadb(wide.p, wide.n, flags, e);
+    am_buf_free(&wide);
+    return v;
+}
+
 am_status am_json_parse(am_str text, bool strict, json_t **out, am_error *err) {
     json_error_t e;
-    size_t flags = JSON_ALLOW_NUL | JSON_DECODE_ANY | (strict ? JSON_REJECT_DUPLICATES : 0);
-    *out = json_loadb(text.n ? text.p : "", text.n, flags, &e);
+    *out = load_json(text, strict, &e);
     if (*out) return AM_OK;
     if (json_error_code(&e) == json_error_out_of_memory) return am_fail(err, AM_ENOMEM, "no memory for the JSON text");
     return am_fail(err, AM_EFORMAT, "bad JSON at line %d column %d: %s", e.line, e.column, e.text);

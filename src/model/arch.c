@@ -4,9 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
-static const am_arch *const archs[] = {
-    &am_arch_llama,
-};
+#define AM_ARCH_LIST(X) X(llama) X(mistral) X(qwen2) X(qwen3) X(qwen3_moe) X(phi3) X(gemma2) X(gemma3) X(gemma3_text) X(gpt_oss) X(olmo2) X(smollm3)
+
+#define AM_ARCH_DECLARE(name) extern const am_arch am_arch_##name;
+AM_ARCH_LIST(AM_ARCH_DECLARE)
+#define AM_ARCH_ENTRY(name) &am_arch_##name,
+static const am_arch *const archs[] = {AM_ARCH_LIST(AM_ARCH_ENTRY)};
 enum { N_ARCHS = sizeof archs / sizeof archs[0] };
 
 const am_arch *am_arch_find(const char *model_type) {

@@ -21,8 +21,7 @@ static uint32_t cache_tasks(const am_pass *pass, const am_segment *segment) {
     return (row + segment->n_tokens - 1) / AM_PANEL - row / AM_PANEL + 1;
 }
 
-static void rotate_pairs(float *x, size_t n_head, uint32_t dim, const float *c, const float *s) {
-    uint32_t half = dim / 2;
+static void turn_pairs(float *x, size_t n_head, uint32_t dim, uint32_t half, const float *c, const float *s) {
     for (size_t h = 0; h < n_head; h++, x += dim)
         for (uint32_t i = 0; i < half; i++) {
             float a = x[i], b = x[i + half];
@@ -31,13 +30,14 @@ static void rotate_pairs(float *x, size_t n_head, uint32_t dim, const float *c, 
         }
 }
 
-typedef struct cache_job {
+typedef struct layer_job {
     const am_pass *pass;
-    uint32_t layer;
-} cache_job;
+    const am_layer *layer;
+    uint32_t i; /* which */
+} layer_job;
 
 static void cache_task(void *arg, size_t task, size_t worker) {
-    const cache_job *job = arg;
+    const layer_job *job = arg;
     const am_pass *pass = job->pass;
     const am_workspace *ws = pass->ws;
     const am_kv_layout *layout = &ws->layout;
@@ -50,25 +50,28 @@ static void cache_task(void *arg, size_t task, size_t worker) {
     if (begin < first) begin = first;
     if (end > last) end = last;
     for (uint32_t row = begin; row < end; row++) {
-        size_t r = ws->first_row[n] + row - first, half = m->head_dim / 2;
+        size_t r = ws->first_row[n] + row - first;
         float *q = ws->q + r * m->n_head * m->head_dim;
         float *k = ws->k + r * m->n_kv_head * m->head_dim, *v = ws->v + r * m->n_kv_head * m->head_dim;
-        rotate_pairs(q, m->n_head, m->head_dim, ws->rope_cos + r * half, ws->rope_sin + r * half);
-        rotate_pairs(k, m->n_kv_head, m->head_dim, ws->rope_cos + r * half, ws->rope_sin + r * half);
+        if (job->layer->rope >= 0) {
+            uint32_t half = pass->model->ropes[job->layer->rope].dims / 2;
+            const float *c = ws->rope_cos[job->layer->rope] + r * half, *t = ws->rope_sin[job->layer->rope] + r * half;
+            turn_pairs(q, m->n_head, m->head_dim, half, c, t);
+            turn_pairs(k, m->n_kv_head, m->head_dim, half, c, t);
+        }
         if (layout->rotate_k) {
             am_hadamard(q, m->n_head, m->head_dim);
             am_hadamard(k, m->n_kv_head, m->head_dim);
         }
         if (layout->rotate_v) am_hadamard(v, m->n_kv_head, m->head_dim);
-        am_kv_put(pass->kernels, layout, segment->open, job->layer, row, k, v);
+        am_kv_put(pass->kernels, layout, segment->open, job->i, row, k, v);
     }
 }
 
-void am_op_cache(const am_pass *pass, uint32_t layer) {
-    cache_job job = {pass, layer};
+void am_op_cache(const am_pass *pass, uint32_t i) {
+    layer_job job = {pass, &pass->model->layers[i], i};
     am_pass_run(pass, am_pass_share(pass, cache_tasks), cache_task, &job);
 }
-
 
 static uint32_t tiles_of(const am_pass *pass, const am_segment *segment) {
     return (segment->n_tokens * group_of(pass) + AM_TILE_ROWS - 1) / AM_TILE_ROWS;
@@ -77,11 +80,6 @@ static uint32_t tiles_of(const am_pass *pass, const am_segment *segment) {
 static uint32_t attend_tasks(const am_pass *pass, const am_segment *segment) {
     return pass->model->config.n_kv_head * tiles_of(pass, segment);
 }
-
-typedef struct attend_job {
-    const am_pass *pass;
-    const am_attention *attention;
-} attend_job;
 
 /* Where the tile's n rows come from: row i is query head `head + i' % group` of token i' / group, i' = first + i. */
 typedef struct tile_rows {
@@ -106,7 +104,7 @@ static void see(am_tile *tile, uint32_t n, uint32_t base, uint32_t window) {
     }
 }
 
-static void attend_block(const attend_job *job, am_tile *tile, const tile_rows *rows, const void *block, bool sealed) {
+static void attend_block(const layer_job *job, am_tile *tile, const tile_rows *rows, const void *block, bool sealed) {
     const am_kernels *kernels = job->pass->kernels;
     const am_kv_layout *layout = &job->pass->ws->layout;
     uint32_t dim_k = layout->spec.head_dim_k, dim_v = layout->spec.head_dim_v, n_keys = 0;
@@ -114,8 +112,8 @@ static void attend_block(const attend_job *job, am_tile *tile, const tile_rows *
         if (tile->to[i] > n_keys) n_keys = tile->to[i];
     if (n_keys == 0) return;
     uint32_t n_panels = (n_keys + AM_PANEL - 1) / AM_PANEL;
-    am_mat k = am_kv_k(layout, block, sealed, job->attention->layer, rows->kv_head);
-    am_rows v = am_kv_v(layout, block, sealed, job->attention->layer, rows->kv_head);
+    am_mat k = am_kv_k(layout, block, sealed, job->i, rows->kv_head);
+    am_rows v = am_kv_v(layout, block, sealed, job->i, rows->kv_head);
     kernels->matmul(tile->s, AM_BLOCK_TOKENS, tile->q, dim_k, rows->n, &k, 0, n_panels);
     am_softmax step = {.s = tile->s,
                        .ld = AM_BLOCK_TOKENS,
@@ -123,8 +121,8 @@ static void attend_block(const attend_job *job, am_tile *tile, const tile_rows *
                        .n_keys = n_panels * AM_PANEL,
                        .from = tile->from,
                        .to = tile->to,
-                       .scale = job->attention->scale,
-                       .softcap = job->attention->softcap,
+                       .scale = job->pass->model->attention_scale,
+                       .softcap = job->pass->model->attention_softcap,
                        .m = tile->m,
                        .l = tile->l,
                        .acc = tile->acc,
@@ -140,11 +138,12 @@ static void attend_block(const attend_job *job, am_tile *tile, const tile_rows *
 }
 
 static void attend_task(void *arg, size_t task, size_t worker) {
-    const attend_job *job = arg;
+    const layer_job *job = arg;
     const am_pass *pass = job->pass;
     const am_workspace *ws = pass->ws;
     const am_kv_spec *spec = &ws->layout.spec;
-    uint32_t n_head = pass->model->config.n_head, window = job->attention->window;
+    uint32_t n_head = pass->model->config.n_head, window = job->layer->window;
+    const float *sinks = job->layer->sinks;
     am_tile *tile = &ws->tiles[worker];
     size_t s = am_pass_segment_of(pass, (uint32_t)task);
     const am_segment *segment = &pass->segments[s];
@@ -158,8 +157,9 @@ static void attend_task(void *arg, size_t task, size_t worker) {
     for (uint32_t i = 0; i < rows.n; i++) {
         memcpy(tile->q + i * spec->head_dim_k, ws->q + row_at(&rows, i, n_head) * spec->head_dim_k, spec->head_dim_k * sizeof(float));
         tile->position[i] = segment->n_past + (rows.first + i) / rows.group;
-        tile->m[i] = -INFINITY;
-        tile->l[i] = 0;
+        /* a sink is a score that was seen before all keys and has no value */
+        tile->m[i] = sinks ? sinks[rows.head + (rows.first + i) % rows.group] : -INFINITY;
+        tile->l[i] = sinks ? 1 : 0;
     }
     memset(tile->acc, 0, (size_t)rows.n * spec->head_dim_v * sizeof(float));
     uint32_t n_sealed = segment->n_past / AM_BLOCK_TOKENS, oldest = tile->position[0] + 1;
@@ -176,7 +176,7 @@ static void attend_task(void *arg, size_t task, size_t worker) {
     }
 }
 
-void am_op_attend(const am_pass *pass, const am_attention *attention) {
-    attend_job job = {pass, attention};
+void am_op_attend(const am_pass *pass, uint32_t i) {
+    layer_job job = {pass, &pass->model->layers[i], i};
     am_pass_run(pass, am_pass_share(pass, attend_tasks), attend_task, &job);
 }

@@ -6,6 +6,7 @@
 #include "model/config.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -87,37 +88,98 @@ static am_status positive(const json_t *object, const char *key, double fallback
 static am_status read_llama3(am_rope_config *rope, const json_t *scaling, am_error *err) {
     am_status status = positive(scaling, "low_freq_factor", NAN, &rope->low_freq_factor, err);
     if (!status) status = positive(scaling, "high_freq_factor", NAN, &rope->high_freq_factor, err);
-    if (!status) status = positive(scaling, "original_max_position_embeddings", NAN, &rope->original_ctx, err);
     if (!status && rope->high_freq_factor <= rope->low_freq_factor)
         return am_fail(err, AM_EFORMAT, "'high_freq_factor' %g must be above 'low_freq_factor' %g", rope->high_freq_factor,
                        rope->low_freq_factor);
     return status;
 }
 
-static am_status read_rope_scaling(am_rope_config *rope, const json_t *scaling, am_error *err) {
-    static const char *const kinds[] = {[AM_ROPE_PLAIN] = "default", [AM_ROPE_LINEAR] = "linear", [AM_ROPE_LLAMA3] = "llama3"};
-    if (!json_is_object(scaling)) return bad_value(AM_EFORMAT, "rope_scaling", scaling, "an object", err);
-    const char *key = present(scaling, "rope_type") ? "rope_type" : "type"; /* older files say "type" */
-    const json_t *type = present(scaling, key);
-    if (!type) return AM_OK;
-    if (!json_is_string(type)) return bad_value(AM_EFORMAT, key, type, "a string", err);
-    size_t kind = 0, n_kinds = sizeof kinds / sizeof kinds[0];
-    while (kind < n_kinds && strcmp(json_string_value(type), kinds[kind]) != 0) kind++;
-    if (kind == n_kinds) return bad_value(AM_EUNSUPPORTED, key, type, NULL, err);
-    rope->kind = (am_rope_kind)kind;
-    if (rope->kind == AM_ROPE_PLAIN) return AM_OK;
-    am_status status = positive(scaling, "factor", NAN, &rope->factor, err);
-    return status || rope->kind != AM_ROPE_LLAMA3 ? status : read_llama3(rope, scaling, err);
+static am_status read_yarn(am_rope_config *rope, const json_t *scaling, am_error *err) {
+    const json_t *truncate = present(scaling, "truncate");
+    if (truncate && !json_is_boolean(truncate)) return bad_value(AM_EFORMAT, "truncate", truncate, "true or false", err);
+    rope->truncate = !json_is_false(truncate); /* absent means true */
+    am_status status = positive(scaling, "beta_fast", 32, &rope->beta_fast, err);
+    if (!status) status = positive(scaling, "beta_slow", 1, &rope->beta_slow, err);
+    if (!status) status = number_of(scaling, "mscale", 0, &rope->mscale, err);
+    if (!status) status = number_of(scaling, "mscale_all_dim", 0, &rope->mscale_all_dim, err);
+    return status;
 }
 
-static am_status read_rope(am_config *config, am_error *err) {
-    am_rope_config *rope = &config->rope;
-    *rope = (am_rope_config){.factor = 1};
-    const json_t *parameters = present(config->json, "rope_parameters"), *scaling = present(config->json, "rope_scaling");
-    const json_t *theta_of = parameters && present(parameters, "rope_theta") ? parameters : config->json;
-    am_status status = positive(theta_of, "rope_theta", 10000.0, &rope->theta, err);
-    if (!status && parameters) return read_rope_scaling(rope, parameters, err);
-    return !status && scaling ? read_rope_scaling(rope, scaling, err) : status;
+static am_status read_factors(const json_t *scaling, const char *key, size_t n, const json_t **out, am_error *err) {
+    const json_t *list = present(scaling, key);
+    if (!json_is_array(list) || json_array_size(list) != n)
+        return am_fail(err, AM_EFORMAT, "'%s' must be a list of %zu numbers", key, n);
+    for (size_t i = 0; i < n; i++)
+        if (!(json_number_value(json_array_get(list, i)) > 0)) return bad_value(AM_EFORMAT, key, list, "numbers above 0", err);
+    *out = list;
+    return AM_OK;
+}
+
+static am_status read_longrope(const am_config *config, am_rope_config *rope, const json_t *scaling, am_error *err) {
+    size_t n = am_rope_dims(rope, config->head_dim) / 2;
+    am_status status = read_factors(scaling, "short_factor", n, &rope->short_factor, err);
+    return status ? status : read_factors(scaling, "long_factor", n, &rope->long_factor, err);
+}
+
+static am_status read_kind(const json_t *scaling, am_rope_kind *out, am_error *err) {
+    static const char *const kinds[] = {[AM_ROPE_PLAIN] = "default", [AM_ROPE_LINEAR] = "linear", [AM_ROPE_LLAMA3] = "llama3",
+                                        [AM_ROPE_YARN] = "yarn", [AM_ROPE_LONGROPE] = "longrope"};
+    const char *key = present(scaling, "rope_type") ? "rope_type" : "type"; /* older files say "type" */
+    const json_t *type = present(scaling, key);
+    *out = AM_ROPE_PLAIN;
+    if (!type) return AM_OK;
+    if (!json_is_string(type)) return bad_value(AM_EFORMAT, key, type, "a string", err);
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        if (strcmp(json_string_value(type), kinds[i]) == 0) {
+            *out = (am_rope_kind)i;
+            return AM_OK;
+        }
+    return bad_value(AM_EUNSUPPORTED, key, type, NULL, err);
+}
+
+uint32_t am_rope_dims(const am_rope_config *rope, uint32_t head_dim) { return (uint32_t)(head_dim * rope->partial); }
+
+am_status am_config_rope(const am_config *c, const json_t *scaling, double theta, am_rope_config *rope, am_error *err) {
+    *rope = (am_rope_config){.factor = 1, .theta = theta};
+    if (scaling && !json_is_object(scaling)) return bad_value(AM_EFORMAT, "rope_scaling", scaling, "an object", err);
+    const json_t *partial_of = present(scaling, "partial_rotary_factor") ? scaling : c->json;
+    am_status status = positive(partial_of, "partial_rotary_factor", 1, &rope->partial, err);
+    if (!status) status = positive(present(scaling, "rope_theta") ? scaling : NULL, "rope_theta", theta, &rope->theta, err);
+    if (!status) status = read_kind(scaling, &rope->kind, err);
+    if (status) return status;
+    if (rope->partial > 1 || am_rope_dims(rope, c->head_dim) % 2 || am_rope_dims(rope, c->head_dim) == 0)
+        return am_fail(err, AM_EUNSUPPORTED, "'partial_rotary_factor' %g of a head dimension of %u", rope->partial, c->head_dim);
+    if (rope->kind == AM_ROPE_PLAIN) return AM_OK;
+    const json_t *original_of = present(scaling, "original_max_position_embeddings") ? scaling : c->json;
+    status = positive(original_of, "original_max_position_embeddings", c->n_ctx, &rope->original_ctx, err);
+    double implied = rope->kind == AM_ROPE_LONGROPE ? c->n_ctx / rope->original_ctx : NAN;
+    if (!status) status = positive(scaling, "factor", implied, &rope->factor, err);
+    if (!status && present(scaling, "attention_factor")) status = positive(scaling, "attention_factor", 1, &rope->attention_factor, err);
+    if (!status && rope->kind == AM_ROPE_LLAMA3) status = read_llama3(rope, scaling, err);
+    if (!status && rope->kind == AM_ROPE_YARN) status = read_yarn(rope, scaling, err);
+    if (!status && rope->kind == AM_ROPE_LONGROPE) status = read_longrope(c, rope, scaling, err);
+    return status;
+}
+
+/* The model's one rope, or the one of its full layers where rope_parameters holds several by layer kind. */
+static am_status read_rope(am_config *c, am_error *err) {
+    const json_t *scaling = present(c->json, "rope_parameters");
+    if (!scaling) scaling = present(c->json, "rope_scaling");
+    if (present(scaling, "full_attention")) scaling = present(scaling, "full_attention");
+    double theta;
+    am_status status = positive(c->json, "rope_theta", 10000.0, &theta, err);
+    return status ? status : am_config_rope(c, scaling, theta, &c->rope, err);
+}
+
+am_status am_config_sliding(const am_config *c, uint32_t i, bool fallback, bool *out, am_error *err) {
+    const json_t *types = present(c->json, "layer_types"), *type = json_array_get(types, i);
+    *out = fallback;
+    if (!types) return AM_OK;
+    if (json_array_size(types) != c->n_layer || !json_is_string(type))
+        return am_fail(err, AM_EFORMAT, "'layer_types' must be a list of %u strings", c->n_layer);
+    *out = strcmp(json_string_value(type), "sliding_attention") == 0;
+    if (*out || strcmp(json_string_value(type), "full_attention") == 0) return AM_OK;
+    return bad_value(AM_EUNSUPPORTED, "layer_types", type, NULL, err);
 }
 
 static am_status read_shape(am_config *c, am_error *err) {
@@ -141,34 +203,36 @@ static am_status read_shape(am_config *c, am_error *err) {
     return AM_OK;
 }
 
-/* MLX writes `quantization` (and repeats it as quantization_config); others write quantization_config with a quant_method. */
-static am_status read_quant(am_config *c, am_error *err) {
-    const json_t *quant = present(c->json, "quantization"), *other = present(c->json, "quantization_config");
-    if (!quant && other && present(other, "quant_method"))
-        return bad_value(AM_EUNSUPPORTED, "quantization_config.quant_method", present(other, "quant_method"), NULL, err);
-    if (!quant) quant = other;
-    if (!quant) return AM_OK;
-    if (!json_is_object(quant)) return bad_value(AM_EFORMAT, "quantization", quant, "an object", err);
-    c->quant = quant;
-    return am_quant_entry(quant, &c->quant_bits, &c->quant_group, err);
+am_status am_quant_read(const json_t *entry, am_quant *quant, am_error *err) {
+    const json_t *mode = present(entry, "mode"), *bits = present(entry, "bits"), *group = present(entry, "group_size");
+    const char *name = mode ? json_string_value(mode) : "affine";
+    quant->mxfp4 = name && strcmp(name, "mxfp4") == 0;
+    if (!quant->mxfp4 && (!name || strcmp(name, "affine") != 0)) return bad_value(AM_EUNSUPPORTED, "quantization.mode", mode, NULL, err);
+    if (bits) {
+        json_int_t v = json_integer_value(bits);
+        if ((quant->mxfp4 && v != 4) || v < 2 || v > 8 || v == 7) return bad_value(AM_EUNSUPPORTED, "quantization.bits", bits, NULL, err);
+        quant->bits = (uint32_t)v;
+    }
+    if (group) {
+        json_int_t v = json_integer_value(group);
+        if (v != 32 && (quant->mxfp4 || (v != 64 && v != 128)))
+            return bad_value(AM_EUNSUPPORTED, "quantization.group_size", group, NULL, err);
+        quant->group = (uint32_t)v;
+    }
+    if (quant->bits == 0 || quant->group == 0) return am_fail(err, AM_EFORMAT, "'quantization' lacks bits or group_size");
+    return AM_OK;
 }
 
-am_status am_quant_entry(const json_t *entry, uint32_t *bits, uint32_t *group, am_error *err) {
-    const json_t *mode = present(entry, "mode"), *b = present(entry, "bits"), *g = present(entry, "group_size");
-    if (mode && (!json_is_string(mode) || strcmp(json_string_value(mode), "affine") != 0))
-        return bad_value(AM_EUNSUPPORTED, "quantization.mode", mode, NULL, err);
-    if (b) {
-        json_int_t v = json_integer_value(b);
-        if (v != 4 && v != 8) return bad_value(AM_EUNSUPPORTED, "quantization.bits", b, NULL, err);
-        *bits = (uint32_t)v;
-    }
-    if (g) {
-        json_int_t v = json_integer_value(g);
-        if (v != 32 && v != 64 && v != 128) return bad_value(AM_EUNSUPPORTED, "quantization.group_size", g, NULL, err);
-        *group = (uint32_t)v;
-    }
-    if (*bits == 0 || *group == 0) return am_fail(err, AM_EFORMAT, "'quantization' lacks bits or group_size");
-    return AM_OK;
+/* MLX writes `quantization` (and repeats it as quantization_config); others write quantization_config with a quant_method. That of MXFP4 says
+ * nothing that the tensors' names do not say. */
+static am_status read_quant(am_config *c, const json_t *quant, am_error *err) {
+    if (!quant) return AM_OK;
+    if (!json_is_object(quant)) return bad_value(AM_EFORMAT, "quantization", quant, "an object", err);
+    const json_t *method = present(quant, "quant_method");
+    if (method && json_is_string(method) && strcmp(json_string_value(method), "mxfp4") == 0) return AM_OK;
+    if (method) return bad_value(AM_EUNSUPPORTED, "quantization_config.quant_method", method, NULL, err);
+    c->quant_json = quant;
+    return am_quant_read(quant, &c->quant, err);
 }
 
 static am_status read_eos(am_config *c, const json_t *v, am_error *err) {
@@ -203,7 +267,7 @@ static am_status read_generation(am_config *c, const json_t *generation, am_erro
     return status;
 }
 
-am_status am_config_read(am_config *c, json_t *json, const json_t *generation, am_error *err) {
+am_status am_config_read(am_config *c, json_t *json, const json_t *quant, const json_t *generation, am_error *err) {
     *c = (am_config){.json = json_incref(json)};
     if (!json_is_object(json)) return am_fail(err, AM_EFORMAT, "not a JSON object");
     am_str type;
@@ -213,7 +277,7 @@ am_status am_config_read(am_config *c, json_t *json, const json_t *generation, a
         return bad_value(AM_EUNSUPPORTED, "model_type", present(json, "model_type"), NULL, err);
     memcpy(c->model_type, type.p, type.n);
     double eps;
-    if ((status = read_shape(c, err)) || (status = read_rope(c, err)) || (status = read_quant(c, err))) return status;
+    if ((status = read_shape(c, err)) || (status = read_rope(c, err)) || (status = read_quant(c, quant, err))) return status;
     if ((status = am_config_number(c, "rms_norm_eps", 1e-6, &eps, err))) return status;
     if (eps < 0 || eps > 1) return bad_value(AM_EFORMAT, "rms_norm_eps", present(json, "rms_norm_eps"), "from 0 to 1", err);
     c->norm_eps = (float)eps;
@@ -230,10 +294,18 @@ void am_config_free(am_config *config) {
 }
 
 am_status am_config_describe(const am_config *c, am_buf *out) {
-    const am_rope_config *r = &c->rope;
-    am_status status = am_buf_printf(out, "%s %u %u %u %u %u %u %u eps=%a", c->model_type, c->n_layer, c->n_vocab, c->n_embd, c->n_ff,
-                                     c->n_head, c->n_kv_head, c->head_dim, (double)c->norm_eps);
-    if (status) return status;
-    return am_buf_printf(out, " rope=%d %a %a %a %a %a", (int)r->kind, r->theta, r->factor, r->low_freq_factor, r->high_freq_factor,
-                         r->original_ctx);
+    static const char *const idle[] = {"architectures", "attention_dropout", "bos_token_id", "dtype", "embd_pdrop", "eos_token_id",
+                                       "initializer_range", "pad_token_id", "resid_pdrop", "torch_dtype",
+                                       "transformers_version", "use_cache", "_name_or_path"};
+    json_t *copy = json_copy(c->json);
+    if (!copy) return AM_ENOMEM;
+    for (size_t i = 0; i < sizeof idle / sizeof idle[0]; i++) json_object_del(copy, idle[i]);
+    /* longrope's frequencies follow the context that is served */
+    bool longer = c->rope.kind == AM_ROPE_LONGROPE && c->n_ctx_served > c->rope.original_ctx;
+    am_status status = am_buf_add(out, longer ? AM_STR("long ") : AM_STR(""));
+    char *text = status ? NULL : json_dumps(copy, JSON_COMPACT | JSON_SORT_KEYS);
+    if (!status) status = text ? am_buf_add(out, am_str_of(text)) : AM_ENOMEM;
+    free(text);
+    json_decref(copy);
+    return status;
 }

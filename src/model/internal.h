@@ -8,19 +8,47 @@ typedef struct am_pass am_pass;
 
 /* One architecture: one file that fills one of these, one line in arch.c's table. */
 typedef struct am_arch {
-    const char *model_type; /* as config.json says it */
-    /* Checks the architecture's own config keys and loads its weights into the model. */
+    const char *model_type;  /* as config.json says it */
+    const char *text_config; /* the key under which the text model's config lies; NULL: at the top */
+    const char *defaults;    /* JSON object: what transformers' configuration class takes for keys that are absent; NULL: nothing more */
+    /* Checks the architecture's own config keys, sets what differs from a plain decoder, and loads the weights. */
     am_status (*load)(am_model *model, am_loader *loader, am_error *err);
     void (*forward)(am_pass *pass);
 } am_arch;
 const am_arch *am_arch_find(const char *model_type);              /* NULL when there is none */
 am_status am_arch_unknown(const char *model_type, am_error *err); /* lists those there are */
-extern const am_arch am_arch_llama;
+
+typedef enum am_activation {
+    AM_ACT_SILU,         /* silu(gate) * up */
+    AM_ACT_GELU_TANH,    /* gelu(gate) * up, the tanh form */
+    AM_ACT_SWIGLU_CLAMP, /* (up + 1) * gate * sigmoid(1.702 gate), both clamped */
+} am_activation;
+
+/* A mixture of experts in the place of an MLP. */
+typedef struct am_moe {
+    am_linear router;
+    am_linear *gate, *up, *down; /* [n_expert] */
+} am_moe;
 
 typedef struct am_layer {
-    const float *attn_norm, *mlp_norm; /* [n_embd] */
-    am_linear q, k, v, o, gate, up, down;
+    const float *attn_norm, *mlp_norm;           /* [n_embd]: before attention and MLP */
+    const float *attn_post_norm, *mlp_post_norm; /* [n_embd]: on their outputs */
+    const float *q_norm, *k_norm;                /* [head_dim], or all heads together; NULL: none */
+    const float *sinks;                          /* [n_head]: a score without a value that joins each softmax; NULL: none */
+    am_linear q, k, v, o;
+    am_linear gate, up, down;
+    am_moe *moe;     /* instead of gate, up, down; NULL: none */
+    uint32_t window; /* keys a query sees with itself; 0: all */
+    int rope;        /* which of the model's ropes turns q and k; -1: none */
 } am_layer;
+
+/* Frequencies of rotary embedding by pair of dimensions i and i + dims / 2. */
+typedef struct am_rope {
+    uint32_t dims; /* of a head, from its first; the others pass */
+    float scale;   /* of cos and sin */
+    float *freq;   /* [dims / 2] */
+} am_rope;
+enum { AM_MAX_ROPES = 2 };
 
 struct am_model {
     const am_arch *arch;
@@ -35,37 +63,26 @@ struct am_model {
     am_linear embed;
     am_layer *layers;        /* [n_layer] */
     const float *final_norm; /* [n_embd] */
-    am_mat head;             /* output projection; embed's when tied */
-    float *rope_freq;        /* [head_dim / 2] */
+    am_linear head;          /* output projection; embed's when tied */
+    am_rope ropes[AM_MAX_ROPES];
+    uint32_t n_ropes;
+
+    am_activation activation;
+    float activation_limit;  /* AM_ACT_SWIGLU_CLAMP */
+    float embed_scale;       /* 1: none */
+    float attention_scale;   /* of scores */
+    float attention_softcap; /* 0: none */
+    float logit_softcap;     /* 0: none */
+    bool qk_norm_all_heads;  /* q_norm and k_norm run over all heads of a token together */
+
+    uint32_t n_expert, n_expert_used, n_ff_expert; /* 0: no experts */
+    bool expert_normalise; /* weights are a softmax over the chosen experts; else over all of them */
 };
 
-/* Frequencies of rotary embedding by dimension pair, with the config's scaling. Source: the paper (arXiv 2104.09864) and transformers'
- * modeling_rope_utils.py for the scaled kinds. */
-void am_rope_frequencies(const am_rope_config *rope, uint32_t dim, float *freq /* [dim / 2] */);
+/* Adds a rope to the model, with the config's scaling. */
+am_status am_model_add_rope(am_model *model, const am_rope_config *rope, am_error *err);
 
 enum { AM_TILE_ROWS = 32 }; /* query rows of one attention task */
-
-/* The map of a workspace's one allocation is in workspace.c. T: max_tokens, L: max_logits. */
-struct am_workspace {
-    const am_model *model;
-    am_kv_layout layout;
-    am_workers *workers; /* may be NULL */
-    uint32_t max_tokens, max_logits;
-    size_t n_bytes;
-    void *memory;
-
-    float *x, *h;          /* [T][n_embd]: residual stream; a norm's or projection's result */
-    float *q, *att;        /* [T][n_head * head_dim] */
-    float *k, *v;          /* [T][n_kv_head * head_dim] */
-    float *gate, *up;      /* [T][n_ff] */
-    float *rope_cos, *rope_sin; /* [T][head_dim / 2] */
-    float *last;           /* [L][n_embd]: rows that get logits */
-    float *logits;         /* [L][n_vocab] */
-    uint32_t *token, *position; /* [T] */
-    uint32_t *first_row;   /* [T + 1]: first row of each segment */
-    uint32_t *first_task;  /* [T + 1]: first task of each segment in the loop that runs */
-    struct am_tile *tiles; /* [workers] */
-};
 
 /* Scratch of one worker for one attention task. */
 typedef struct am_tile {
@@ -75,6 +92,42 @@ typedef struct am_tile {
     float m[AM_TILE_ROWS], l[AM_TILE_ROWS];
     uint32_t position[AM_TILE_ROWS], from[AM_TILE_ROWS], to[AM_TILE_ROWS];
 } am_tile;
+
+/* y = W x + b for n_rows rows. */
+typedef struct am_projection {
+    float *y;       /* [n_rows][w.n_out] */
+    const float *x; /* [n_rows][w.n_in] */
+    const am_linear *linear;
+    size_t n_rows;
+} am_projection;
+
+/* The map of a workspace's one allocation is in workspace.c. T: max_tokens, L: max_logits, E: experts, U: experts used by a token. */
+struct am_workspace {
+    const am_model *model;
+    am_kv_layout layout;
+    am_workers *workers; /* may be NULL */
+    uint32_t max_tokens, max_logits;
+    size_t n_bytes;
+    void *memory;
+
+    float *x, *h;                /* [T][n_embd]: residual stream; what goes into and comes out of attention and MLP */
+    float *q, *att;              /* [T][n_head * head_dim] */
+    float *k, *v;                /* [T][n_kv_head * head_dim] */
+    float *gate, *up;            /* [T][n_ff], or [T * U][n_ff_expert] if that is more */
+    float *rope_cos[AM_MAX_ROPES], *rope_sin[AM_MAX_ROPES]; /* [T][dims / 2] */
+    float *last;                 /* [L][n_embd]: rows that get logits */
+    float *logits;               /* [L][n_vocab] */
+    float *router;               /* [T][E] */
+    float *expert_weight;        /* [T][U] */
+    uint32_t *expert, *slot;     /* [T][U]: the experts a row chose; where its copy lies among the rows of that expert */
+    float *slots;                /* [T * U][n_embd]: rows sorted by expert, then their experts' results */
+    uint32_t *expert_first;      /* [E + 1]: first slot of each expert */
+    am_projection *projections;  /* [2 E] */
+    uint32_t *token, *position;  /* [T] */
+    uint32_t *first_row;         /* [T + 1]: first row of each segment */
+    uint32_t *first_task;        /* [T + 1]: first task of each segment in the loop that runs */
+    am_tile *tiles;              /* [workers] */
+};
 
 /* One forward pass while it runs. Its rows are the tokens of all segments, one after the other. */
 struct am_pass {
@@ -86,33 +139,60 @@ struct am_pass {
     uint32_t n_rows;
 };
 
+/* How a pass is cut into tasks (pass.c). */
 void am_pass_run(const am_pass *pass, size_t n_tasks, am_workers_fn *fn, void *arg);
 /* Shares out n_tasks(segment) tasks of each segment: fills first_task, returns the sum. */
 uint32_t am_pass_share(const am_pass *pass, uint32_t (*n_tasks)(const am_pass *pass, const am_segment *segment));
 size_t am_pass_segment_of(const am_pass *pass, uint32_t task); /* the segment a task of am_pass_share belongs to */
+/* An operation on rows of n values: rows(job, r0, r1) for all runs of rows in [0, n_rows). */
+typedef struct am_row_job am_row_job;
+struct am_row_job {
+    const am_pass *pass;
+    void (*rows)(const am_row_job *job, size_t r0, size_t r1);
+    float *y;
+    const float *x, *weight;
+    size_t n, n_rows;
+};
+void am_pass_rows(const am_row_job *job);
 
-/* The operations. Rows are n_rows; x, y of different meaning never overlap unless said. */
-typedef struct am_projection {
-    float *y;       /* [n_rows][w->w.n_out] */
-    const float *x; /* [n_rows][w->w.n_in] */
-    const am_linear *linear;
-} am_projection;
+/* The operations (ops.c, attention.c, moe.c). x, y of different meaning never overlap unless said. */
 void am_op_embed(const am_pass *pass, float *x);
-void am_op_rmsnorm(const am_pass *pass, float *y, const float *x, const float *weight);
-void am_op_linear(const am_pass *pass, const am_projection *projections, size_t n); /* y = W x + b, all of them in one go */
-void am_op_silu_mul(const am_pass *pass, float *gate, const float *up);           /* gate = silu(gate) * up */
-void am_op_add(const am_pass *pass, float *x, const float *y);                    /* x += y */
-void am_op_logits(const am_pass *pass);                                           /* from x, to the segments' logits */
+void am_op_rmsnorm(const am_pass *pass, float *y, const float *x, const float *weight); /* rows of n_embd; y may be x */
+void am_op_copy(const am_pass *pass, float *y, const float *x);
+void am_op_linear(const am_pass *pass, const am_projection *projections, size_t n);     /* all of them in one go */
+void am_op_activate(const am_pass *pass, float *gate, const float *up, size_t n, size_t n_rows); /* gate = act(gate, up) */
+void am_op_add(const am_pass *pass, float *x, const float *y);                                   /* x += y */
+void am_op_logits(const am_pass *pass); /* final norm of x and the head, to the segments' logits */
+/* h = o(softmax(scale q k) v) of layer i, for the rows in h; writes the new rows of the open blocks. */
+void am_op_attention(const am_pass *pass, uint32_t i);
+/* h = down(act(gate(h), up(h))) of layer i, or its experts' weighted sum. */
+void am_op_mlp(const am_pass *pass, uint32_t i);
+void am_op_moe(const am_pass *pass, const am_moe *moe);
+/* The parts of am_op_attention. */
+void am_op_cache(const am_pass *pass, uint32_t i);  /* turns q, k by position, all three into the cache's space, and stores k, v */
+void am_op_attend(const am_pass *pass, uint32_t i); /* att = softmax(scale q k) v over everything each row may see */
 
-typedef struct am_attention {
-    uint32_t layer;
-    uint32_t window; /* keys a query sees with itself; 0: all */
-    float scale;
-    float softcap;   /* 0: none */
-} am_attention;
-/* Rotates q and k by position, and all three into the cache's space, and writes the new rows of the open blocks. */
-void am_op_cache(const am_pass *pass, uint32_t layer);
-/* att = softmax(scale q k) v over everything each row may see. */
-void am_op_attend(const am_pass *pass, const am_attention *attention);
+/* Experts (moe.c). Reads their number, how many a token uses, and their width; room for a layer's; the usual names of their parts. */
+am_status am_moe_configure(am_model *model, const char *n_expert_key, const char *n_ff_key, am_error *err);
+am_status am_moe_create(const am_model *model, am_loader *loader, am_layer *layer, am_error *err);
+am_status am_moe_load(const am_model *model, am_loader *loader, am_layer *layer, am_error *err);
+
+/* What decoders share (decoder.c). */
+am_status am_decoder_load(am_model *model, am_loader *loader,
+                          am_status (*load_layer)(am_model *model, am_loader *loader, uint32_t i, am_error *err), am_error *err);
+am_status am_decoder_load_attention(am_loader *loader, am_layer *layer, bool qkv_bias, bool o_bias, am_error *err);
+am_status am_decoder_load_qk_norm(am_loader *loader, am_layer *layer, uint32_t n_q, uint32_t n_k, am_error *err);
+am_status am_decoder_load_mlp(am_loader *loader, am_layer *layer, bool bias, am_error *err);
+/* input_layernorm and post_attention_layernorm, where they come before attention and MLP. */
+am_status am_decoder_load_norms(am_loader *loader, am_layer *layer, am_error *err);
+/* The forward pass of every decoder that is Llama's with other parts. */
+void am_decoder_forward(am_pass *pass);
+/* `sliding_window` (0 when null or absent). */
+am_status am_decoder_window(const am_model *model, uint32_t *window, am_error *err);
+/* Keys that, set to anything but null, false or `same`, would make another model of it; the list ends with a NULL key. */
+typedef struct am_refused_key {
+    const char *key, *same;
+} am_refused_key;
+am_status am_decoder_refuse(const am_model *model, const am_refused_key *keys, am_error *err);
 
 #endif

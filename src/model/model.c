@@ -5,6 +5,8 @@
 #include "base/fs.h"
 #include "model/embedded.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,6 +67,7 @@ static bool may_stay_unused(void *arg, am_str name) {
     const am_config *config = arg;
     static const char inv_freq[] = ".rotary_emb.inv_freq";
     if (config->tied && am_str_starts(name, AM_STR("lm_head."))) return true;
+    if (am_str_starts(name, AM_STR("vision_tower.")) || am_str_starts(name, AM_STR("multi_modal_projector."))) return true;
     return name.n > sizeof inv_freq && strcmp(name.p + name.n - (sizeof inv_freq - 1), inv_freq) == 0;
 }
 
@@ -102,25 +105,63 @@ static void fill_info(am_model *m, const am_loader *l) {
     i->top_k = c->top_k;
 }
 
+/* Where the text model's tensors begin: multimodal folders put them under a name of their own. */
+static void find_root(am_loader *l) {
+    static const char *const roots[] = {"", "language_model.", "model.language_model."};
+    for (size_t i = 0; i < sizeof roots / sizeof roots[0]; i++) {
+        snprintf(l->root, sizeof l->root, "%s", roots[i]);
+        if (am_loader_has(l, "model.embed_tokens.weight") || am_loader_has(l, "embed_tokens.weight")) return;
+    }
+    l->root[0] = 0;
+}
+
 static am_status load_weights(am_model *m, const source *s, const am_model_options *options, am_error *err) {
     am_loader l = {.config = &m->config, .options = options, .tensors = s->tensors, .blobs = &m->blobs, .sum = am_sum_begin()};
     am_buf description;
-    am_buf_init(&description, 64 << 10);
+    am_buf_init(&description, 1 << 20);
     l.total_bytes = am_tensors_bytes(s->tensors);
     m->layers = am_calloc(m->config.n_layer, sizeof *m->layers);
-    m->rope_freq = am_calloc(m->config.head_dim / 2, sizeof *m->rope_freq);
-    am_status status = l.sum && m->layers && m->rope_freq ? AM_OK : am_fail(err, AM_ENOMEM, "no memory for the model's layers");
+    am_status status = l.sum && m->layers ? AM_OK : am_fail(err, AM_ENOMEM, "no memory for the model's layers");
+    if (!status) status = am_model_add_rope(m, &m->config.rope, err);
+    find_root(&l);
     if (!status) status = m->arch->load(m, &l, err);
     if (!status) status = am_tensors_all_used(s->tensors, may_stay_unused, &m->config, err);
-    if (!status && (status = am_config_describe(&m->config, &description))) am_fail(err, status, "the config's description: %s", am_status_text(status));
+    if (!status && (status = am_config_describe(&m->config, &description)))
+        am_fail(err, status, "the config's description: %s", am_status_text(status));
     if (!status) {
-        am_rope_frequencies(&m->config.rope, m->config.head_dim, m->rope_freq);
         make_fingerprint(m, l.sum, &description);
         fill_info(m, &l);
     } else if (l.sum) {
         am_sum_end(l.sum);
     }
     am_buf_free(&description);
+    return status;
+}
+
+static const json_t *object_at(const json_t *object, const char *key) {
+    const json_t *v = json_object_get(object, key);
+    return json_is_object(v) ? v : NULL;
+}
+
+/* Finds the architecture, then reads the config with what its transformers class would fill in. */
+static am_status read_config(am_model *m, source *s, const am_model_options *options, am_error *err) {
+    am_str type;
+    am_status status = am_json_str(s->config, "model_type", &type, err);
+    if (status) return status == AM_ENOTFOUND ? am_fail(err, AM_EFORMAT, "'model_type' is missing") : status;
+    if (!(m->arch = am_arch_find(type.p))) return am_arch_unknown(type.p, err);
+    json_t *json = s->config;
+    if (m->arch->text_config && !(json = (json_t *)object_at(s->config, m->arch->text_config)))
+        return am_fail(err, AM_EFORMAT, "'%s' is missing or no object", m->arch->text_config);
+    if (m->arch->defaults) {
+        json_t *defaults = json_loads(m->arch->defaults, 0, NULL);
+        int failed = !defaults || json_object_update_missing(json, defaults);
+        json_decref(defaults);
+        if (failed) return am_fail(err, AM_ENOMEM, "no memory for the config's defaults");
+    }
+    const json_t *quant = object_at(s->config, "quantization");
+    if (!quant) quant = json_object_get(s->config, "quantization_config");
+    status = am_config_read(&m->config, json, json_is_null(quant) ? NULL : quant, s->generation, err);
+    m->config.n_ctx_served = options->n_ctx ? options->n_ctx : m->config.n_ctx;
     return status;
 }
 
@@ -131,10 +172,12 @@ am_status am_model_load(const char *path, const am_model_options *options, am_mo
     if (!m) return am_fail(err, AM_ENOMEM, "no memory for a model");
     m->kernels = options->kernels;
     am_status status = path ? open_dir(m, path, &s, err) : open_embedded(m, &s, err);
-    if (!status && (status = am_config_read(&m->config, s.config, s.generation, err))) am_error_prefix(err, "config.json");
-    if (!status && !(m->arch = am_arch_find(m->config.model_type))) status = am_arch_unknown(m->config.model_type, err);
+    if (!status && (status = read_config(m, &s, options, err))) am_error_prefix(err, "%s: config.json", m->name);
+    m->embed_scale = 1;
+    m->attention_scale = 1 / sqrtf((float)m->config.head_dim);
     if (!status && (status = load_weights(m, &s, options, err)) && path) am_error_prefix(err, "%s", path);
     source_free(&s);
+    m->config.quant_json = NULL;
     if (status)
         am_model_free(m);
     else
@@ -149,7 +192,7 @@ void am_model_free(am_model *m) {
     am_blobs_free(&m->blobs);
     am_config_free(&m->config);
     free(m->layers);
-    free(m->rope_freq);
+    for (uint32_t i = 0; i < m->n_ropes; i++) free(m->ropes[i].freq);
     free(m);
 }
 

@@ -17,6 +17,8 @@ typedef struct am_model_options {
     /* Called now and then while loading, done <= total bytes; may be NULL. */
     void (*progress)(void *arg, const char *what, uint64_t done, uint64_t total);
     void *progress_arg;
+    /* The context to be served; 0: the model's own. Where a model has two sets of rotary frequencies (longrope), it decides which. */
+    uint32_t n_ctx;
 } am_model_options;
 
 enum { AM_MAX_EOS = 8 };

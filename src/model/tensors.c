@@ -161,8 +161,8 @@ bool am_tensors_find(am_tensors *t, const char *name, am_tensor *out) {
     return false;
 }
 
-void am_tensors_drop(const am_tensors *t, const am_tensor *tensor) {
-    am_map_drop(&t->files[tensor->n_file].map, tensor->info->at, tensor->info->n_bytes);
+void am_tensors_drop(const am_tensors *t, const am_tensor *tensor, size_t at, size_t n_bytes) {
+    am_map_drop(&t->files[tensor->n_file].map, tensor->info->at + at, n_bytes);
 }
 
 uint64_t am_tensors_bytes(const am_tensors *t) {

@@ -22,8 +22,9 @@ void am_tensors_free(am_tensors *tensors);
 
 bool am_tensors_has(const am_tensors *tensors, const char *name); /* does not count as use */
 bool am_tensors_find(am_tensors *tensors, const char *name, am_tensor *out);
-void am_tensors_drop(const am_tensors *tensors, const am_tensor *tensor); /* its pages are not needed any more */
-uint64_t am_tensors_bytes(const am_tensors *tensors);                     /* of all files */
+/* n_bytes from byte `at` of the tensor are not needed any more. */
+void am_tensors_drop(const am_tensors *tensors, const am_tensor *tensor, size_t at, size_t n_bytes);
+uint64_t am_tensors_bytes(const am_tensors *tensors); /* of all files */
 /* AM_EUNSUPPORTED naming the first tensor that was never looked up and that `ignore` does not accept. */
 am_status am_tensors_all_used(const am_tensors *tensors, bool (*ignore)(void *arg, am_str name), void *arg, am_error *err);
 

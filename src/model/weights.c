@@ -1,8 +1,11 @@
 /* Owns the way of one tensor from a file to the kernels' layout.
  *
  * A tensor is found by name, its type and shape are held against what the architecture needs, its bytes go into the fingerprint, it is packed
- * once by all workers, and then the file's pages are dropped: the packed form is the only copy that stays. MLX writes headers of any
- * length, so tensors begin at any byte; what is not aligned is copied before it is read as numbers. */
+ * once by all workers, and then the file's pages are dropped: the packed form is the only copy that stays. What does not lie as numbers of
+ * its type can be read (MLX writes headers of any length, so tensors begin at any byte), or lies in other rows than wanted, is copied first.
+ *
+ * Quantised forms that the kernels do not know become one they know with the same values: 2 and 3 bits become 4, 5 and 6 become 8, and MXFP4, whose
+ * code book is whole numbers (twice e2m1: -12 .. 12), becomes 8 bits with a bias of -12 scales. */
 #include "model/weights.h"
 
 #include <math.h>
@@ -10,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PANELS_PER_TASK = 16, NAME_MAX_BYTES = 512 };
+enum { PANELS_PER_TASK = 16, NAME_MAX_BYTES = 512, MXFP4_GROUP = 32 };
 
 void am_blobs_free(am_blobs *blobs) {
     for (size_t i = 0; i < blobs->n; i++) free(blobs->p[i]);
@@ -18,7 +21,7 @@ void am_blobs_free(am_blobs *blobs) {
     *blobs = (am_blobs){0};
 }
 
-static void *new_blob(am_loader *l, size_t n_bytes, am_error *err) {
+void *am_loader_alloc(am_loader *l, size_t n_bytes, am_error *err) {
     am_blobs *b = l->blobs;
     if (b->n == b->cap) {
         size_t cap = b->cap ? 2 * b->cap : 64;
@@ -48,53 +51,45 @@ am_status am_loader_prefix(am_loader *l, am_error *err, const char *format, ...)
     return n >= 0 && (size_t)n < sizeof l->prefix ? AM_OK : am_fail(err, AM_ELIMIT, "a tensor prefix that is too long");
 }
 
+static void name_of(const am_loader *l, const char *path, const char *suffix, char name[NAME_MAX_BYTES]) {
+    snprintf(name, NAME_MAX_BYTES, "%s%s%s%s", l->root, l->prefix, path, suffix);
+}
+
+static bool has(const am_loader *l, const char *path, const char *suffix) {
+    char name[NAME_MAX_BYTES];
+    name_of(l, path, suffix, name);
+    return am_tensors_has(l->tensors, name);
+}
+
+bool am_loader_has(const am_loader *l, const char *name) { return has(l, name, ""); }
+
 static am_status find(am_loader *l, const char *path, const char *suffix, am_tensor *t, am_error *err) {
     char name[NAME_MAX_BYTES];
-    snprintf(name, sizeof name, "%s%s%s", l->prefix, path, suffix);
+    name_of(l, path, suffix, name);
     if (!am_tensors_find(l->tensors, name, t)) return am_fail(err, AM_EFORMAT, "tensor '%s' is missing", name);
     return AM_OK;
 }
 
-bool am_loader_has(const am_loader *l, const char *path) {
-    char name[NAME_MAX_BYTES];
-    snprintf(name, sizeof name, "%s%s.weight", l->prefix, path);
-    return am_tensors_has(l->tensors, name);
-}
-
-static am_status check_shape(const am_tensor *t, uint64_t rows, uint64_t cols, am_error *err) {
+/* wanted: up to 4 dimensions, ended by 0. */
+static am_status check_shape(const am_tensor *t, const uint64_t *wanted, am_error *err) {
     const am_st_tensor *i = t->info;
-    bool right = cols ? i->n_dim == 2 && i->shape[0] == rows && i->shape[1] == cols : i->n_dim == 1 && i->shape[0] == rows;
-    if (right) return AM_OK;
-    char found[128] = "";
-    size_t n = 0;
-    for (uint32_t d = 0; d < i->n_dim; d++) n += (size_t)snprintf(found + n, sizeof found - n, "%s%llu", d ? ", " : "", (unsigned long long)i->shape[d] % 10000000000000ull);
-    char wanted[64];
-    snprintf(wanted, sizeof wanted, cols ? "%llu, %llu" : "%llu", (unsigned long long)rows, (unsigned long long)cols);
-    return am_fail(err, AM_EFORMAT, "%s: tensor '%s': shape [%s], must be [%s]", t->file, i->name.p, found, wanted);
-}
-
-/* The tensor's bytes at an address that numbers of its type can be read from; *copy (to be freed) holds them when they had to move. */
-static const void *aligned_bytes(const am_tensor *t, void **copy, am_error *err) {
-    *copy = NULL;
-    if ((uintptr_t)t->p % am_st_dtype_bytes(t->info->dtype) == 0) return t->p;
-    *copy = am_alloc_aligned(t->info->n_bytes);
-    if (!*copy) {
-        am_fail(err, AM_ENOMEM, "%s: no memory to align tensor '%s'", t->file, t->info->name.p);
-        return NULL;
+    char found[160] = "", must[100] = "";
+    size_t n = 0, k = 0;
+    uint32_t n_dim = 0;
+    bool right = true;
+    for (; wanted[n_dim]; n_dim++) {
+        right = right && n_dim < i->n_dim && i->shape[n_dim] == wanted[n_dim];
+        k += (size_t)snprintf(must + k, sizeof must - k, "%s%llu", n_dim ? ", " : "", (unsigned long long)wanted[n_dim]);
     }
-    return memcpy(*copy, t->p, t->info->n_bytes);
+    if (right && i->n_dim == n_dim) return AM_OK;
+    for (uint32_t d = 0; d < i->n_dim; d++) /* each below 10^13, so that all eight fit */
+        n += (size_t)snprintf(found + n, sizeof found - n, "%s%llu", d ? ", " : "", (unsigned long long)i->shape[d] % 10000000000000ull);
+    return am_fail(err, AM_EFORMAT, "%s: tensor '%s': shape [%s], must be [%s]", t->file, i->name.p, found, must);
 }
 
-/* Into the fingerprint, then the file's pages may go. */
-static void finish(am_loader *l, const am_tensor *t) {
-    const am_st_tensor *i = t->info;
-    am_sum_add(l->sum, i->name.p, i->name.n + 1);
-    am_sum_add(l->sum, am_st_dtype_name(i->dtype), strlen(am_st_dtype_name(i->dtype)) + 1);
-    for (uint32_t d = 0; d < i->n_dim; d++) am_sum_add(l->sum, &i->shape[d], sizeof i->shape[d]);
-    am_sum_add(l->sum, t->p, i->n_bytes);
-    am_tensors_drop(l->tensors, t);
-    l->done_bytes += i->n_bytes;
-    if (l->options->progress) l->options->progress(l->options->progress_arg, "loading", l->done_bytes, l->total_bytes);
+static am_status wrong_type(const am_tensor *t, const char *wanted, am_error *err) {
+    return am_fail(err, AM_EUNSUPPORTED, "%s: tensor '%s': dtype %s, only %s can be used here", t->file, t->info->name.p,
+                   am_st_dtype_name(t->info->dtype), wanted);
 }
 
 static bool float_type(am_st_dtype from, am_dtype *to) {
@@ -103,9 +98,69 @@ static bool float_type(am_st_dtype from, am_dtype *to) {
     return true;
 }
 
-static am_status wrong_type(const am_tensor *t, const char *wanted, am_error *err) {
-    return am_fail(err, AM_EUNSUPPORTED, "%s: tensor '%s': dtype %s, only %s can be used here", t->file, t->info->name.p,
-                   am_st_dtype_name(t->info->dtype), wanted);
+/* The part of a tensor that a matrix needs: n_out rows of row_bytes, back to back at `data`, aligned for its type. */
+typedef struct part {
+    am_tensor t;
+    const uint8_t *p; /* in the file: the whole span the rows lie in */
+    size_t n_bytes;
+    const void *data;
+    void *copy; /* data, when it had to move; to be freed */
+} part;
+
+static void part_free(part *p) { free(p->copy); }
+
+static bool part_copy(part *p, const am_matrix *m, size_t row_bytes, size_t element) {
+    size_t stride = m->stride ? m->stride : 1, of = m->of ? m->of : m->n_out;
+    p->copy = am_alloc_aligned(m->n_out * row_bytes);
+    p->data = p->copy;
+    if (!p->copy) return false;
+    uint8_t *dst = p->copy;
+    for (size_t o = 0; o < m->n_out; o++, dst += row_bytes) {
+        if (!m->transposed) {
+            memcpy(dst, p->p + o * stride * row_bytes, row_bytes);
+            continue;
+        }
+        for (size_t i = 0; i < m->n_in; i++) memcpy(dst + i * element, p->p + (i * of + m->first + o * stride) * element, element);
+    }
+    return true;
+}
+
+/* cols: elements of a row, as the tensor counts them. */
+static am_status part_open(am_loader *l, const am_matrix *m, const char *suffix, uint64_t cols, part *p, am_error *err) {
+    *p = (part){0};
+    am_status status = find(l, m->path, suffix, &p->t, err);
+    if (status) return status;
+    uint64_t of = m->of ? m->of : m->n_out, shape[5] = {0}, n = 0;
+    bool blocks = m->underscored && p->t.info->n_dim == 4; /* [..][groups][16] */
+    if (m->n_expert) shape[n++] = m->n_expert;
+    shape[n++] = m->transposed ? cols : of;
+    shape[n++] = m->transposed ? of : blocks ? cols / 16 : cols;
+    if (blocks) shape[n++] = 16;
+    if ((status = check_shape(&p->t, shape, err))) return status;
+    size_t element = am_st_dtype_bytes(p->t.info->dtype), row_bytes = cols * element;
+    const uint8_t *stack = p->t.p + (size_t)m->expert * of * row_bytes;
+    bool in_place = !m->transposed && m->stride <= 1;
+    p->p = m->transposed ? stack : stack + m->first * row_bytes;
+    p->n_bytes = m->transposed ? of * row_bytes : ((size_t)(m->n_out - 1) * (m->stride ? m->stride : 1) + 1) * row_bytes;
+    p->data = p->p;
+    if (in_place && (uintptr_t)p->p % element == 0) return AM_OK;
+    if (part_copy(p, m, row_bytes, element)) return AM_OK;
+    return am_fail(err, AM_ENOMEM, "%s: no memory to align tensor '%s'", p->t.file, p->t.info->name.p);
+}
+
+/* Into the fingerprint, then the file's pages may go. */
+static void finish(am_loader *l, const am_tensor *t, const uint8_t *p, size_t n_bytes) {
+    const am_st_tensor *i = t->info;
+    uint64_t at[2] = {(uint64_t)(p - t->p), n_bytes};
+    am_sum_add(l->sum, i->name.p, i->name.n + 1);
+    am_sum_add(l->sum, am_st_dtype_name(i->dtype), strlen(am_st_dtype_name(i->dtype)) + 1);
+    am_sum_add(l->sum, i->shape, i->n_dim * sizeof i->shape[0]);
+    am_sum_add(l->sum, at, sizeof at);
+    am_sum_add(l->sum, p, n_bytes);
+    am_tensors_drop(l->tensors, t, (size_t)at[0], n_bytes);
+    l->done_bytes += n_bytes;
+    if (l->options->progress && l->done_bytes <= l->total_bytes)
+        l->options->progress(l->options->progress_arg, "loading", l->done_bytes, l->total_bytes);
 }
 
 static float value_at(const void *p, am_dtype dtype, size_t i) {
@@ -114,31 +169,55 @@ static float value_at(const void *p, am_dtype dtype, size_t i) {
     return dtype == AM_F16 ? am_f16_to_f32(h) : am_bf16_to_f32(h);
 }
 
-static am_status check_finite(const am_tensor *t, const void *p, am_dtype dtype, am_error *err) {
-    size_t n = t->info->n_bytes / am_st_dtype_bytes(t->info->dtype);
+static am_status check_finite(const am_tensor *t, const void *p, am_dtype dtype, size_t n, am_error *err) {
     for (size_t i = 0; i < n; i++)
         if (!isfinite(value_at(p, dtype, i)))
             return am_fail(err, AM_EFORMAT, "%s: tensor '%s': value %zu is not finite", t->file, t->info->name.p, i);
     return AM_OK;
 }
 
-am_status am_loader_vector(am_loader *l, const char *name, uint32_t n, const float **out, am_error *err) {
-    am_tensor t;
+/* A vector is a matrix of rows of one value; shape: what the tensor must have. */
+static am_status load_vector(am_loader *l, const am_tensor *t, const am_matrix *m, const float **out, am_error *err) {
     am_dtype dtype;
-    void *copy;
-    am_status status = find(l, name, "", &t, err);
-    if (status || (status = check_shape(&t, n, 0, err))) return status;
-    if (!float_type(t.info->dtype, &dtype)) return wrong_type(&t, "F32, F16 and BF16", err);
-    const void *p = aligned_bytes(&t, &copy, err);
-    float *v = p ? new_blob(l, n * sizeof *v, err) : NULL;
-    status = v ? check_finite(&t, p, dtype, err) : AM_ENOMEM;
-    for (uint32_t i = 0; !status && i < n; i++) v[i] = value_at(p, dtype, i);
-    free(copy);
+    if (!float_type(t->info->dtype, &dtype)) return wrong_type(t, "F32, F16 and BF16", err);
+    size_t element = am_st_dtype_bytes(t->info->dtype), of = m->of ? m->of : m->n_out;
+    part p = {.t = *t, .p = t->p + (m->expert * of + m->first) * element};
+    p.n_bytes = ((size_t)(m->n_out - 1) * (m->stride ? m->stride : 1) + 1) * element;
+    float *v = am_loader_alloc(l, m->n_out * sizeof *v, err);
+    if (!v || !part_copy(&p, m, element, element)) return am_fail(err, AM_ENOMEM, "no memory for tensor '%s'", t->info->name.p);
+    am_status status = check_finite(t, p.data, dtype, m->n_out, err);
+    for (uint32_t i = 0; !status && i < m->n_out; i++) v[i] = value_at(p.data, dtype, i);
+    part_free(&p);
     if (status) return status;
-    finish(l, &t);
-    l->n_params += n;
+    finish(l, t, p.p, p.n_bytes);
+    l->n_params += m->n_out;
     *out = v;
     return AM_OK;
+}
+
+am_status am_loader_vector(am_loader *l, const char *name, uint32_t n, const float **out, am_error *err) {
+    am_tensor t;
+    am_status status = find(l, name, "", &t, err);
+    if (!status) status = check_shape(&t, (uint64_t[]){n, 0}, err);
+    return status ? status : load_vector(l, &t, &(am_matrix){.n_out = n, .n_in = 1}, out, err);
+}
+
+am_status am_loader_norm(am_loader *l, const char *name, uint32_t n, const float **out, am_error *err) {
+    am_status status = am_loader_vector(l, name, n, out, err);
+    for (uint32_t i = 0; !status && l->norm_offset != 0 && i < n; i++) ((float *)*out)[i] += l->norm_offset; /* our own blob */
+    return status;
+}
+
+static am_status load_bias(am_loader *l, const am_matrix *m, const float **out, am_error *err) {
+    am_tensor t;
+    am_status status = find(l, m->path, m->underscored ? "_bias" : ".bias", &t, err);
+    uint64_t of = m->of ? m->of : m->n_out;
+    if (!status) status = check_shape(&t, m->n_expert ? (uint64_t[]){m->n_expert, of, 0} : (uint64_t[]){of, 0}, err);
+    if (status) return status;
+    am_matrix rows = *m;
+    rows.transposed = false;
+    rows.n_in = 1;
+    return load_vector(l, &t, &rows, out, err);
 }
 
 typedef struct pack_job {
@@ -159,7 +238,7 @@ static void pack_task(void *arg, size_t task, size_t worker) {
 }
 
 static am_status pack(am_loader *l, am_mat *mat, const void *weight, const void *scales, const void *biases, am_error *err) {
-    void *dst = new_blob(l, am_mat_bytes(mat), err);
+    void *dst = am_loader_alloc(l, am_mat_bytes(mat), err);
     if (!dst) return AM_ENOMEM;
     pack_job job = {dst, mat, weight, scales, biases};
     size_t n_tasks = (am_mat_panels(mat) + PANELS_PER_TASK - 1) / PANELS_PER_TASK;
@@ -171,82 +250,133 @@ static am_status pack(am_loader *l, am_mat *mat, const void *weight, const void 
     return AM_OK;
 }
 
-static am_status load_plain(am_loader *l, const am_tensor *t, uint32_t n_out, uint32_t n_in, am_mat *mat, am_error *err) {
-    void *copy;
-    *mat = (am_mat){.n_out = n_out, .n_in = n_in};
-    am_status status = check_shape(t, n_out, n_in, err);
+static am_status load_plain(am_loader *l, const am_matrix *m, am_mat *mat, am_error *err) {
+    part weight;
+    am_status status = part_open(l, m, m->underscored ? "" : ".weight", m->n_in, &weight, err);
+    if (!status && !float_type(weight.t.info->dtype, &mat->dtype)) status = wrong_type(&weight.t, "F32, F16 and BF16", err);
+    if (!status) status = pack(l, mat, weight.data, NULL, NULL, err);
+    part_free(&weight);
     if (status) return status;
-    if (!float_type(t->info->dtype, &mat->dtype)) return wrong_type(t, "F32, F16 and BF16", err);
-    const void *p = aligned_bytes(t, &copy, err);
-    status = p ? pack(l, mat, p, NULL, NULL, err) : AM_ENOMEM;
-    free(copy);
-    if (status) return status;
-    if (!*l->format) {
-        static const char *const names[] = {[AM_F32] = "f32", [AM_F16] = "f16", [AM_BF16] = "bf16"};
-        snprintf(l->format, sizeof l->format, "%s", names[mat->dtype]);
-    }
-    finish(l, t);
+    static const char *const names[] = {[AM_F32] = "f32", [AM_F16] = "f16", [AM_BF16] = "bf16"};
+    if (!*l->format) snprintf(l->format, sizeof l->format, "%s", names[mat->dtype]);
+    finish(l, &weight.t, weight.p, weight.n_bytes);
     return AM_OK;
 }
 
-/* bits and group of one layer: its own entry in `quantization`, else the object's defaults. */
-static am_status quant_of(const am_loader *l, const char *path, uint32_t *bits, uint32_t *group, am_error *err) {
+/* How one matrix is quantised: its own entry in `quantization`, else the object's defaults. */
+static am_status quant_of(const am_loader *l, const am_matrix *m, am_quant *quant, am_error *err) {
     char whole[NAME_MAX_BYTES];
-    snprintf(whole, sizeof whole, "%s%s", l->prefix, path);
-    *bits = l->config->quant_bits;
-    *group = l->config->quant_group;
-    if (!l->config->quant)
+    name_of(l, m->path, "", whole);
+    *quant = l->config->quant;
+    if (!l->config->quant_json)
         return am_fail(err, AM_EFORMAT, "tensor '%s.scales' is there, but config.json has no 'quantization'", whole);
-    const json_t *entry = json_object_get(l->config->quant, whole);
+    const json_t *entry = json_object_get(l->config->quant_json, whole);
     if (!json_is_object(entry)) return AM_OK;
-    am_status status = am_quant_entry(entry, bits, group, err);
+    am_status status = am_quant_read(entry, quant, err);
     return status ? (am_error_prefix(err, "quantization of %s", whole), status) : AM_OK;
 }
 
-static am_status load_affine(am_loader *l, const char *path, const am_tensor *scales, am_mat *mat, am_error *err) {
-    am_tensor weight, biases;
-    void *copy[3] = {0};
-    uint32_t bits, n_out = mat->n_out, n_in = mat->n_in;
-    am_status status = quant_of(l, path, &bits, &mat->group, err);
-    if (status || (status = find(l, path, ".weight", &weight, err)) || (status = find(l, path, ".biases", &biases, err))) return status;
-    if (n_in % mat->group)
-        return am_fail(err, AM_EFORMAT, "%s: tensor '%s': %u inputs are no multiple of the group %u", weight.file, weight.info->name.p, n_in,
-                       mat->group);
-    mat->dtype = bits == 4 ? AM_Q4 : AM_Q8;
-    if ((status = check_shape(&weight, n_out, (uint64_t)n_in * bits / 32, err))) return status;
-    if ((status = check_shape(scales, n_out, n_in / mat->group, err))) return status;
-    if ((status = check_shape(&biases, n_out, n_in / mat->group, err))) return status;
-    if (weight.info->dtype != AM_ST_U32) return wrong_type(&weight, "U32", err);
-    if (!float_type(scales->info->dtype, &mat->scale_dtype)) return wrong_type(scales, "F32, F16 and BF16", err);
-    if (biases.info->dtype != scales->info->dtype) return wrong_type(&biases, "the dtype of the scales", err);
-    const void *w = aligned_bytes(&weight, &copy[0], err);
-    const void *s = w ? aligned_bytes(scales, &copy[1], err) : NULL;
-    const void *b = s ? aligned_bytes(&biases, &copy[2], err) : NULL;
-    status = b ? check_finite(scales, s, mat->scale_dtype, err) : AM_ENOMEM;
-    if (!status) status = check_finite(&biases, b, mat->scale_dtype, err);
-    if (!status) status = pack(l, mat, w, s, b, err);
-    for (int i = 0; i < 3; i++) free(copy[i]);
+/* Codes of `bits` as a little-endian stream, row by row, into wider ones of `to` bits: code `map`ped where there is a map. */
+static void *widen(const am_matrix *m, const uint8_t *src, uint32_t bits, uint32_t to, const uint8_t *map) {
+    size_t src_row = (size_t)m->n_in * bits / 8, dst_row = (size_t)m->n_in * to / 8;
+    uint8_t *out = am_alloc_aligned(m->n_out * dst_row);
+    if (!out) return NULL;
+    for (size_t o = 0; o < m->n_out; o++)
+        for (size_t i = 0; i < m->n_in; i++) {
+            const uint8_t *p = src + o * src_row + i * bits / 8;
+            uint32_t at = (uint32_t)(i * bits % 8), code = p[0] >> at;
+            if (at + bits > 8) code |= (uint32_t)p[1] << (8 - at);
+            code &= (1u << bits) - 1;
+            if (map) code = map[code];
+            out[o * dst_row + i * to / 8] |= (uint8_t)(code << (i * to % 8));
+        }
+    return out;
+}
+
+static am_status load_affine(am_loader *l, const am_matrix *m, const am_quant *quant, am_mat *mat, am_error *err) {
+    part weight, scales = {0}, biases = {0};
+    uint32_t to = quant->bits <= 4 ? 4 : 8;
+    void *wide = NULL;
+    mat->dtype = to == 4 ? AM_Q4 : AM_Q8;
+    am_status status = part_open(l, m, ".weight", (uint64_t)m->n_in * quant->bits / 32, &weight, err);
+    if (!status) status = part_open(l, m, ".scales", m->n_in / mat->group, &scales, err);
+    if (!status) status = part_open(l, m, ".biases", m->n_in / mat->group, &biases, err);
+    if (!status && weight.t.info->dtype != AM_ST_U32) status = wrong_type(&weight.t, "U32", err);
+    if (!status && !float_type(scales.t.info->dtype, &mat->scale_dtype)) status = wrong_type(&scales.t, "F32, F16 and BF16", err);
+    if (!status && biases.t.info->dtype != scales.t.info->dtype) status = wrong_type(&biases.t, "the dtype of the scales", err);
+    size_t n = (size_t)m->n_out * (m->n_in / mat->group);
+    if (!status) status = check_finite(&scales.t, scales.data, mat->scale_dtype, n, err);
+    if (!status) status = check_finite(&biases.t, biases.data, mat->scale_dtype, n, err);
+    if (!status && quant->bits != to && !(wide = widen(m, weight.data, quant->bits, to, NULL)))
+        status = am_fail(err, AM_ENOMEM, "no memory to unpack tensor '%s'", weight.t.info->name.p);
+    if (!status) status = pack(l, mat, wide ? wide : weight.data, scales.data, biases.data, err);
+    free(wide);
+    part_free(&weight);
+    part_free(&scales);
+    part_free(&biases);
     if (status) return status;
-    if (!*l->format) snprintf(l->format, sizeof l->format, "mlx %u-bit g%u", bits, mat->group);
-    finish(l, &weight);
-    finish(l, scales);
-    finish(l, &biases);
+    if (!*l->format) snprintf(l->format, sizeof l->format, "mlx %u-bit g%u", quant->bits, mat->group);
+    finish(l, &weight.t, weight.p, weight.n_bytes);
+    finish(l, &scales.t, scales.p, scales.n_bytes);
+    finish(l, &biases.t, biases.p, biases.n_bytes);
     return AM_OK;
 }
 
-am_status am_loader_linear(am_loader *l, const char *path, uint32_t n_out, uint32_t n_in, bool bias, am_linear *out, am_error *err) {
-    char name[NAME_MAX_BYTES];
-    am_tensor t;
-    *out = (am_linear){.w = {.n_out = n_out, .n_in = n_in}};
-    snprintf(name, sizeof name, "%s%s.scales", l->prefix, path);
-    am_status status;
-    if (am_tensors_find(l->tensors, name, &t))
-        status = load_affine(l, path, &t, &out->w, err);
-    else if (!(status = find(l, path, ".weight", &t, err)))
-        status = load_plain(l, &t, n_out, n_in, &out->w, err);
+/* value = e2m1 code * 2^(scale - 127), as (12 + twice e2m1) * s - 12 s with s = 2^(scale - 128). */
+static am_status load_mxfp4(am_loader *l, const am_matrix *m, am_mat *mat, am_error *err) {
+    static const uint8_t map[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+    part weight, scales = {0};
+    bool words = !m->underscored; /* MLX keeps eight codes in a word, the released files two in a byte: the same bytes */
+    size_t n = (size_t)m->n_out * m->n_in / MXFP4_GROUP;
+    void *wide = NULL;
+    float *both = NULL;
+    am_status status = part_open(l, m, words ? ".weight" : "_blocks", m->n_in / (words ? 8 : 2), &weight, err);
+    if (!status) status = part_open(l, m, words ? ".scales" : "_scales", m->n_in / MXFP4_GROUP, &scales, err);
+    if (!status && weight.t.info->dtype != (words ? AM_ST_U32 : AM_ST_U8)) status = wrong_type(&weight.t, words ? "U32" : "U8", err);
+    if (!status && scales.t.info->dtype != AM_ST_U8) status = wrong_type(&scales.t, "U8", err);
+    if (!status && (!(wide = widen(m, weight.data, 4, 8, map)) || !(both = am_alloc_aligned(2 * n * sizeof *both))))
+        status = am_fail(err, AM_ENOMEM, "no memory to unpack tensor '%s'", weight.t.info->name.p);
+    for (size_t i = 0; !status && i < n; i++) {
+        uint8_t exponent = ((const uint8_t *)scales.data)[i];
+        both[i] = ldexpf(1, exponent - 128);
+        both[n + i] = -12 * both[i];
+        if (!isfinite(both[n + i]))
+            status = am_fail(err, AM_EFORMAT, "%s: tensor '%s': scale %zu is %u, out of range", scales.t.file, scales.t.info->name.p, i, exponent);
+    }
+    mat->dtype = AM_Q8;
+    mat->scale_dtype = AM_F32;
+    if (!status) status = pack(l, mat, wide, both, both + n, err);
+    free(wide);
+    free(both);
+    part_free(&weight);
+    part_free(&scales);
     if (status) return status;
-    l->n_params += (uint64_t)n_out * n_in;
-    if (!bias) return AM_OK;
-    snprintf(name, sizeof name, "%s.bias", path);
-    return am_loader_vector(l, name, n_out, &out->bias, err);
+    if (!*l->format) snprintf(l->format, sizeof l->format, "mxfp4");
+    finish(l, &weight.t, weight.p, weight.n_bytes);
+    finish(l, &scales.t, scales.p, scales.n_bytes);
+    return AM_OK;
+}
+
+static am_status load_quantised(am_loader *l, const am_matrix *m, am_mat *mat, am_error *err) {
+    am_quant quant = {.bits = 4, .group = MXFP4_GROUP, .mxfp4 = true};
+    am_status status = m->underscored ? AM_OK : quant_of(l, m, &quant, err);
+    if (status) return status;
+    mat->group = quant.group;
+    if (m->n_in % mat->group)
+        return am_fail(err, AM_EFORMAT, "matrix '%s%s%s': %u inputs are no multiple of the group %u", l->root, l->prefix, m->path, m->n_in,
+                       mat->group);
+    return quant.mxfp4 ? load_mxfp4(l, m, mat, err) : load_affine(l, m, &quant, mat, err);
+}
+
+am_status am_loader_matrix(am_loader *l, const am_matrix *m, am_linear *out, am_error *err) {
+    *out = (am_linear){.w = {.n_out = m->n_out, .n_in = m->n_in}};
+    bool quantised = has(l, m->path, m->underscored ? "_scales" : ".scales");
+    am_status status = quantised ? load_quantised(l, m, &out->w, err) : load_plain(l, m, &out->w, err);
+    if (status) return status;
+    l->n_params += (uint64_t)m->n_out * m->n_in;
+    return m->bias ? load_bias(l, m, &out->bias, err) : AM_OK;
+}
+
+am_status am_loader_linear(am_loader *l, const char *path, uint32_t n_out, uint32_t n_in, bool bias, am_linear *out, am_error *err) {
+    return am_loader_matrix(l, &(am_matrix){.path = path, .n_out = n_out, .n_in = n_in, .bias = bias}, out, err);
 }

@@ -24,18 +24,35 @@ typedef struct am_loader {
     am_tensors *tensors;
     am_blobs *blobs;
     am_sum_state *sum; /* over every tensor used: name, type, shape, bytes */
-    char prefix[128];  /* put before every name */
+    char root[64];     /* before every name: where the text model lies in the file */
+    char prefix[128];  /* after root, before every name: the layer */
+    float norm_offset; /* added to the weights of norms (Gemma stores them less 1) */
     uint64_t n_params, packed_bytes, done_bytes, total_bytes;
     char format[48];   /* of the first matrix loaded */
 } am_loader;
 
 am_status am_loader_prefix(am_loader *loader, am_error *err, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-bool am_loader_has(const am_loader *loader, const char *path); /* `path`.weight is there */
-/* `path`.weight of n_out x n_in, plain or MLX affine quantised, and `path`.bias when `bias`. AM_EFORMAT names file, tensor and what is wrong. */
+/* Where a matrix of n_out x n_in lies. Zero means: not so. */
+typedef struct am_matrix {
+    const char *path; /* plain: `path`.weight; quantised: with `path`.scales beside it; the bias is `path`.bias */
+    uint32_t n_out, n_in;
+    bool bias;
+    uint32_t first, of;    /* rows first, first + stride, ... of a tensor of `of` rows */
+    uint32_t stride;       /* 0 means 1 */
+    uint32_t expert, n_expert; /* of a stack of n_expert such tensors */
+    bool transposed;       /* plain tensors: stored as [in][of] */
+    bool underscored;      /* names are `path`, `path`_blocks, `path`_scales, `path`_bias */
+} am_matrix;
+
+/* Plain F32, F16 and BF16, MLX's affine groups of 2, 3, 4, 5, 6 and 8 bits, MXFP4. AM_EFORMAT names file, tensor and what is wrong. */
+am_status am_loader_matrix(am_loader *loader, const am_matrix *matrix, am_linear *out, am_error *err);
 am_status am_loader_linear(am_loader *loader, const char *path, uint32_t n_out, uint32_t n_in, bool bias, am_linear *out,
                            am_error *err);
-/* The whole name of a vector of n values. */
+/* The whole name of a vector of n values; norms with the offset. */
 am_status am_loader_vector(am_loader *loader, const char *name, uint32_t n, const float **out, am_error *err);
+am_status am_loader_norm(am_loader *loader, const char *name, uint32_t n, const float **out, am_error *err);
+bool am_loader_has(const am_loader *loader, const char *name); /* the whole name; does not count as use */
+void *am_loader_alloc(am_loader *loader, size_t n_bytes, am_error *err); /* zeroed, 64-byte aligned, lives with the model */
 
 #endif

@@ -3,10 +3,16 @@
  *   x h                [T][n_embd]            residual stream; result of a norm or of a projection back to it
  *   q att              [T][n_head*head_dim]   queries; what attention returns
  *   k v                [T][n_kv_head*head_dim]
- *   gate up            [T][n_ff]
- *   cos sin            [T][head_dim/2]        of each row's position, computed once a pass
+ *   gate up            [T][n_ff]              or [T*U][n_ff_expert] if that is more
+ *   cos sin            [T][dims/2]            of each row's position, computed once a pass, for each rope of the model
  *   last               [L][n_embd]            normed rows that get logits
  *   logits             [L][n_vocab]
+ *   router             [T][E]                 from here on only for models with experts:
+ *   expert_weight      [T][U]
+ *   expert slot        u32 [T][U]
+ *   slots              [T*U][n_embd]
+ *   expert_first       u32 [E+1]
+ *   projections        [2E] am_projection
  *   token position     u32 [T]
  *   first_row/task     u32 [T+1] each
  *   tiles              [workers] am_tile, then for each its q, s, acc
@@ -34,6 +40,18 @@ static void *carve(carver *c, size_t rows, size_t cols, size_t element) {
     return p;
 }
 
+static void carve_experts(am_workspace *ws, carver *c) {
+    size_t t = ws->max_tokens, n = ws->model->n_expert, used = ws->model->n_expert_used;
+    if (n == 0) return;
+    ws->router = carve(c, t, n, sizeof *ws->router);
+    ws->expert_weight = carve(c, t, used, sizeof *ws->expert_weight);
+    ws->expert = carve(c, t, used, sizeof *ws->expert);
+    ws->slot = carve(c, t, used, sizeof *ws->slot);
+    ws->slots = carve(c, t * used, ws->model->config.n_embd, sizeof *ws->slots);
+    ws->expert_first = carve(c, n + 1, 1, sizeof *ws->expert_first);
+    ws->projections = carve(c, 2 * n, 1, sizeof *ws->projections);
+}
+
 static void carve_all(am_workspace *ws, carver *c) {
     const am_config *m = &ws->model->config;
     const am_kv_spec *spec = &ws->layout.spec;
@@ -45,12 +63,17 @@ static void carve_all(am_workspace *ws, carver *c) {
     ws->att = carve(c, t, (size_t)m->n_head * spec->head_dim_v, f);
     ws->k = carve(c, t, (size_t)m->n_kv_head * spec->head_dim_k, f);
     ws->v = carve(c, t, (size_t)m->n_kv_head * spec->head_dim_v, f);
-    ws->gate = carve(c, t, m->n_ff, f);
-    ws->up = carve(c, t, m->n_ff, f);
-    ws->rope_cos = carve(c, t, m->head_dim / 2, f);
-    ws->rope_sin = carve(c, t, m->head_dim / 2, f);
+    size_t n_ff = (size_t)ws->model->n_expert_used * ws->model->n_ff_expert;
+    if (n_ff < m->n_ff) n_ff = m->n_ff;
+    ws->gate = carve(c, t, n_ff, f);
+    ws->up = carve(c, t, n_ff, f);
+    for (uint32_t i = 0; i < ws->model->n_ropes; i++) {
+        ws->rope_cos[i] = carve(c, t, ws->model->ropes[i].dims / 2, f);
+        ws->rope_sin[i] = carve(c, t, ws->model->ropes[i].dims / 2, f);
+    }
     ws->last = carve(c, l, m->n_embd, f);
     ws->logits = carve(c, l, m->n_vocab, f);
+    carve_experts(ws, c);
     ws->token = carve(c, t, 1, sizeof *ws->token);
     ws->position = carve(c, t, 1, sizeof *ws->position);
     ws->first_row = carve(c, t + 1, 1, sizeof *ws->first_row);

@@ -1,0 +1,114 @@
+/* Owns what people do with agents between turns: look at them, copy them, evict them, forget them. */
+#include "cache/internal.h"
+
+#include "base/clock.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void describe(const am_head *h, am_agent_info *out) {
+    *out = (am_agent_info){.tier = AM_HOT,
+                           .n_tokens = h->n_tokens,
+                           .n_rows = h->n_rows,
+                           .n_turns = h->n_turns,
+                           .created_ns = h->created_ns,
+                           .used_ns = h->used_ns,
+                           .disk_bytes = h->file_bytes,
+                           .running = h->n_running > 0,
+                           .dirty = !h->on_disk};
+    memcpy(out->agent, h->agent, sizeof out->agent);
+    memcpy(out->tenant, h->tenant.name, sizeof out->tenant);
+    if (h->n_rows % AM_BLOCK_TOKENS && !h->open) out->tier = AM_WARM;
+    for (uint32_t i = 0; i < h->n_chain; i++) {
+        const am_block *b = h->chain[i];
+        if (!b->slot) out->tier = AM_WARM;
+        if (b->on_disk) out->disk_bytes += b->file_bytes;
+    }
+}
+
+am_status am_cache_agents(am_cache *c, const am_tenant *tenant, am_status (*fn)(void *arg, const am_agent_info *info), void *arg) {
+    am_status status = AM_OK;
+    for (am_head *h = c->head_ring.older; !status && h != &c->head_ring; h = h->older) {
+        if (h->removed || h->n_tokens == 0 || (tenant && strcmp(tenant->name, h->tenant.name) != 0)) continue;
+        am_agent_info info;
+        describe(h, &info);
+        status = fn(arg, &info);
+    }
+    return status;
+}
+
+static am_status find(am_cache *c, const am_tenant *tenant, am_str agent, am_head **out, am_error *err) {
+    *out = am_index_head(c, tenant, agent);
+    return *out ? AM_OK : am_fail(err, AM_ENOTFOUND, "there is no agent '%.*s'", (int)(agent.n < 200 ? agent.n : 200), agent.p);
+}
+
+am_status am_cache_agent(am_cache *c, const am_tenant *tenant, am_str agent, am_agent_info *out) {
+    am_head *h;
+    am_status status = find(c, tenant, agent, &h, NULL);
+    if (!status) describe(h, out);
+    return status;
+}
+
+am_status am_cache_tokens(am_cache *c, const am_tenant *tenant, am_str agent, const int32_t **tokens, uint32_t *n) {
+    am_head *h;
+    am_status status = find(c, tenant, agent, &h, NULL);
+    if (status) return status;
+    *tokens = h->tokens;
+    *n = h->n_tokens;
+    return AM_OK;
+}
+
+am_status am_cache_rm(am_cache *c, const am_tenant *tenant, am_str agent, am_error *err) {
+    am_head *h;
+    am_status status = find(c, tenant, agent, &h, err);
+    if (status) return status;
+    if (h->n_running) return am_fail(err, AM_EBUSY, "agent '%s' has a turn running", h->agent);
+    am_keep_forget_head(c, h);
+    return AM_OK;
+}
+
+/* The copy gets tokens and chain; open rows are found through the original when the copy first runs, or computed again. */
+am_status am_cache_fork(am_cache *c, const am_tenant *tenant, am_str from, am_str to, am_error *err) {
+    am_head *h;
+    am_status status = find(c, tenant, from, &h, err);
+    if (status || (status = am_agent_name_check(to, err))) return status;
+    if (am_index_head(c, tenant, to)) return am_fail(err, AM_EEXIST, "there is an agent '%.*s' already", (int)to.n, to.p);
+    int32_t *tokens = am_calloc(h->n_tokens, sizeof *tokens);
+    am_block **chain = am_calloc(h->n_chain, sizeof *chain);
+    am_head *copy = tokens && chain ? am_index_make_head(c, &h->tenant, to, err) : NULL;
+    if (!copy) {
+        free(tokens);
+        free(chain);
+        return am_fail(err, AM_ENOMEM, "no memory for a copy of agent '%s'", h->agent);
+    }
+    memcpy(tokens, h->tokens, h->n_tokens * sizeof *tokens);
+    if (h->n_chain) memcpy(chain, h->chain, h->n_chain * sizeof *chain);
+    copy->tokens = tokens;
+    copy->n_tokens = h->n_tokens;
+    copy->n_rows = h->n_chain * AM_BLOCK_TOKENS;
+    copy->n_turns = h->n_turns;
+    copy->created_ns = copy->used_ns = am_wall_ns();
+    copy->changed++;
+    am_keep_set_chain(c, copy, chain, h->n_chain);
+    am_keep_write_head(c, copy);
+    return AM_OK;
+}
+
+static void evict_head(am_cache *c, am_head *h) {
+    if (h->n_running) return;
+    if (am_keep_rows_droppable(h)) am_keep_drop_rows(c, h);
+    for (uint32_t i = 0; i < h->n_chain; i++)
+        if (am_keep_evictable(h->chain[i]) && h->chain[i]->on_disk) am_keep_evict_block(c, h->chain[i]);
+}
+
+am_status am_cache_evict(am_cache *c, const am_tenant *tenant, am_str agent, am_error *err) {
+    am_head *h;
+    if (agent.n == 0) {
+        for (h = c->head_ring.older; h != &c->head_ring; h = h->older)
+            if (!tenant || strcmp(tenant->name, h->tenant.name) == 0) evict_head(c, h);
+        return AM_OK;
+    }
+    am_status status = find(c, tenant, agent, &h, err);
+    if (!status) evict_head(c, h);
+    return status;
+}

@@ -1,0 +1,120 @@
+/* Owns the byte format of a sealed block on disk (docs/FORMAT.md): a safetensors file of three tensors, `tokens` I32 [256], `kv` U8
+ * [n_layer, n_kv_head, bytes of a head], `sum` U8 [16] = XXH3-128 of every byte before it.
+ *
+ * Everything in the header follows from the block's name, its parent and the model tag, so a reader does not parse it: it builds the header it must
+ * be and compares bytes. What differs is refused. Both functions run on I/O threads. */
+#include "cache/internal.h"
+
+#include "base/fs.h"
+#include "model/safetensors.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { MAX_HEADER = 4096, TOKENS_BYTES = AM_BLOCK_TOKENS * 4 };
+
+static am_status header_build(const am_cache *c, const am_block *b, am_buf *out, am_error *err) {
+    const am_kv_layout *l = &c->options.layout;
+    const am_kv_spec *s = &l->spec;
+    char hash[65], parent[65], bits[32], group[32];
+    am_hash_hex(&b->hash, hash);
+    am_hash_hex(&b->parent, parent);
+    snprintf(bits, sizeof bits, "%u,%u", s->bits_k, s->bits_v);
+    snprintf(group, sizeof group, "%u,%u", s->group_k, s->group_v);
+    const am_st_pair metadata[] = {{"format", AM_STR("agent-memory/block/1")}, {"model_tag", am_str_of(c->tag_hex)},
+                                   {"hash", am_str_of(hash)},                   {"parent", am_str_of(parent)},
+                                   {"kv_bits", am_str_of(bits)},                {"kv_group_size", am_str_of(group)}};
+    const am_st_entry entries[] = {
+        {"tokens", AM_ST_I32, 1, {AM_BLOCK_TOKENS}},
+        {"kv", AM_ST_U8, 3, {s->n_layer, s->n_kv_head, l->sealed_bytes / s->n_layer / s->n_kv_head}},
+        {"sum", AM_ST_U8, 1, {16}},
+    };
+    return am_st_header_build(&(am_st_layout){entries, 3, metadata, 6, 64}, out, NULL, err);
+}
+
+static void tokens_bytes(const int32_t *tokens, uint8_t out[TOKENS_BYTES]) {
+    for (size_t i = 0; i < AM_BLOCK_TOKENS; i++)
+        for (size_t j = 0; j < 4; j++) out[4 * i + j] = (uint8_t)((uint32_t)tokens[i] >> (8 * j));
+}
+
+am_status am_block_file_write(am_cache *c, am_job *job, am_error *err) {
+    const am_block *b = job->block;
+    size_t kv_bytes = c->options.layout.sealed_bytes;
+    uint8_t tokens[TOKENS_BYTES];
+    char name[96], tmp[112];
+    am_buf header;
+    am_buf_init(&header, MAX_HEADER);
+    am_sum_state *state = am_sum_begin();
+    am_status status = state ? header_build(c, b, &header, err) : am_fail(err, AM_ENOMEM, "no memory for a checksum");
+    tokens_bytes(b->tokens, tokens);
+    if (state) {
+        am_sum_add(state, header.p, header.n);
+        am_sum_add(state, tokens, sizeof tokens);
+        am_sum_add(state, job->slot, kv_bytes);
+        am_sum sum = am_sum_end(state);
+        am_block_file_name(&b->hash, name);
+        snprintf(tmp, sizeof tmp, "%.66s.tmp.safetensors", name);
+        const am_str parts[] = {am_buf_str(&header), {(char *)tokens, sizeof tokens}, {job->slot, kv_bytes}, {(char *)sum.b, sizeof sum.b}};
+        if (!status) status = am_fs_write_atomic(c->dir, tmp, name, parts, 4, c->options.durability == AM_DURABLE_ALWAYS, err);
+    }
+    am_buf_free(&header);
+    if (!status && c->options.durability == AM_DURABLE_EVERYSEC) am_io_queue_sync_later(c->io, name);
+    return status;
+}
+
+/* The file's bytes up to the KV data are exactly `wanted`. */
+static am_status check_head(int fd, const char *path, const char *wanted, size_t n, am_sum_state *sum, am_error *err) {
+    char found[MAX_HEADER + TOKENS_BYTES];
+    am_status status = am_fs_read_at(fd, path, found, n, 0, err);
+    if (status) return status;
+    am_sum_add(sum, found, n);
+    for (size_t i = 0; i < n; i++)
+        if (found[i] != wanted[i]) return am_fail(err, AM_EFORMAT, "%s: byte %zu is not what this block's header and tokens must hold", path, i);
+    return AM_OK;
+}
+
+static am_status read_checked(am_cache *c, am_job *job, int fd, const char *path, am_error *err) {
+    size_t kv_bytes = c->options.layout.sealed_bytes;
+    am_buf wanted;
+    am_buf_init(&wanted, MAX_HEADER + TOKENS_BYTES);
+    uint8_t tokens[TOKENS_BYTES];
+    tokens_bytes(job->block->tokens, tokens);
+    am_status status = header_build(c, job->block, &wanted, err);
+    if (!status) status = am_buf_append(&wanted, tokens, sizeof tokens);
+    struct stat st;
+    if (!status && (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))) status = am_fail(err, AM_EFORMAT, "%s: not a regular file", path);
+    if (!status && (uint64_t)st.st_size != wanted.n + kv_bytes + 16)
+        status = am_fail(err, AM_EFORMAT, "%s: %llu bytes, must be %zu", path, (unsigned long long)st.st_size, wanted.n + kv_bytes + 16);
+    am_sum_state *state = am_sum_begin();
+    if (!state) status = am_fail(err, AM_ENOMEM, "no memory for a checksum");
+    if (!status) status = check_head(fd, path, wanted.p, wanted.n, state, err);
+    if (!status && !(status = am_fs_read_at(fd, path, job->slot, kv_bytes, (off_t)wanted.n, err))) am_sum_add(state, job->slot, kv_bytes);
+    am_sum stored = {0}, sum = {0};
+    if (!status) status = am_fs_read_at(fd, path, stored.b, sizeof stored.b, (off_t)(wanted.n + kv_bytes), err);
+    if (state) sum = am_sum_end(state);
+    if (!status && memcmp(stored.b, sum.b, sizeof sum.b) != 0) status = am_fail(err, AM_ECORRUPT, "%s: checksum does not match", path);
+    am_buf_free(&wanted);
+    return status;
+}
+
+am_status am_block_file_read(am_cache *c, am_job *job, am_error *err) {
+    char name[96], path[4096];
+    am_block_file_name(&job->block->hash, name);
+    am_status status = am_fs_join(path, sizeof path, c->dir, name, err);
+    if (status) return status;
+    int fd = am_io->open(path, O_RDONLY | O_NONBLOCK, 0);
+    if (fd == -ENOENT) return am_fail(err, AM_ENOTFOUND, "%s: is gone", path);
+    if (fd == -ELOOP) {
+        status = am_fail(err, AM_EFORMAT, "%s: is a symbolic link", path);
+    } else if (fd < 0) {
+        status = am_fail(err, AM_EIO, "%s: %s", path, strerror(-fd));
+    } else {
+        status = read_checked(c, job, fd, path, err);
+        am_io->close(fd);
+    }
+    if (status == AM_EFORMAT || status == AM_ECORRUPT) am_refuse_file(c, name, status, err->message);
+    return status;
+}

@@ -1,0 +1,212 @@
+/* Owns the cache's life: sizing the pool, reading the folder at start, taking finished jobs back, flushing and closing.
+ *
+ * At start every file name in the folder is looked at once: temporary files are orphans of a crash and are removed, block files are
+ * indexed by name alone (their content is checked when it is wanted), heads are read and checked. Everything else is left alone. */
+#include "cache/internal.h"
+
+#include "base/clock.h"
+#include "base/fs.h"
+#include "base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { N_IO_THREADS = 2, N_HEAD_BUCKETS = 4096, N_BLOCK_BUCKETS = 4096 };
+
+/* What makes state usable: the model and the form of its cache. */
+static am_hash model_tag(const am_cache_options *o) {
+    const am_kv_spec *s = &o->layout.spec;
+    uint32_t spec[] = {s->n_layer, s->n_kv_head, s->head_dim_k, s->head_dim_v, s->bits_k, s->bits_v, s->group_k, s->group_v, AM_BLOCK_TOKENS};
+    uint8_t bytes[sizeof spec];
+    for (size_t i = 0; i < sizeof spec; i++) bytes[i] = (uint8_t)(spec[i / 4] >> (8 * (i % 4)));
+    am_hash_part parts[] = {{"agent-memory/1", 14}, {o->model_fingerprint, sizeof o->model_fingerprint}, {bytes, sizeof bytes}};
+    return am_hash_parts(NULL, parts, 3);
+}
+
+/* Splits the budget: open slots for the turns that may run at once (up to a third of it), as many again for idle heads while they take less than a
+ * quarter, sealed slots with the rest. A budget too small for all turns gets fewer open slots; one sequence of full length must fit. */
+static am_status make_pools(am_cache *c, am_error *err) {
+    const am_cache_options *o = &c->options;
+    size_t open = o->layout.open_bytes, sealed = o->layout.sealed_bytes;
+    uint32_t n_longest = o->n_ctx / AM_BLOCK_TOKENS + 1;
+    size_t least = open + n_longest * sealed;
+    if (o->memory_bytes < least)
+        return am_fail(err, AM_ELIMIT, "%zu bytes of cache memory cannot hold one sequence of %u tokens: that takes %zu", o->memory_bytes, o->n_ctx,
+                       least);
+    size_t spare = (o->memory_bytes - least) / 3 / open, n_open = 1 + spare;
+    if (n_open > o->n_turns) {
+        size_t idle = (o->memory_bytes - least) / 4 / open;
+        n_open = o->n_turns + (idle > o->n_turns ? idle - o->n_turns : 0);
+        if (n_open > 4096) n_open = o->n_turns > 4096 ? o->n_turns : 4096;
+    }
+    size_t n_sealed = (o->memory_bytes - n_open * open) / sealed;
+    if (n_sealed > UINT32_MAX / 2) n_sealed = UINT32_MAX / 2;
+    am_status status = am_pool_init(&c->open, open, (uint32_t)n_open, err);
+    return status ? status : am_pool_init(&c->sealed, sealed, (uint32_t)n_sealed, err);
+}
+
+static bool ends_with(const char *name, const char *tail) {
+    size_t n = strlen(name), m = strlen(tail);
+    return n >= m && strcmp(name + n - m, tail) == 0;
+}
+
+static void add_block_file(am_cache *c, const char *name, const am_hash *hash) {
+    char path[4096];
+    struct stat st;
+    if (am_fs_join(path, sizeof path, c->dir, name, NULL) || am_io->lstat(path, &st) < 0) return;
+    am_block *b = am_index_name_block(c, hash);
+    if (!b) return;
+    b->on_disk = true;
+    b->file_bytes = (uint64_t)st.st_size;
+    c->stats.n_blocks_disk++;
+    c->stats.disk_bytes += b->file_bytes;
+}
+
+/* First pass: orphans and blocks. Heads wait for the second, so that every block's place is known when a chain names it. */
+static am_status scan_blocks(void *arg, const char *name) {
+    am_cache *c = arg;
+    am_hash hash;
+    char path[4096];
+    if (ends_with(name, ".tmp.safetensors") || ends_with(name, ".tmp")) {
+        if (am_fs_join(path, sizeof path, c->dir, name, NULL) == AM_OK && am_io->unlink(path) >= 0) {
+            c->stats.n_orphans++;
+            am_log(AM_LOG_INFO, "orphan_removed", AM_LS("file", name));
+        }
+    } else if (strncmp(name, "b-", 2) == 0 && strlen(name) == 2 + 64 + 12 && ends_with(name, ".safetensors") && am_hash_parse(name + 2, 64, &hash)) {
+        add_block_file(c, name, &hash);
+    }
+    return AM_OK;
+}
+
+static am_status scan_heads(void *arg, const char *name) {
+    am_cache *c = arg;
+    am_error err = {0};
+    if (!ends_with(name, ".safetensors") || !strchr(name, '~')) return AM_OK;
+    am_status status = am_head_file_load(c, name, &err);
+    if (status == AM_EFORMAT || status == AM_ECORRUPT || status == AM_ELIMIT)
+        am_refuse_file(c, name, status, err.message);
+    else if (status)
+        am_log(AM_LOG_WARN, "head_not_read", AM_LS("file", name), AM_LS("error", err.message));
+    return status == AM_ENOMEM ? status : AM_OK;
+}
+
+/* Heads came in the folder's order; the list by use wants them by time. */
+static int by_use(const void *a, const void *b) {
+    const am_head *x = *(am_head *const *)a, *y = *(am_head *const *)b;
+    return (x->used_ns > y->used_ns) - (x->used_ns < y->used_ns);
+}
+
+static void order_by_use(am_cache *c) {
+    size_t n = 0;
+    am_head **heads = am_calloc(c->stats.n_heads, sizeof *heads);
+    if (!heads) return;
+    for (am_head *h = c->head_ring.older; h != &c->head_ring; h = h->older) {
+        heads[n++] = h;
+        c->stats.disk_bytes += h->file_bytes;
+    }
+    qsort(heads, n, sizeof *heads, by_use);
+    for (size_t i = 0; i < n; i++) {
+        am_index_touch_head(c, heads[i]);
+        for (uint32_t j = 0; j < heads[i]->n_chain; j++) am_index_touch(c, heads[i]->chain[j]);
+    }
+    free(heads);
+}
+
+am_status am_cache_open(const am_cache_options *options, am_cache **out, am_error *err) {
+    *out = NULL;
+    am_status status = am_fs_mkdirs(options->dir, err);
+    if (status) return status;
+    am_cache *c = am_calloc(1, sizeof *c);
+    if (!c) return am_fail(err, AM_ENOMEM, "no memory for a cache");
+    c->options = *options;
+    c->dir = strdup(options->dir);
+    c->model_name = strdup(options->model_name ? options->model_name : "");
+    c->options.dir = c->dir;
+    c->options.model_name = c->model_name;
+    c->block_ring.newer = c->block_ring.older = &c->block_ring;
+    c->head_ring.newer = c->head_ring.older = &c->head_ring;
+    c->n_block_buckets = N_BLOCK_BUCKETS;
+    c->n_head_buckets = N_HEAD_BUCKETS;
+    c->block_buckets = am_calloc(N_BLOCK_BUCKETS, sizeof *c->block_buckets);
+    c->head_buckets = am_calloc(N_HEAD_BUCKETS, sizeof *c->head_buckets);
+    c->tag = model_tag(options);
+    am_hash_hex(&c->tag, c->tag_hex);
+    if (!c->dir || !c->model_name || !c->block_buckets || !c->head_buckets) {
+        status = am_fail(err, AM_ENOMEM, "no memory for a cache");
+        goto out;
+    }
+    if ((status = make_pools(c, err)) || (status = am_fs_list(c->dir, scan_blocks, c, err)) ||
+        (status = am_fs_list(c->dir, scan_heads, c, err)))
+        goto out;
+    order_by_use(c);
+    if ((status = am_io_queue_create(c, N_IO_THREADS, &c->io, err))) goto out;
+    am_log(AM_LOG_INFO, "cache_opened", AM_LS("dir", c->dir), AM_LU("agents", c->stats.n_heads), AM_LU("blocks", c->stats.n_blocks_disk),
+           AM_LU("orphans", c->stats.n_orphans), AM_LU("refused", c->n_refused), AM_LU("sealed_slots", c->sealed.n_slots),
+           AM_LU("open_slots", c->open.n_slots));
+    *out = c;
+    return AM_OK;
+out:
+    am_cache_close(c);
+    return status;
+}
+
+void am_cache_poll(am_cache *c) {
+    am_waiter *ready = c->ready_waiters;
+    c->ready_waiters = NULL;
+    am_keep_waiters_done(ready, AM_OK);
+    for (am_job *job = am_io_queue_take_done(c->io), *next; job; job = next) {
+        next = job->next;
+        job->done(c, job);
+    }
+    am_keep_retry(c);
+    am_keep_quota(c);
+}
+
+am_status am_cache_flush(am_cache *c, am_error *err) {
+    c->retry_ns = 1; /* what failed is tried once more now */
+    do am_cache_poll(c);
+    while (am_io_queue_wait(c->io, 1000));
+    am_cache_poll(c);
+    uint32_t n_dirty = 0;
+    for (am_head *h = c->head_ring.older; h != &c->head_ring; h = h->older) n_dirty += !h->removed && h->n_tokens && !h->on_disk;
+    return n_dirty ? am_fail(err, AM_EIO, "%u agents could not be written", n_dirty) : AM_OK;
+}
+
+void am_cache_close(am_cache *c) {
+    if (!c) return;
+    if (c->io) {
+        while (am_io_queue_wait(c->io, 1000)) am_cache_poll(c);
+        am_io_queue_free(c->io);
+    }
+    while (c->head_ring.older && c->head_ring.older != &c->head_ring) {
+        am_keep_set_chain(c, c->head_ring.older, NULL, 0);
+        am_index_free_head(c, c->head_ring.older);
+    }
+    while (c->block_ring.older && c->block_ring.older != &c->block_ring) {
+        am_block *b = c->block_ring.older;
+        b->slot = NULL;
+        b->on_disk = false;
+        am_index_drop_block(c, b);
+    }
+    am_pool_free(&c->sealed);
+    am_pool_free(&c->open);
+    free(c->block_buckets);
+    free(c->head_buckets);
+    free(c->foreign);
+    free(c->dir);
+    free(c->model_name);
+    free(c);
+}
+
+void am_cache_stats_get(const am_cache *c, am_cache_stats *out) {
+    *out = c->stats;
+    out->memory_bytes = c->sealed.mapped_bytes + c->open.mapped_bytes;
+    out->n_sealed_slots = c->sealed.n_slots;
+    out->n_sealed_used = c->sealed.n_slots - c->sealed.n_free;
+    out->n_open_slots = c->open.n_slots;
+    out->n_open_used = c->open.n_slots - c->open.n_free;
+    out->n_refused = c->n_refused;
+    out->n_dirty = 0;
+    for (const am_head *h = c->head_ring.older; h != &c->head_ring; h = h->older) out->n_dirty += !h->on_disk && h->n_tokens;
+}

@@ -1,0 +1,207 @@
+/* The cache's private types: what a block, a head, a turn and a job are, and who may touch them.
+ *
+ * Everything here belongs to the engine thread, except what a job carries while it is in the queue: job fields, and the slot or buffer it
+ * names, which nobody else touches until am_cache_poll takes the job back.
+ *
+ *   block states    absent -> (advance) in memory, dirty -> (write) in memory and on disk -> (evict) on disk -> (read) both
+ *   AM_BLOCK_READING / WRITING while a job has it; such a block is neither evicted nor freed. */
+#ifndef AM_CACHE_INTERNAL_H
+#define AM_CACHE_INTERNAL_H
+
+#include "cache/cache.h"
+
+typedef struct am_block am_block;
+typedef struct am_head am_head;
+typedef struct am_job am_job;
+
+struct am_job {
+    am_job *next;
+    am_status (*run)(am_cache *cache, am_job *job, am_error *err); /* on an I/O thread; reads only what never changes in cache */
+    void (*done)(am_cache *cache, am_job *job);                    /* on the engine thread */
+    am_status status;
+    am_error err;
+    am_block *block;
+    void *slot; /* read: destination; write: source */
+    am_turn *turn;
+    am_head *head;
+};
+
+typedef enum am_block_busy { AM_BLOCK_IDLE, AM_BLOCK_READING, AM_BLOCK_WRITING } am_block_busy;
+
+struct am_block {
+    am_hash hash, parent;
+    am_block *next;            /* in its hash bucket */
+    am_block *newer, *older;   /* in the list by use, all blocks */
+    int32_t *tokens;           /* [AM_BLOCK_TOKENS], or NULL while only its name is known */
+    void *slot;                /* sealed bytes, or NULL */
+    uint32_t n_pins;           /* turns that hold it */
+    uint32_t n_heads;          /* heads whose chain names it */
+    am_block_busy busy;
+    bool on_disk, write_failed, unwanted; /* unwanted: delete when the job is back */
+    am_miss lost;              /* why it is in no tier */
+    uint64_t file_bytes;
+    am_job job;
+};
+
+/* What a commit asked to be told. */
+typedef struct am_waiter {
+    struct am_waiter *next;
+    void (*done)(void *arg, am_status status);
+    void *arg;
+} am_waiter;
+
+typedef struct am_head_image {
+    char *bytes; /* the whole file */
+    size_t n, sum_at;
+    am_sum sum;
+    uint64_t version; /* the head's `changed` it was made from */
+    bool has_rows;
+} am_head_image;
+
+struct am_head {
+    am_head *next; /* in its bucket */
+    am_head *newer, *older; /* by use */
+    am_tenant tenant;
+    char agent[AM_NAME_MAX + 1];
+    char *file; /* name in the folder */
+    int32_t *tokens;
+    uint32_t n_tokens, n_rows; /* n_rows <= n_tokens; n_rows / 256 == n_chain, except after a damaged chain */
+    am_block **chain;
+    uint32_t n_chain;
+    void *open;             /* slot with n_rows % 256 rows, or NULL */
+    bool on_disk;           /* the file holds this very state */
+    bool rows_on_disk;      /* and its open rows */
+    bool removed, writing, write_failed;
+    uint32_t n_running;     /* turns */
+    uint32_t n_turns;
+    uint64_t created_ns, used_ns, file_bytes, changed; /* changed: counts commits */
+    size_t sum_at;          /* where the file's checksum lies; rows follow it */
+    am_sum sum;
+    am_head_image image;    /* waiting to be written, when bytes */
+    am_head_image in_flight;
+    am_waiter *waiters, *in_flight_waiters;
+    am_job job;
+};
+
+struct am_turn {
+    am_cache *cache;
+    am_head *head;          /* NULL for a new or nameless agent */
+    am_tenant tenant;
+    am_turn_info info;
+    bool ephemeral, ready;
+    bool aborted; /* waits only for its rows job to come back */
+    int32_t *tokens; /* [n_tokens + n_max_new + 1]; n_past of them have rows */
+    uint32_t n_prompt, n_past;
+    am_block **blocks;      /* the first n_pinned are pinned: matched ones, then those sealed by this turn */
+    const void **sealed;    /* bytes of blocks that are in use */
+    uint32_t n_pinned;
+    void *open;
+    void **slots;           /* reserved sealed slots */
+    uint32_t n_slots;
+    am_block *spare;        /* preallocated entries, one a slot, linked by next */
+    am_block *used_spare;   /* not needed after all, freed at the end */
+    am_block *next_block;   /* the first of the prompt's chain that is in no tier, when its name is known */
+    bool from_disk;
+    /* rows of the open block, copied from a head's slot or read from its file */
+    uint32_t n_rows;        /* how many this turn can use */
+    bool reading_rows;
+    am_miss rows_lost;      /* AM_MISS_NONE, or why reading failed */
+    am_job rows_job;
+    uint32_t rows_in_file;
+    size_t rows_sum_at;
+    am_sum rows_sum;
+    char rows_file[320], rows_agent[AM_NAME_MAX + 1];
+    uint64_t started_ns;
+};
+
+/* A class of equal slots in one mapping. */
+typedef struct am_pool {
+    char *memory;
+    size_t slot_bytes, mapped_bytes;
+    uint32_t n_slots, n_free;
+    void **free_slots;
+} am_pool;
+
+typedef struct am_io_queue am_io_queue;
+
+struct am_cache {
+    am_cache_options options; /* constant after open, with the four below: what I/O threads may read */
+    char *dir;
+    char *model_name;
+    am_hash tag;
+    char tag_hex[65];
+    am_pool sealed, open;
+    am_io_queue *io;
+    am_block **block_buckets;
+    size_t n_block_buckets; /* power of two */
+    am_block block_ring;    /* newest is ring.older; the list is circular */
+    am_head **head_buckets;
+    size_t n_head_buckets;
+    am_head head_ring;
+    am_waiter *ready_waiters; /* commits that needed no file */
+    uint32_t n_open_turns;
+    am_hash *foreign;       /* tenant and agent hashed: heads under other tags */
+    size_t n_foreign, cap_foreign;
+    uint64_t retry_ns;      /* when failed writes are tried again */
+    _Atomic uint64_t n_refused; /* I/O threads refuse files too */
+    am_cache_stats stats;
+};
+
+/* pool.c */
+am_status am_pool_init(am_pool *pool, size_t slot_bytes, uint32_t n_slots, am_error *err);
+void am_pool_free(am_pool *pool);
+void *am_pool_take(am_pool *pool); /* NULL when none is free */
+void am_pool_give(am_pool *pool, void *slot);
+
+/* io_queue.c: a few threads that run jobs; reads go before writes. */
+am_status am_io_queue_create(am_cache *cache, uint32_t n_threads, am_io_queue **out, am_error *err);
+void am_io_queue_free(am_io_queue *queue); /* runs what is queued, then ends the threads */
+void am_io_queue_add(am_io_queue *queue, am_job *job, bool urgent);
+am_job *am_io_queue_take_done(am_io_queue *queue);            /* all finished jobs, oldest first, linked by next */
+bool am_io_queue_wait(am_io_queue *queue, uint32_t timeout_ms); /* until something is done; false: nothing is under way */
+void am_io_queue_sync_later(am_io_queue *queue, const char *name); /* AM_DURABLE_EVERYSEC: fsync this file within a second */
+
+/* index.c */
+am_hash am_block_name(const am_tenant *tenant, const am_hash *tag, const am_hash *parent, const int32_t *tokens);
+am_block *am_index_block(am_cache *cache, const am_hash *hash); /* NULL when unknown */
+am_status am_index_add_block(am_cache *cache, am_block *block); /* block->hash is set; no allocation */
+am_block *am_index_name_block(am_cache *cache, const am_hash *hash); /* finds or makes an entry; NULL when out of memory */
+void am_index_drop_block(am_cache *cache, am_block *block);     /* frees the entry when nothing needs it */
+void am_index_touch(am_cache *cache, am_block *block);
+am_head *am_index_head(am_cache *cache, const am_tenant *tenant, am_str agent); /* not removed ones */
+am_head *am_index_make_head(am_cache *cache, const am_tenant *tenant, am_str agent, am_error *err);
+void am_index_free_head(am_cache *cache, am_head *head);
+void am_index_touch_head(am_cache *cache, am_head *head);
+bool am_index_is_foreign(const am_cache *cache, const am_tenant *tenant, am_str agent);
+am_status am_index_add_foreign(am_cache *cache, const char *tenant, am_str agent);
+
+/* name.c */
+char *am_head_file_name(const char *tenant, am_str agent, const char *tag_hex); /* allocated */
+void am_block_file_name(const am_hash *hash, char out[96]);
+
+/* block_file.c, head_file.c */
+am_status am_block_file_read(am_cache *cache, am_job *job, am_error *err);
+am_status am_block_file_write(am_cache *cache, am_job *job, am_error *err);
+am_status am_head_file_build(const am_cache *cache, const am_head *head, am_head_image *out, am_error *err);
+am_status am_head_file_write(am_cache *cache, am_job *job, am_error *err);
+am_status am_head_file_load(am_cache *cache, const char *name, am_error *err); /* adds the head, or notes a foreign one */
+am_status am_head_file_read_rows(am_cache *cache, am_job *job, am_error *err);
+/* Moves a file to refused/ and logs why. Any thread. */
+void am_refuse_file(am_cache *cache, const char *name, am_status status, const char *reason);
+
+/* keep.c: what stays in memory and what goes to disk */
+void am_keep_write_block(am_cache *cache, am_block *block);
+void am_keep_write_head(am_cache *cache, am_head *head);
+bool am_keep_evictable(const am_block *block);
+void am_keep_evict_block(am_cache *cache, am_block *block);
+void *am_keep_open_slot(am_cache *cache);   /* evicts idle heads' rows; NULL when none can be had now */
+bool am_keep_sealed_slots(am_cache *cache, void **slots, uint32_t n); /* all or none */
+void am_keep_drop_rows(am_cache *cache, am_head *head); /* from memory */
+bool am_keep_rows_droppable(const am_head *head);
+void am_keep_set_chain(am_cache *cache, am_head *head, am_block **chain, uint32_t n); /* takes the array */
+void am_keep_forget_head(am_cache *cache, am_head *head);   /* memory and disk; blocks only it used too */
+void am_keep_waiters_done(am_waiter *waiters, am_status status);
+void am_keep_retry(am_cache *cache);
+void am_keep_quota(am_cache *cache);
+
+#endif

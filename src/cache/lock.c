@@ -1,0 +1,42 @@
+/* Owns the lock on a data folder: flock on `<dir>/lock`, which the kernel drops when the process dies, however it dies. The file's text only tells
+ * people who holds it; it stays behind and means nothing without the lock. */
+#include "cache/cache.h"
+
+#include "base/fs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+am_status am_cache_lock_dir(const char *dir, const char *who, int *fd, am_error *err) {
+    char path[4096], text[512];
+    *fd = -1;
+    am_status status = am_fs_mkdirs(dir, err);
+    if (status || (status = am_fs_join(path, sizeof path, dir, "lock", err))) return status;
+    int f = am_io->open(path, O_RDWR | O_CREAT, 0600);
+    if (f < 0) return am_fail(err, f == -EACCES ? AM_EPERM : AM_EIO, "%s: %s", path, strerror(-f));
+    if (flock(f, LOCK_EX | LOCK_NB) != 0) {
+        ssize_t n = am_io->pread(f, text, sizeof text - 1, 0);
+        text[n > 0 ? n : 0] = 0;
+        text[strcspn(text, "\n")] = 0;
+        am_io->close(f);
+        return am_fail(err, AM_EBUSY, "%s is in use by %s; stop it, or choose another --data-dir", dir, *text ? text : "another process");
+    }
+    int n = snprintf(text, sizeof text, "pid %ld, %s\n", (long)getpid(), who ? who : "agent-memory");
+    if (n > 0 && ftruncate(f, 0) == 0) status = am_fs_write_at(f, path, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1, 0, err);
+    if (status) {
+        am_io->close(f);
+        return status;
+    }
+    *fd = f;
+    return AM_OK;
+}
+
+void am_cache_lock_release(int fd) {
+    if (fd < 0) return;
+    if (ftruncate(fd, 0) != 0) {} /* the text is only for people */
+    am_io->close(fd);
+}

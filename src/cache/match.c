@@ -1,0 +1,277 @@
+/* Owns the opening of a turn: whose state it continues, how much of it can be reused, what must be reserved, and the reads that bring it back.
+ *
+ * The order matters: find the blocks and pin those in memory, then take the open slot and the sealed slots (which may evict anything that is not
+ * pinned), then see where the rows of the open block can come from, then start the reads. What fails gives everything back. */
+#include "cache/match.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint32_t common_prefix(const int32_t *a, uint32_t n_a, const int32_t *b, uint32_t n_b) {
+    uint32_t n = n_a < n_b ? n_a : n_b, i = 0;
+    while (i < n && a[i] == b[i]) i++;
+    return i;
+}
+
+static bool same_tenant(const am_tenant *a, const am_tenant *b) { return strcmp(a->name, b->name) == 0; }
+
+/* Without a name: the agent whose rows are all a prefix of the prompt, the longest such. */
+static am_head *head_by_prefix(am_cache *c, const am_turn_request *r) {
+    am_head *best = NULL;
+    for (am_head *h = c->head_ring.older; h != &c->head_ring; h = h->older) {
+        if (h->removed || h->n_rows == 0 || h->n_rows >= r->n_tokens || !same_tenant(&h->tenant, r->tenant)) continue;
+        if (best && h->n_rows <= best->n_rows) continue;
+        if (memcmp(h->tokens, r->tokens, h->n_rows * sizeof *h->tokens) == 0) best = h;
+    }
+    return best;
+}
+
+static bool block_usable(const am_block *b) { return b && (b->slot || b->on_disk || b->busy == AM_BLOCK_READING); }
+
+/* Follows the prompt's chain through the index; pins what it finds. */
+static am_status match_chain(am_turn *t) {
+    am_cache *c = t->cache;
+    uint32_t n_most = (t->n_prompt - 1) / AM_BLOCK_TOKENS;
+    am_hash parent = {0};
+    for (uint32_t i = 0; i < n_most; i++) {
+        const int32_t *tokens = t->tokens + (size_t)i * AM_BLOCK_TOKENS;
+        am_hash hash = am_block_name(&t->tenant, &c->tag, &parent, tokens);
+        am_block *b = am_index_block(c, &hash);
+        if (!block_usable(b)) {
+            t->next_block = b;
+            break;
+        }
+        if (!b->tokens) { /* known by name only: what its file must hold */
+            b->tokens = am_calloc(AM_BLOCK_TOKENS, sizeof *b->tokens);
+            if (!b->tokens) return AM_ENOMEM;
+            memcpy(b->tokens, tokens, AM_BLOCK_TOKENS * sizeof *tokens);
+            b->parent = parent;
+        } else if (memcmp(b->tokens, tokens, AM_BLOCK_TOKENS * sizeof *tokens) != 0) {
+            break;
+        }
+        b->n_pins++;
+        t->blocks[t->n_pinned++] = b;
+        am_index_touch(c, b);
+        parent = hash;
+    }
+    return AM_OK;
+}
+
+/* How many rows of h's open block continue the matched chain with the prompt's tokens. */
+static uint32_t rows_of(const am_turn *t, const am_head *h) {
+    uint32_t at = t->n_pinned * AM_BLOCK_TOKENS, n_open = h->n_rows % AM_BLOCK_TOKENS;
+    if (h->removed || n_open == 0 || (!h->open && !(h->rows_on_disk && h->on_disk)) || h->n_rows / AM_BLOCK_TOKENS != t->n_pinned ||
+        h->n_chain != t->n_pinned || !same_tenant(&h->tenant, &t->tenant))
+        return 0;
+    if (t->n_pinned && h->chain[t->n_pinned - 1] != t->blocks[t->n_pinned - 1]) return 0;
+    return common_prefix(h->tokens + at, n_open, t->tokens + at, t->n_prompt - 1 - at);
+}
+
+static void rows_read(am_cache *c, am_job *job) {
+    am_turn *t = job->turn;
+    t->reading_rows = false;
+    if (job->status == AM_OK) {
+        t->from_disk = true;
+        c->stats.bytes_read += am_kv_rows_bytes(&c->options.layout, t->rows_in_file);
+    } else {
+        t->n_rows = 0;
+        t->rows_lost = job->status == AM_ECORRUPT ? AM_MISS_CHECKSUM : job->status == AM_EFORMAT ? AM_MISS_REFUSED
+                       : job->status == AM_ENOTFOUND ? AM_MISS_EVICTED : AM_MISS_IO;
+        am_head *h = am_index_head(c, &t->tenant, am_str_of(t->rows_agent));
+        if (h && h->on_disk && memcmp(h->sum.b, t->rows_sum.b, sizeof h->sum.b) == 0) { /* its file is no more: write what is still known */
+            h->on_disk = h->rows_on_disk = false;
+            if (!h->open) h->n_rows -= h->n_rows % AM_BLOCK_TOKENS;
+            h->changed++;
+            am_keep_write_head(c, h);
+        }
+    }
+    if (t->aborted) am_turn_release(t);
+}
+
+/* The head with most rows to give: the turn's own first, then any of the tenant. */
+static void find_rows(am_turn *t) {
+    am_cache *c = t->cache;
+    am_head *from = t->head;
+    uint32_t n = from ? rows_of(t, from) : 0;
+    for (am_head *h = c->head_ring.older; h != &c->head_ring; h = h->older) {
+        uint32_t n_here = h == from ? 0 : rows_of(t, h);
+        if (n_here > n) {
+            n = n_here;
+            from = h;
+        }
+    }
+    t->n_rows = n;
+    if (n == 0) return;
+    if (from->open) {
+        memcpy(t->open, from->open, c->open.slot_bytes);
+        return;
+    }
+    t->reading_rows = true;
+    t->rows_in_file = from->n_rows % AM_BLOCK_TOKENS;
+    t->rows_sum_at = from->sum_at;
+    t->rows_sum = from->sum;
+    snprintf(t->rows_file, sizeof t->rows_file, "%s", from->file);
+    snprintf(t->rows_agent, sizeof t->rows_agent, "%s", from->agent);
+    t->rows_job = (am_job){.run = am_head_file_read_rows, .done = rows_read, .turn = t};
+    am_io_queue_add(c->io, &t->rows_job, true);
+}
+
+static void block_read(am_cache *c, am_job *job) {
+    am_block *b = job->block;
+    am_turn *t = job->turn;
+    b->busy = AM_BLOCK_IDLE;
+    if (job->status == AM_OK && !b->slot) {
+        b->slot = job->slot;
+        c->stats.n_restored_blocks++;
+        c->stats.bytes_read += c->options.layout.sealed_bytes;
+    } else if (t && !t->ready) {
+        t->slots[t->n_slots++] = job->slot; /* it will have to compute this block */
+    } else {
+        am_pool_give(&c->sealed, job->slot);
+    }
+    if (job->status != AM_OK) {
+        c->stats.disk_bytes -= b->file_bytes;
+        c->stats.n_blocks_disk--;
+        b->on_disk = false;
+        b->lost = job->status == AM_ECORRUPT    ? AM_MISS_CHECKSUM
+                  : job->status == AM_EFORMAT   ? AM_MISS_REFUSED
+                  : job->status == AM_ENOTFOUND ? AM_MISS_EVICTED
+                                                : AM_MISS_IO;
+        if (b->slot) am_keep_write_block(c, b); /* somebody computed it meanwhile */
+    }
+    am_index_drop_block(c, b);
+}
+
+static void start_reads(am_turn *t) {
+    for (uint32_t i = 0; i < t->n_pinned; i++) {
+        am_block *b = t->blocks[i];
+        if (b->slot) continue;
+        t->from_disk = true;
+        if (b->busy == AM_BLOCK_READING) continue;
+        b->busy = AM_BLOCK_READING;
+        b->job = (am_job){.run = am_block_file_read, .done = block_read, .block = b, .turn = t, .slot = t->slots[--t->n_slots]};
+        am_io_queue_add(t->cache->io, &b->job, true);
+    }
+}
+
+/* What is known before anything is read; am_turn_ready completes it. */
+static void first_info(am_turn *t, const am_turn_request *r) {
+    am_turn_info *info = &t->info;
+    const am_head *h = t->head;
+    info->n_prompt = r->n_tokens;
+    info->new_agent = !h;
+    uint32_t n_found = t->n_pinned * AM_BLOCK_TOKENS + t->n_rows;
+    if (r->no_reuse) {
+        info->miss = AM_MISS_DISABLED;
+    } else if (!h) {
+        bool foreign = r->agent.n > 0 && am_index_is_foreign(t->cache, r->tenant, r->agent);
+        info->miss = foreign ? AM_MISS_MODEL_CHANGED : n_found == 0 ? AM_MISS_NEW_AGENT : AM_MISS_NONE;
+    } else {
+        uint32_t same = common_prefix(h->tokens, h->n_tokens, r->tokens, r->n_tokens);
+        uint32_t could = same < h->n_rows ? same : h->n_rows;
+        if (same < h->n_rows && same < r->n_tokens) {
+            info->miss = AM_MISS_TOKENS_DIFFER;
+            info->miss_at = same;
+        } else if (could >= r->n_tokens) {
+            could = r->n_tokens - 1;
+        }
+        if (info->miss == AM_MISS_NONE && n_found / AM_BLOCK_TOKENS < could / AM_BLOCK_TOKENS)
+            info->miss = t->next_block ? t->next_block->lost : AM_MISS_EVICTED;
+    }
+    if (r->agent.n > 0)
+        snprintf(info->agent, sizeof info->agent, "%.*s", (int)r->agent.n, r->agent.p);
+    else if (h)
+        snprintf(info->agent, sizeof info->agent, "%s", h->agent);
+    else {
+        uint8_t random[6];
+        am_random_bytes(random, sizeof random);
+        snprintf(info->agent, sizeof info->agent, "agent-%02x%02x%02x%02x%02x%02x", random[0], random[1], random[2], random[3], random[4],
+                 random[5]);
+    }
+}
+
+static am_block *make_spares(uint32_t n) {
+    am_block *list = NULL;
+    for (uint32_t i = 0; i < n; i++) {
+        am_block *b = am_calloc(1, sizeof *b);
+        if (b) b->tokens = am_calloc(AM_BLOCK_TOKENS, sizeof *b->tokens);
+        if (!b || !b->tokens) {
+            free(b);
+            while (list) {
+                b = list->next;
+                free(list->tokens);
+                free(list);
+                list = b;
+            }
+            return NULL;
+        }
+        b->next = list;
+        list = b;
+    }
+    return list;
+}
+
+static am_turn *make_turn(am_cache *c, const am_turn_request *r) {
+    size_t cap = r->n_tokens + (size_t)r->n_max_new, n_blocks = cap / AM_BLOCK_TOKENS + 1;
+    am_turn *t = am_calloc(1, sizeof *t);
+    if (!t) return NULL;
+    t->cache = c;
+    t->tenant = *r->tenant;
+    t->ephemeral = r->ephemeral;
+    t->n_prompt = r->n_tokens;
+    t->started_ns = am_now_ns();
+    t->tokens = am_calloc(cap + 1, sizeof *t->tokens);
+    t->blocks = am_calloc(n_blocks, sizeof *t->blocks);
+    t->sealed = am_calloc(n_blocks, sizeof *t->sealed);
+    t->slots = am_calloc(n_blocks, sizeof *t->slots);
+    c->n_open_turns++;
+    if (!t->tokens || !t->blocks || !t->sealed || !t->slots) {
+        am_turn_release(t);
+        return NULL;
+    }
+    memcpy(t->tokens, r->tokens, r->n_tokens * sizeof *r->tokens);
+    return t;
+}
+
+static am_status reserve(am_turn *t, uint32_t n_blocks, am_error *err) {
+    am_cache *c = t->cache;
+    uint32_t n_need = n_blocks;
+    for (uint32_t i = 0; i < t->n_pinned; i++) n_need -= t->blocks[i]->slot != NULL;
+    t->open = am_keep_open_slot(c);
+    if (!t->open || !am_keep_sealed_slots(c, t->slots, n_need)) return am_fail(err, AM_AGAIN, "no room in the cache's memory now");
+    t->n_slots = n_need;
+    t->spare = make_spares(n_need);
+    if (n_need && !t->spare) return am_fail(err, AM_ENOMEM, "no memory for a turn of %u blocks", n_blocks);
+    return AM_OK;
+}
+
+am_status am_turn_open(am_cache *c, const am_turn_request *r, am_turn **out, am_error *err) {
+    *out = NULL;
+    am_status status = r->agent.n ? am_agent_name_check(r->agent, err) : AM_OK;
+    if (status) return status;
+    if (r->n_tokens == 0 || (uint64_t)r->n_tokens + r->n_max_new > c->options.n_ctx)
+        return am_fail(err, AM_EINVAL, "%u tokens and up to %u more do not fit a context of %u", r->n_tokens, r->n_max_new, c->options.n_ctx);
+    uint32_t n_blocks = (r->n_tokens + r->n_max_new) / AM_BLOCK_TOKENS;
+    if (n_blocks > c->sealed.n_slots)
+        return am_fail(err, AM_ELIMIT, "the turn may need %u blocks, the cache's memory holds %u", n_blocks, c->sealed.n_slots);
+    am_turn *t = make_turn(c, r);
+    if (!t) return am_fail(err, AM_ENOMEM, "no memory for a turn of %u tokens", r->n_tokens);
+    t->head = r->agent.n ? am_index_head(c, r->tenant, r->agent) : r->no_reuse ? NULL : head_by_prefix(c, r);
+    if (t->head) t->head->n_running++;
+    if (!r->no_reuse) status = match_chain(t);
+    if (!status) status = reserve(t, n_blocks, err);
+    if (status) {
+        am_turn_release(t);
+        return status;
+    }
+    if (!r->no_reuse) find_rows(t);
+    start_reads(t);
+    first_info(t, r);
+    if (t->head) am_index_touch_head(c, t->head);
+    *out = t;
+    return AM_OK;
+}

@@ -1,0 +1,142 @@
+/* Owns mixtures of experts: which experts a token goes to, and their weighted sum.
+ *
+ * A row's choice depends on its own router scores alone (ties go to the lower number), and its experts' results are added in the order
+ * of its choice; so batch mates cannot be seen in it, though each expert runs once over all rows that chose it. */
+#include "model/internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* The chosen experts of one row, best first. */
+static void choose(const float *score, uint32_t n_expert, uint32_t n_used, uint32_t *expert) {
+    for (uint32_t u = 0; u < n_used; u++) {
+        uint32_t best = UINT32_MAX;
+        for (uint32_t e = 0; e < n_expert; e++) {
+            bool taken = false;
+            for (uint32_t j = 0; j < u; j++) taken = taken || expert[j] == e;
+            if (!taken && (best == UINT32_MAX || score[e] > score[best])) best = e;
+        }
+        expert[u] = best;
+    }
+}
+
+static void route_rows(const am_row_job *job, size_t r0, size_t r1) {
+    const am_model *m = job->pass->model;
+    const am_workspace *ws = job->pass->ws;
+    for (size_t r = r0; r < r1; r++) {
+        const float *score = ws->router + r * m->n_expert;
+        uint32_t *expert = ws->expert + r * m->n_expert_used;
+        float *weight = ws->expert_weight + r * m->n_expert_used, sum = 0, chosen = 0;
+        choose(score, m->n_expert, m->n_expert_used, expert);
+        float most = score[expert[0]];
+        for (uint32_t u = 0; u < m->n_expert_used; u++) chosen += weight[u] = expf(score[expert[u]] - most);
+        for (uint32_t e = 0; e < m->n_expert; e++) sum += expf(score[e] - most);
+        if (m->expert_normalise) sum = chosen;
+        for (uint32_t u = 0; u < m->n_expert_used; u++) weight[u] /= sum;
+    }
+}
+
+/* Gives each (row, choice) its slot: slots of one expert lie together, in the order of rows. */
+static void assign_slots(const am_pass *pass) {
+    const am_workspace *ws = pass->ws;
+    size_t n = (size_t)pass->n_rows * pass->model->n_expert_used, n_expert = pass->model->n_expert;
+    uint32_t *first = ws->expert_first;
+    memset(first, 0, (n_expert + 1) * sizeof *first);
+    for (size_t i = 0; i < n; i++) first[ws->expert[i] + 1]++;
+    for (size_t e = 0; e < n_expert; e++) first[e + 1] += first[e];
+    for (size_t i = 0; i < n; i++) ws->slot[i] = first[ws->expert[i]]++;
+    for (size_t e = n_expert; e > 0; e--) first[e] = first[e - 1];
+    first[0] = 0;
+}
+
+static void scatter_rows(const am_row_job *job, size_t r0, size_t r1) {
+    uint32_t n_used = job->pass->model->n_expert_used;
+    for (size_t r = r0; r < r1; r++)
+        for (uint32_t u = 0; u < n_used; u++)
+            memcpy(job->y + job->pass->ws->slot[r * n_used + u] * job->n, job->x + r * job->n, job->n * sizeof(float));
+}
+
+static void gather_rows(const am_row_job *job, size_t r0, size_t r1) {
+    uint32_t n_used = job->pass->model->n_expert_used;
+    const am_workspace *ws = job->pass->ws;
+    for (size_t r = r0; r < r1; r++) {
+        float *y = job->y + r * job->n;
+        for (uint32_t u = 0; u < n_used; u++) {
+            const float *x = job->x + ws->slot[r * n_used + u] * job->n;
+            float weight = ws->expert_weight[r * n_used + u];
+            for (size_t i = 0; i < job->n; i++) y[i] = (u ? y[i] : 0) + weight * x[i];
+        }
+    }
+}
+
+/* One projection for each expert that was chosen, over its slots. */
+static size_t expert_projections(const am_pass *pass, am_projection *out, const am_linear *experts, float *y, const float *x) {
+    size_t n = 0;
+    const uint32_t *first = pass->ws->expert_first;
+    for (uint32_t e = 0; e < pass->model->n_expert; e++)
+        if (first[e + 1] > first[e])
+            out[n++] = (am_projection){y + (size_t)first[e] * experts[e].w.n_out, x + (size_t)first[e] * experts[e].w.n_in, &experts[e],
+                                       first[e + 1] - first[e]};
+    return n;
+}
+
+void am_op_moe(const am_pass *pass, const am_moe *moe) {
+    const am_model *m = pass->model;
+    am_workspace *ws = pass->ws;
+    size_t n_slots = (size_t)pass->n_rows * m->n_expert_used, n_embd = m->config.n_embd;
+    am_op_linear(pass, &(am_projection){ws->router, ws->h, &moe->router, pass->n_rows}, 1);
+    am_pass_rows(&(am_row_job){.pass = pass, .rows = route_rows, .n_rows = pass->n_rows});
+    assign_slots(pass);
+    am_pass_rows(&(am_row_job){.pass = pass, .rows = scatter_rows, .y = ws->slots, .x = ws->h, .n = n_embd, .n_rows = pass->n_rows});
+    size_t n = expert_projections(pass, ws->projections, moe->gate, ws->gate, ws->slots);
+    n += expert_projections(pass, ws->projections + n, moe->up, ws->up, ws->slots);
+    am_op_linear(pass, ws->projections, n);
+    am_op_activate(pass, ws->gate, ws->up, m->n_ff_expert, n_slots);
+    n = expert_projections(pass, ws->projections, moe->down, ws->slots, ws->gate);
+    am_op_linear(pass, ws->projections, n);
+    am_pass_rows(&(am_row_job){.pass = pass, .rows = gather_rows, .y = ws->h, .x = ws->slots, .n = n_embd, .n_rows = pass->n_rows});
+}
+
+am_status am_moe_configure(am_model *m, const char *n_expert_key, const char *n_ff_key, am_error *err) {
+    am_status status = am_config_count(&m->config, n_expert_key, 1, 4096, 0, &m->n_expert, err);
+    if (!status) status = am_config_count(&m->config, "num_experts_per_tok", 1, m->n_expert, 0, &m->n_expert_used, err);
+    return status ? status : am_config_count(&m->config, n_ff_key, 2, 1u << 20, 0, &m->n_ff_expert, err);
+}
+
+am_status am_moe_create(const am_model *m, am_loader *l, am_layer *layer, am_error *err) {
+    am_moe *moe = am_loader_alloc(l, sizeof *moe, err);
+    am_linear *all = moe ? am_loader_alloc(l, 3 * m->n_expert * sizeof *all, err) : NULL;
+    if (!all) return AM_ENOMEM;
+    moe->gate = all;
+    moe->up = all + m->n_expert;
+    moe->down = all + 2 * m->n_expert;
+    layer->moe = moe;
+    return AM_OK;
+}
+
+/* One tensor an expert (Hugging Face), or all of them stacked (MLX). */
+static am_status load_expert(const am_model *m, am_loader *l, const char *part, am_matrix matrix, am_linear *out, am_error *err) {
+    char path[96];
+    if (am_loader_has(l, "mlp.switch_mlp.gate_proj.weight")) {
+        snprintf(path, sizeof path, "mlp.switch_mlp.%s", part);
+        matrix.n_expert = m->n_expert;
+    } else {
+        snprintf(path, sizeof path, "mlp.experts.%u.%s", matrix.expert, part);
+        matrix.expert = 0;
+    }
+    matrix.path = path;
+    return am_loader_matrix(l, &matrix, out, err);
+}
+
+am_status am_moe_load(const am_model *m, am_loader *l, am_layer *layer, am_error *err) {
+    uint32_t n = m->config.n_embd, n_ff = m->n_ff_expert;
+    am_status status = am_moe_create(m, l, layer, err);
+    if (!status) status = am_loader_linear(l, "mlp.gate", m->n_expert, n, false, &layer->moe->router, err);
+    for (uint32_t e = 0; !status && e < m->n_expert; e++) {
+        status = load_expert(m, l, "gate_proj", (am_matrix){.n_out = n_ff, .n_in = n, .expert = e}, &layer->moe->gate[e], err);
+        if (!status) status = load_expert(m, l, "up_proj", (am_matrix){.n_out = n_ff, .n_in = n, .expert = e}, &layer->moe->up[e], err);
+        if (!status) status = load_expert(m, l, "down_proj", (am_matrix){.n_out = n, .n_in = n_ff, .expert = e}, &layer->moe->down[e], err);
+    }
+    return status;
+}

@@ -1,0 +1,169 @@
+/* Owns the operations that work row by row or panel by panel, as named in the papers' formulas. */
+#include "model/internal.h"
+
+#include <math.h>
+#include <string.h>
+
+static void embed_rows(const am_row_job *job, size_t r0, size_t r1) {
+    const am_model *m = job->pass->model;
+    for (size_t r = r0; r < r1; r++) {
+        float *x = job->y + r * job->n;
+        job->pass->kernels->mat_row(x, &m->embed.w, job->pass->ws->token[r]);
+        for (size_t i = 0; m->embed_scale != 1 && i < job->n; i++) x[i] *= m->embed_scale;
+    }
+}
+
+void am_op_embed(const am_pass *pass, float *x) {
+    am_pass_rows(&(am_row_job){.pass = pass, .rows = embed_rows, .y = x, .n = pass->model->config.n_embd, .n_rows = pass->n_rows});
+}
+
+static void rmsnorm_rows(const am_row_job *job, size_t r0, size_t r1) {
+    for (size_t r = r0; r < r1; r++)
+        job->pass->kernels->rmsnorm(job->y + r * job->n, job->x + r * job->n, job->weight, job->n, job->pass->model->config.norm_eps);
+}
+
+void am_op_rmsnorm(const am_pass *pass, float *y, const float *x, const float *weight) {
+    am_pass_rows(&(am_row_job){pass, rmsnorm_rows, y, x, weight, pass->model->config.n_embd, pass->n_rows});
+}
+
+/* q and k of n_head heads each, normalised head by head, or all heads of a token together. */
+static void norm_heads(const am_pass *pass, float *x, const float *weight, size_t n_head) {
+    size_t dim = pass->model->config.head_dim, n_rows = pass->n_rows;
+    if (pass->model->qk_norm_all_heads)
+        am_pass_rows(&(am_row_job){pass, rmsnorm_rows, x, x, weight, n_head * dim, n_rows});
+    else
+        am_pass_rows(&(am_row_job){pass, rmsnorm_rows, x, x, weight, dim, n_head * n_rows});
+}
+
+static void silu_rows(const am_row_job *job, size_t r0, size_t r1) {
+    float *gate = job->y + r0 * job->n;
+    job->pass->kernels->silu_mul(gate, gate, job->x + r0 * job->n, (r1 - r0) * job->n);
+}
+
+static void gelu_tanh_rows(const am_row_job *job, size_t r0, size_t r1) {
+    for (size_t i = r0 * job->n; i < r1 * job->n; i++) {
+        float g = job->y[i];
+        job->y[i] = 0.5f * g * (1 + tanhf(0.7978845608028654f * (g + 0.044715f * g * g * g))) * job->x[i];
+    }
+}
+
+/* gpt-oss: the gate is clamped above only. */
+static void swiglu_clamp_rows(const am_row_job *job, size_t r0, size_t r1) {
+    float limit = job->pass->model->activation_limit;
+    for (size_t i = r0 * job->n; i < r1 * job->n; i++) {
+        float g = fminf(job->y[i], limit), u = fminf(fmaxf(job->x[i], -limit), limit);
+        job->y[i] = (u + 1) * (g / (1 + expf(-1.702f * g)));
+    }
+}
+
+void am_op_activate(const am_pass *pass, float *gate, const float *up, size_t n, size_t n_rows) {
+    am_row_job job = {.pass = pass, .y = gate, .x = up, .n = n, .n_rows = n_rows};
+    switch (pass->model->activation) {
+    case AM_ACT_SILU: job.rows = silu_rows; break;
+    case AM_ACT_GELU_TANH: job.rows = gelu_tanh_rows; break;
+    case AM_ACT_SWIGLU_CLAMP: job.rows = swiglu_clamp_rows; break;
+    }
+    am_pass_rows(&job);
+}
+
+static void add_rows(const am_row_job *job, size_t r0, size_t r1) {
+    for (size_t i = r0 * job->n; i < r1 * job->n; i++) job->y[i] += job->x[i];
+}
+
+void am_op_add(const am_pass *pass, float *x, const float *y) {
+    am_pass_rows(&(am_row_job){.pass = pass, .rows = add_rows, .y = x, .x = y, .n = pass->model->config.n_embd, .n_rows = pass->n_rows});
+}
+
+static void copy_rows(const am_row_job *job, size_t r0, size_t r1) {
+    memcpy(job->y + r0 * job->n, job->x + r0 * job->n, (r1 - r0) * job->n * sizeof(float));
+}
+
+void am_op_copy(const am_pass *pass, float *y, const float *x) {
+    am_pass_rows(&(am_row_job){.pass = pass, .rows = copy_rows, .y = y, .x = x, .n = pass->model->config.n_embd, .n_rows = pass->n_rows});
+}
+
+typedef struct linear_job {
+    const am_pass *pass;
+    const am_projection *projections;
+    size_t n_projections;
+    uint32_t unit; /* panels a task */
+} linear_job;
+
+static uint32_t tasks_of(const linear_job *job, size_t i) {
+    return (am_mat_panels(&job->projections[i].linear->w) + job->unit - 1) / job->unit;
+}
+
+static void linear_task(void *arg, size_t task, size_t worker) {
+    const linear_job *job = arg;
+    const am_projection *p = job->projections;
+    (void)worker;
+    for (size_t i = 0; task >= tasks_of(job, i); i++, p++) task -= tasks_of(job, i);
+    const am_mat *w = &p->linear->w;
+    uint32_t p0 = (uint32_t)task * job->unit, p1 = p0 + job->unit;
+    if (p1 > am_mat_panels(w)) p1 = am_mat_panels(w);
+    job->pass->kernels->matmul(p->y, w->n_out, p->x, w->n_in, p->n_rows, w, p0, p1);
+    if (!p->linear->bias) return;
+    uint32_t o0 = p0 * AM_PANEL, o1 = p1 * AM_PANEL < w->n_out ? p1 * AM_PANEL : w->n_out;
+    for (size_t r = 0; r < p->n_rows; r++)
+        for (uint32_t o = o0; o < o1; o++) p->y[r * w->n_out + o] += p->linear->bias[o];
+}
+
+void am_op_linear(const am_pass *pass, const am_projection *projections, size_t n) {
+    linear_job job = {pass, projections, n, 1};
+    size_t n_panels = 0, n_tasks = 0, n_workers = pass->ws->workers ? am_workers_count(pass->ws->workers) : 1;
+    for (size_t i = 0; i < n; i++) n_panels += am_mat_panels(&projections[i].linear->w);
+    job.unit = (uint32_t)(n_panels / (4 * n_workers)) + 1; /* a few tasks a worker even out what cores do otherwise */
+    for (size_t i = 0; i < n; i++) n_tasks += tasks_of(&job, i);
+    am_pass_run(pass, n_tasks, linear_task, &job);
+}
+
+void am_op_attention(const am_pass *pass, uint32_t i) {
+    const am_layer *layer = &pass->model->layers[i];
+    const am_config *c = &pass->model->config;
+    am_workspace *ws = pass->ws;
+    size_t n = pass->n_rows;
+    am_op_linear(pass, (am_projection[]){{ws->q, ws->h, &layer->q, n}, {ws->k, ws->h, &layer->k, n}, {ws->v, ws->h, &layer->v, n}}, 3);
+    if (layer->q_norm) norm_heads(pass, ws->q, layer->q_norm, c->n_head);
+    if (layer->k_norm) norm_heads(pass, ws->k, layer->k_norm, c->n_kv_head);
+    am_op_cache(pass, i);
+    am_op_attend(pass, i);
+    am_op_linear(pass, &(am_projection){ws->h, ws->att, &layer->o, n}, 1);
+}
+
+void am_op_mlp(const am_pass *pass, uint32_t i) {
+    const am_layer *layer = &pass->model->layers[i];
+    am_workspace *ws = pass->ws;
+    size_t n = pass->n_rows;
+    if (layer->moe) {
+        am_op_moe(pass, layer->moe);
+        return;
+    }
+    am_op_linear(pass, (am_projection[]){{ws->gate, ws->h, &layer->gate, n}, {ws->up, ws->h, &layer->up, n}}, 2);
+    am_op_activate(pass, ws->gate, ws->up, pass->model->config.n_ff, n);
+    am_op_linear(pass, &(am_projection){ws->h, ws->gate, &layer->down, n}, 1);
+}
+
+static void softcap_rows(const am_row_job *job, size_t r0, size_t r1) {
+    float cap = job->pass->model->logit_softcap;
+    for (size_t i = r0 * job->n; i < r1 * job->n; i++) job->y[i] = cap * tanhf(job->y[i] / cap);
+}
+
+void am_op_logits(const am_pass *pass) {
+    const am_model *model = pass->model;
+    am_workspace *ws = pass->ws;
+    size_t n_embd = model->config.n_embd, n_vocab = model->config.n_vocab, n = 0;
+    for (size_t i = 0; i < pass->n_segments; i++)
+        for (uint32_t j = pass->segments[i].n_logits; j > 0; j--)
+            pass->kernels->rmsnorm(ws->last + n++ * n_embd, ws->x + (ws->first_row[i + 1] - j) * n_embd, model->final_norm, n_embd,
+                                   model->config.norm_eps);
+    if (n == 0) return;
+    am_op_linear(pass, &(am_projection){ws->logits, ws->last, &model->head, n}, 1);
+    if (model->logit_softcap > 0)
+        am_pass_rows(&(am_row_job){.pass = pass, .rows = softcap_rows, .y = ws->logits, .n = n_vocab, .n_rows = n});
+    const float *row = ws->logits;
+    for (size_t i = 0; i < pass->n_segments; i++) {
+        size_t count = pass->segments[i].n_logits * n_vocab;
+        if (count) memcpy(pass->segments[i].logits, row, count * sizeof *row);
+        row += count;
+    }
+}

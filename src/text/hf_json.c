@@ -1,0 +1,429 @@
+/* Owns the loading of tokenizer.json and the files beside it. The vocabulary and the merges are read straight from the text into the
+ * tables (jscan.h); everything else is small and goes through base/json.h.
+ *
+ * Order matters: stages first, since a ByteLevel pre-tokenizer decides that the vocabulary is kept as bytes; then the model; then
+ * added tokens, which take the model's ids where it knows them; then the post-processor, which names ids. */
+#include "text/hf_int.h"
+#include "text/jscan.h"
+#include "text/utf8.h"
+
+#include "base/fs.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_FILE_BYTES = 1 << 28 };
+
+/* Members of the file by name; those that are absent are empty. */
+typedef struct parts {
+    am_str normalizer, pre_tokenizer, post_processor, decoder, added_tokens;
+    am_str vocab, merges, rest; /* of the model; rest: its other members as one JSON object */
+    am_buf rest_text;
+    bool has_model;
+} parts;
+
+static am_status members(am_jscan *j, parts *p, am_status (*one)(am_jscan *, parts *, am_str, am_error *), am_error *err) {
+    if (!am_jscan_take(j, '{')) return am_jscan_fail(j, "an object", err);
+    if (am_jscan_take(j, '}')) return AM_OK;
+    do {
+        am_str key;
+        am_status status = am_jscan_string(j, &key, err);
+        if (status) return status;
+        char name[64];
+        key.n = key.n < sizeof name ? key.n : sizeof name;
+        memcpy(name, key.p, key.n);
+        key.p = name;
+        if (!am_jscan_take(j, ':')) return am_jscan_fail(j, "':'", err);
+        status = one(j, p, key, err);
+        if (status) return status;
+    } while (am_jscan_take(j, ','));
+    return am_jscan_take(j, '}') ? AM_OK : am_jscan_fail(j, "',' or '}'", err);
+}
+
+static am_status model_member(am_jscan *j, parts *p, am_str key, am_error *err) {
+    am_str value;
+    am_status status = am_jscan_skip(j, &value, err);
+    if (status) return status;
+    if (am_str_eq(key, AM_STR("vocab"))) p->vocab = value;
+    else if (am_str_eq(key, AM_STR("merges"))) p->merges = value;
+    else {
+        status = am_buf_putc(&p->rest_text, p->rest_text.n ? ',' : '{');
+        if (!status) status = am_json_quote(key, &p->rest_text);
+        if (!status) status = am_buf_putc(&p->rest_text, ':');
+        if (!status) status = am_buf_add(&p->rest_text, value);
+        if (status) am_fail(err, status, "the model's settings are too large");
+    }
+    return status;
+}
+
+static am_status top_member(am_jscan *j, parts *p, am_str key, am_error *err) {
+    if (am_str_eq(key, AM_STR("model"))) {
+        if (p->has_model) return am_fail(err, AM_EFORMAT, "'model' occurs twice");
+        p->has_model = true;
+        return members(j, p, model_member, err);
+    }
+    am_str value;
+    am_status status = am_jscan_skip(j, &value, err);
+    if (am_str_eq(key, AM_STR("normalizer"))) p->normalizer = value;
+    else if (am_str_eq(key, AM_STR("pre_tokenizer"))) p->pre_tokenizer = value;
+    else if (am_str_eq(key, AM_STR("post_processor"))) p->post_processor = value;
+    else if (am_str_eq(key, AM_STR("decoder"))) p->decoder = value;
+    else if (am_str_eq(key, AM_STR("added_tokens"))) p->added_tokens = value;
+    return status;
+}
+
+/* Parses a small member and hands it to its reader; the error says which member it was. */
+static am_status part_read(am_tokenizer *t, am_str text, const char *name, am_status (*read)(am_tokenizer *, const json_t *, am_error *), am_error *err) {
+    if (text.n == 0) return AM_OK;
+    json_t *j = NULL;
+    am_status status = am_json_parse(text, false, &j, err);
+    if (!status) status = read(t, j, err);
+    if (status) am_error_prefix(err, "%s", name);
+    json_decref(j);
+    return status;
+}
+
+/* ---- the model */
+
+static am_status vocab_object(am_tokenizer *t, am_str text, am_error *err) {
+    am_jscan j;
+    am_jscan_init(&j, text);
+    am_status status = AM_OK;
+    if (!am_jscan_take(&j, '{')) status = am_jscan_fail(&j, "the vocabulary's object", err);
+    bool more = !status && !am_jscan_take(&j, '}');
+    while (more && !status) {
+        am_str s;
+        uint64_t id;
+        status = am_jscan_string(&j, &s, err);
+        if (!status && !am_jscan_take(&j, ':')) status = am_jscan_fail(&j, "':'", err);
+        /* the id lies behind the string, whose view stays good */
+        if (!status) status = am_jscan_id(&j, &id, err);
+        if (!status) status = am_words_add(&t->words, id, s, err);
+        more = am_jscan_take(&j, ',');
+        if (!more && !status && !am_jscan_take(&j, '}')) status = am_jscan_fail(&j, "',' or '}'", err);
+    }
+    am_jscan_free(&j);
+    return status;
+}
+
+/* [["piece", score], ...] */
+static am_status vocab_scores(am_tokenizer *t, am_str text, am_error *err) {
+    am_jscan j;
+    am_jscan_init(&j, text);
+    size_t cap = 0;
+    uint64_t id = 0;
+    am_status status = AM_OK;
+    if (!am_jscan_take(&j, '[')) status = am_jscan_fail(&j, "the vocabulary's array", err);
+    bool more = !status && !am_jscan_take(&j, ']');
+    t->unigram.least = 0;
+    for (; more && !status; id++) {
+        am_str s;
+        double score = 0;
+        if (!am_jscan_take(&j, '[')) status = am_jscan_fail(&j, "'['", err);
+        if (!status) status = am_jscan_string(&j, &s, err);
+        if (!status) status = am_words_add(&t->words, id, s, err);
+        if (!status && !am_jscan_take(&j, ',')) status = am_jscan_fail(&j, "','", err);
+        if (!status) status = am_jscan_number(&j, &score, err);
+        if (!status && !am_jscan_take(&j, ']')) status = am_jscan_fail(&j, "']'", err);
+        if (!status && !am_grow(&t->unigram.score, &cap, id + 1, sizeof *t->unigram.score)) status = am_fail(err, AM_ENOMEM, "no memory for scores");
+        if (!status) t->unigram.score[id] = score;
+        if (id == 0 || score < t->unigram.least) t->unigram.least = score;
+        more = am_jscan_take(&j, ',');
+        if (!more && !status && !am_jscan_take(&j, ']')) status = am_jscan_fail(&j, "',' or ']'", err);
+    }
+    am_jscan_free(&j);
+    return status;
+}
+
+/* A half of a merge, as the vocabulary keeps it: false when a byte-level text can never spell it. */
+static bool half_put(const am_tokenizer *t, am_str s, am_buf *out) {
+    if (!t->bpe.byte_level) return am_buf_add(out, s) == AM_OK;
+    if (am_buf_reserve(out, s.n)) return false;
+    for (size_t i = 0; i < s.n;) {
+        uint32_t cp;
+        i += am_utf8_get(s.p + i, &cp);
+        int byte = am_char_byte(cp);
+        if (byte < 0) return false;
+        out->p[out->n++] = (char)byte;
+    }
+    return true;
+}
+
+static am_status merge_put(am_tokenizer *t, const am_buf *text, size_t left_n, uint32_t rank, am_error *err) {
+    am_str left = {text->p, left_n}, right = {text->p + left_n, text->n - left_n};
+    int32_t l = am_words_find(&t->words, left), r = am_words_find(&t->words, right), id;
+    if (t->bpe.prefix.n == 0) id = am_words_find(&t->words, am_buf_str(text));
+    else {
+        am_buf joined;
+        am_buf_init(&joined, text->n + 1);
+        size_t cut = t->bpe.prefix.n < right.n ? t->bpe.prefix.n : right.n;
+        am_status status = am_buf_add(&joined, left);
+        if (!status) status = am_buf_append(&joined, right.p + cut, right.n - cut);
+        id = status ? -1 : am_words_find(&t->words, am_buf_str(&joined));
+        am_buf_free(&joined);
+    }
+    if (l < 0 || r < 0 || id < 0)
+        return am_fail(err, AM_EFORMAT, "merge %u ('%.*s' with '%.*s') names a token that the vocabulary lacks", rank + 1,
+                       (int)(left.n < 60 ? left.n : 60), left.p, (int)(right.n < 60 ? right.n : 60), right.p);
+    return am_bpe_merge(&t->bpe, l, r, rank, id, err);
+}
+
+/* One merge: "left right" or ["left", "right"], its halves side by side in text. */
+static am_status merge_read(const am_tokenizer *t, am_jscan *j, am_buf *text, size_t *left_n, bool *spelled, uint32_t rank, am_error *err) {
+    am_str s;
+    am_buf_clear(text);
+    am_status status;
+    if (am_jscan_take(j, '[')) {
+        status = am_jscan_string(j, &s, err);
+        if (!status) *spelled = half_put(t, s, text), *left_n = text->n;
+        if (!status && !am_jscan_take(j, ',')) status = am_jscan_fail(j, "','", err);
+        if (!status) status = am_jscan_string(j, &s, err);
+        if (!status) *spelled = half_put(t, s, text) && *spelled;
+        if (!status && !am_jscan_take(j, ']')) status = am_jscan_fail(j, "']'", err);
+        return status;
+    }
+    status = am_jscan_string(j, &s, err);
+    if (status) return status;
+    const char *space = memchr(s.p, ' ', s.n);
+    if (!space || memchr(space + 1, ' ', s.n - (size_t)(space + 1 - s.p)))
+        return am_fail(err, AM_EFORMAT, "merge %u ('%.*s') is not two tokens with a space between", rank + 1, (int)(s.n < 60 ? s.n : 60), s.p);
+    *spelled = half_put(t, (am_str){s.p, (size_t)(space - s.p)}, text);
+    *left_n = text->n;
+    *spelled = half_put(t, (am_str){space + 1, s.n - (size_t)(space + 1 - s.p)}, text) && *spelled;
+    return AM_OK;
+}
+
+static am_status merges_read(am_tokenizer *t, am_str list, am_error *err) {
+    am_jscan j;
+    am_jscan_init(&j, list);
+    am_buf text;
+    am_buf_init(&text, 1 << 24);
+    am_status status = am_jscan_take(&j, '[') ? AM_OK : am_jscan_fail(&j, "the merges' array", err);
+    if (!status) status = am_bpe_reserve(&t->bpe, list.n / 24, err);
+    bool more = !status && !am_jscan_take(&j, ']');
+    for (uint32_t rank = 0; more && !status;) {
+        size_t left_n = 0;
+        bool spelled = true;
+        status = merge_read(t, &j, &text, &left_n, &spelled, rank, err);
+        if (!status && spelled) status = merge_put(t, &text, left_n, rank, err);
+        rank++;
+        more = am_jscan_take(&j, ',');
+        if (!more && !status && !am_jscan_take(&j, ']')) status = am_jscan_fail(&j, "',' or ']'", err);
+    }
+    am_buf_free(&text);
+    am_jscan_free(&j);
+    return status;
+}
+
+static am_status own_affix(const json_t *model, const char *key, am_str *out, am_error *err) {
+    am_str s;
+    am_status status = am_json_str(model, key, &s, err);
+    if (status) return status == AM_ENOTFOUND ? AM_OK : status;
+    *out = am_str_own(s);
+    return out->p ? AM_OK : am_fail(err, AM_ENOMEM, "no memory for '%s'", key);
+}
+
+static am_status bpe_read(am_tokenizer *t, const parts *p, const json_t *model, am_error *err) {
+    double dropout = 0;
+    am_json_f64(model, "dropout", &dropout, NULL);
+    if (dropout > 0) return am_fail(err, AM_EUNSUPPORTED, "BPE dropout is not supported: it makes ids random");
+    am_json_bool(model, "byte_fallback", &t->bpe.byte_fallback, NULL);
+    am_json_bool(model, "fuse_unk", &t->bpe.fuse_unk, NULL);
+    am_json_bool(model, "ignore_merges", &t->bpe.ignore_merges, NULL);
+    am_status status = own_affix(model, "continuing_subword_prefix", &t->bpe.prefix, err);
+    if (!status) status = own_affix(model, "end_of_word_suffix", &t->bpe.suffix, err);
+    if (!status) status = vocab_object(t, p->vocab, err);
+    if (!status && t->bpe.byte_level) am_words_undo_bytes(&t->words);
+    if (!status) status = am_words_seal(&t->words, err);
+    if (!status) status = merges_read(t, p->merges, err);
+    return status;
+}
+
+static am_status unigram_read(am_tokenizer *t, const parts *p, const json_t *model, am_error *err) {
+    uint64_t unk = 0;
+    am_json_bool(model, "byte_fallback", &t->unigram.byte_fallback, NULL);
+    am_status status = vocab_scores(t, p->vocab, err);
+    if (status) return status;
+    status = am_json_u64(model, "unk_id", t->words.n ? t->words.n - 1 : 0, &unk, err);
+    if (status && status != AM_ENOTFOUND) return status;
+    t->unk = status == AM_OK && t->words.n ? (int32_t)unk : -1;
+    return am_words_seal(&t->words, err);
+}
+
+static am_status wordpiece_read(am_tokenizer *t, const parts *p, const json_t *model, am_error *err) {
+    uint64_t max_chars = 100;
+    am_status status = own_affix(model, "continuing_subword_prefix", &t->wordpiece.prefix, err);
+    if (!status) status = am_json_u64(model, "max_input_chars_per_word", 1 << 20, &max_chars, err);
+    if (status && status != AM_ENOTFOUND) return status;
+    t->wordpiece.max_chars = max_chars;
+    status = vocab_object(t, p->vocab, err);
+    return status ? status : am_words_seal(&t->words, err);
+}
+
+/* Files from before models had a type are told apart by their members, as the library does. */
+static am_status model_kind(am_tokenizer *t, const parts *p, const json_t *model, am_error *err) {
+    am_str type;
+    if (am_json_str(model, "type", &type, NULL)) {
+        if (p->merges.n) t->kind = AM_MODEL_BPE;
+        else if (p->vocab.n && p->vocab.p[0] == '[') t->kind = AM_MODEL_UNIGRAM;
+        else t->kind = json_object_get(model, "continuing_subword_prefix") ? AM_MODEL_WORDPIECE : AM_MODEL_WORDLEVEL;
+        return AM_OK;
+    }
+    static const char *const name[] = {"BPE", "Unigram", "WordPiece", "WordLevel"};
+    for (size_t i = 0; i < 4; i++)
+        if (am_str_eq(type, am_str_of(name[i]))) return t->kind = (am_model_kind)i, AM_OK;
+    return am_fail(err, AM_EUNSUPPORTED, "model type '%.*s' is not supported", (int)(type.n < 100 ? type.n : 100), type.p);
+}
+
+static am_status model_read(am_tokenizer *t, const parts *p, am_error *err) {
+    if (!p->has_model || p->vocab.n == 0) return am_fail(err, AM_EFORMAT, "no model with a vocabulary in the file");
+    json_t *model = NULL;
+    am_status status = am_json_parse(p->rest, false, &model, err);
+    if (!status) status = model_kind(t, p, model, err);
+    if (!status) {
+        bool last = true; /* of the stages that look at the text */
+        for (size_t i = t->n_pre; i-- > 0; last = false) {
+            if (t->pre[i].kind != AM_PRE_BYTES) continue;
+            t->bpe.byte_level = t->kind == AM_MODEL_BPE;
+            t->pre[i].spell = !last || t->kind != AM_MODEL_BPE;
+        }
+        status = t->kind == AM_MODEL_BPE ? bpe_read(t, p, model, err) : t->kind == AM_MODEL_UNIGRAM ? unigram_read(t, p, model, err) : wordpiece_read(t, p, model, err);
+    }
+    am_str unk;
+    if (!status && t->kind != AM_MODEL_UNIGRAM && am_json_str(model, "unk_token", &unk, NULL) == AM_OK) {
+        t->unk = am_words_find(&t->words, unk);
+        t->unk_lost = t->unk < 0;
+    }
+    if (status) am_error_prefix(err, "model");
+    json_decref(model);
+    return status;
+}
+
+/* ---- added tokens and the config beside it */
+
+am_str am_hf_content(const json_t *j) {
+    am_str s = {"", 0};
+    if (json_is_string(j)) return (am_str){json_string_value(j), json_string_length(j)};
+    if (json_is_object(j)) am_json_str(j, "content", &s, NULL);
+    return s;
+}
+
+am_status am_hf_added(am_tokenizer *t, const json_t *j, uint64_t id, am_error *err) {
+    am_added a = {.content = am_hf_content(j)};
+    am_json_bool(j, "special", &a.special, NULL);
+    a.normalized = !a.special;
+    am_json_bool(j, "normalized", &a.normalized, NULL);
+    am_json_bool(j, "single_word", &a.single_word, NULL);
+    am_json_bool(j, "lstrip", &a.lstrip, NULL);
+    am_json_bool(j, "rstrip", &a.rstrip, NULL);
+    return am_added_put(t, &a, id, err);
+}
+
+static am_status added_read(am_tokenizer *t, const json_t *list, am_error *err) {
+    if (json_is_null(list)) return AM_OK;
+    if (!json_is_array(list)) return am_fail(err, AM_EFORMAT, "must be an array");
+    am_status status = AM_OK;
+    for (size_t i = 0; i < json_array_size(list) && !status; i++) {
+        const json_t *j = json_array_get(list, i);
+        uint64_t id = 0;
+        status = am_json_u64(j, "id", UINT32_MAX, &id, err);
+        if (!status) status = am_hf_added(t, j, id, err);
+    }
+    return status;
+}
+
+static am_status config_added(am_tokenizer *t, const json_t *config, am_error *err) {
+    const char *key;
+    json_t *value;
+    am_status status = AM_OK;
+    json_object_foreach(json_object_get(config, "added_tokens_decoder"), key, value) {
+        char *end;
+        uint64_t id = strtoul(key, &end, 10);
+        am_str content = am_hf_content(value);
+        if (*end || end == key || content.n == 0) continue;
+        bool known = false;
+        for (size_t i = 0; i < t->n_added; i++) known |= am_str_eq(t->added[i].content, content);
+        if (!known && !status) status = am_hf_added(t, value, id, err);
+    }
+    return status;
+}
+
+am_status am_hf_config(am_tokenizer *t, am_str text, bool add_ends, am_error *err) {
+    if (text.n == 0) return AM_OK;
+    json_t *config = NULL;
+    am_status status = am_json_parse(text, false, &config, err);
+    if (!status) status = config_added(t, config, err);
+    if (!status) {
+        am_str bos = am_hf_content(json_object_get(config, "bos_token")), eos = am_hf_content(json_object_get(config, "eos_token"));
+        bool add_bos = false, add_eos = false;
+        if (bos.n) t->bos = am_tokenizer_find(t, bos);
+        if (eos.n) t->eos = am_tokenizer_find(t, eos);
+        am_json_bool(config, "add_bos_token", &add_bos, NULL);
+        am_json_bool(config, "add_eos_token", &add_eos, NULL);
+        size_t cap = 0;
+        if (add_ends && add_bos && t->bos >= 0 && t->n_head == 0) {
+            if (am_grow(&t->head, &cap, 1, sizeof *t->head)) t->head[t->n_head++] = t->bos;
+            else status = am_fail(err, AM_ENOMEM, "no memory");
+        }
+        cap = 0;
+        if (add_ends && add_eos && t->eos >= 0 && t->n_tail == 0) {
+            if (am_grow(&t->tail, &cap, 1, sizeof *t->tail)) t->tail[t->n_tail++] = t->eos;
+            else status = am_fail(err, AM_ENOMEM, "no memory");
+        }
+    }
+    if (status) am_error_prefix(err, "tokenizer_config.json");
+    json_decref(config);
+    return status;
+}
+
+am_status am_tokenizer_load_json(am_str text, am_str config, am_tokenizer **out, am_error *err) {
+    *out = NULL;
+    am_tokenizer *t = am_tokenizer_create();
+    if (!t) return am_fail(err, AM_ENOMEM, "no memory for the tokenizer");
+    parts p = {0};
+    am_buf_init(&p.rest_text, 1 << 20);
+    am_jscan j;
+    am_jscan_init(&j, text);
+    am_status status = members(&j, &p, top_member, err);
+    am_jscan_free(&j);
+    if (!status && am_buf_putc(&p.rest_text, p.rest_text.n ? '}' : '{')) status = am_fail(err, AM_ENOMEM, "no memory");
+    if (!status && p.rest_text.n == 1 && am_buf_putc(&p.rest_text, '}')) status = am_fail(err, AM_ENOMEM, "no memory");
+    p.rest = am_buf_str(&p.rest_text);
+    if (!status) status = part_read(t, p.normalizer, "normalizer", am_hf_normalizer, err);
+    if (!status) status = part_read(t, p.pre_tokenizer, "pre_tokenizer", am_hf_pretokenizer, err);
+    if (!status) status = part_read(t, p.decoder, "decoder", am_hf_decoder, err);
+    if (!status) status = model_read(t, &p, err);
+    if (!status) status = part_read(t, p.added_tokens, "added_tokens", added_read, err);
+    if (!status) status = part_read(t, p.post_processor, "post_processor", am_hf_postprocessor, err);
+    bool no_post = p.post_processor.n == 0 || am_str_eq(p.post_processor, AM_STR("null"));
+    if (!status) status = am_hf_config(t, config, no_post, err);
+    if (!status) status = am_tokenizer_seal(t, (am_str[]){text, config}, 2, err);
+    am_buf_free(&p.rest_text);
+    if (status) am_tokenizer_free(t);
+    else *out = t;
+    return status;
+}
+
+static am_status read_optional(const char *dir, const char *name, am_buf *out, am_error *err) {
+    char path[4096];
+    am_status status = am_fs_join(path, sizeof path, dir, name, err);
+    if (!status) status = am_fs_read_file(path, out, MAX_FILE_BYTES, err);
+    return status;
+}
+
+am_status am_tokenizer_load_dir(const char *dir, am_tokenizer **out, am_error *err) {
+    *out = NULL;
+    am_buf text, config;
+    am_buf_init(&text, MAX_FILE_BYTES + 1);
+    am_buf_init(&config, MAX_FILE_BYTES + 1);
+    am_status status = read_optional(dir, "tokenizer_config.json", &config, err);
+    if (status == AM_ENOTFOUND) status = AM_OK;
+    if (!status) status = read_optional(dir, "tokenizer.json", &text, err);
+    if (!status) {
+        status = am_tokenizer_load_json(am_buf_str(&text), am_buf_str(&config), out, err);
+        if (status) am_error_prefix(err, "%s/tokenizer.json", dir);
+    }
+    am_buf_free(&text);
+    am_buf_free(&config);
+    return status;
+}

@@ -1,0 +1,137 @@
+/* Owns the strings of a vocabulary: one blob, offset and length by id, and a hash table from string to id. Ids come from files:
+ * they may have holes and any order, but not be so large that the tables would dwarf the file that asks for them. */
+#include "text/tokenizer_int.h"
+#include "base/fault.h"
+#include "text/utf8.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_ID = 1 << 24 };
+
+bool am_grow(void *p, size_t *cap, size_t n, size_t size) {
+    if (n <= *cap) return true;
+    size_t want = *cap ? *cap : 16, bytes;
+    while (want < n) want = want > SIZE_MAX / 2 ? n : want * 2;
+    if (!am_size_mul(want, size, &bytes)) return false;
+    void *old;
+    memcpy(&old, p, sizeof old);
+    if (am_fault_alloc()) return false;
+    void *grown = realloc(old, bytes);
+    if (!grown) return false;
+    memcpy(p, &grown, sizeof grown);
+    *cap = want;
+    return true;
+}
+
+static bool words_widen(am_words *w, size_t n) {
+    size_t cap = w->cap, a = cap, b = cap, c = cap;
+    if (!am_grow(&w->off, &a, n, sizeof *w->off) || !am_grow(&w->len, &b, n, sizeof *w->len) || !am_grow(&w->flags, &c, n, 1))
+        return false;
+    w->cap = c;
+    return true;
+}
+
+am_status am_words_add(am_words *w, uint64_t id, am_str s, am_error *err) {
+    if (id >= MAX_ID) return am_fail(err, AM_EFORMAT, "token id %llu is out of range", (unsigned long long)id);
+    if (w->bytes.max == 0) am_buf_init(&w->bytes, (size_t)1 << 31);
+    if (id >= w->n) {
+        if (!words_widen(w, id + 1)) return am_fail(err, AM_ENOMEM, "no memory for the vocabulary");
+        memset(w->off + w->n, 0, (id + 1 - w->n) * sizeof *w->off);
+        memset(w->len + w->n, 0, (id + 1 - w->n) * sizeof *w->len);
+        memset(w->flags + w->n, 0, id + 1 - w->n);
+        w->n = id + 1;
+    }
+    uint32_t off = (uint32_t)w->bytes.n;
+    am_status status = am_buf_add(&w->bytes, s);
+    if (status) return am_fail(err, status, "the vocabulary is too large");
+    w->off[id] = off;
+    w->len[id] = (uint32_t)s.n;
+    w->flags[id] |= AM_WORD_PRESENT | AM_WORD_FINDABLE;
+    return AM_OK;
+}
+
+void am_words_undo_bytes(am_words *w) {
+    for (size_t id = 0; id < w->n; id++) {
+        char *p = w->bytes.p + w->off[id];
+        size_t n = w->len[id], i = 0, k = 0;
+        for (uint32_t cp; i < n; i += am_utf8_get(p + i, &cp))
+            if (am_utf8_get(p + i, &cp) && am_char_byte(cp) < 0) break;
+        if (i < n) {
+            w->flags[id] &= (uint8_t)~AM_WORD_FINDABLE;
+            continue;
+        }
+        for (i = 0; i < n;) {
+            uint32_t cp;
+            i += am_utf8_get(p + i, &cp);
+            p[k++] = (char)am_char_byte(cp);
+        }
+        w->len[id] = (uint32_t)k;
+    }
+}
+
+static inline uint64_t hash_of(const char *p, size_t n) {
+    uint64_t h = n * 0x9E3779B97F4A7C15u, word;
+    for (; n >= 8; p += 8, n -= 8) {
+        memcpy(&word, p, 8);
+        h = (h ^ word) * 0x9FB21C651E98DF25u;
+        h ^= h >> 32;
+    }
+    word = 0;
+    memcpy(&word, p, n);
+    h = (h ^ word) * 0x9FB21C651E98DF25u;
+    return h ^ h >> 29;
+}
+
+am_status am_words_seal(am_words *w, am_error *err) {
+    size_t n_slots = 16;
+    while (n_slots < w->n + w->n / 2) n_slots *= 2;
+    free(w->slots);
+    w->slots = am_calloc(n_slots, sizeof *w->slots);
+    if (!w->slots) return am_fail(err, AM_ENOMEM, "no memory for the vocabulary");
+    w->mask = n_slots - 1;
+    memset(w->slots, 0xff, n_slots * sizeof *w->slots);
+    for (size_t id = 0; id < w->n; id++) {
+        if (!(w->flags[id] & AM_WORD_FINDABLE)) continue;
+        am_str s = am_words_get(w, (int64_t)id);
+        uint64_t h = hash_of(s.p, s.n);
+        for (size_t i = h & w->mask;; i = (i + 1) & w->mask) {
+            am_word_slot *slot = &w->slots[i];
+            if (slot->id >= 0 && (slot->tag != (uint32_t)(h >> 32) || !am_str_eq(am_words_get(w, slot->id), s))) continue;
+            if (slot->id < 0) *slot = (am_word_slot){(uint32_t)(h >> 32), (int32_t)id};
+            break;
+        }
+    }
+    return AM_OK;
+}
+
+int32_t am_words_find(const am_words *w, am_str s) {
+    if (!w->slots) return -1;
+    uint64_t h = hash_of(s.p, s.n);
+    uint32_t tag = (uint32_t)(h >> 32);
+    for (size_t i = h & w->mask;; i = (i + 1) & w->mask) {
+        int32_t id = w->slots[i].id;
+        if (id < 0) return -1;
+        if (w->slots[i].tag == tag && w->len[id] == s.n && memcmp(w->bytes.p + w->off[id], s.p, s.n) == 0) return id;
+    }
+}
+
+am_str am_words_get(const am_words *w, int64_t id) {
+    if (id < 0 || (size_t)id >= w->n || !w->bytes.p) return (am_str){"", 0};
+    return (am_str){w->bytes.p + w->off[id], w->len[id]};
+}
+
+void am_words_free(am_words *w) {
+    am_buf_free(&w->bytes);
+    free(w->off);
+    free(w->len);
+    free(w->flags);
+    free(w->slots);
+    *w = (am_words){0};
+}
+
+am_str am_str_own(am_str s) {
+    char *p = am_calloc(s.n + 1, 1);
+    if (p && s.n) memcpy(p, s.p, s.n);
+    return (am_str){p, p ? s.n : 0};
+}

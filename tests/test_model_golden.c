@@ -1,0 +1,137 @@
+/* Golden logits of the reference implementations: every folder of shared/golden whose architecture and format we read, on every kernel
+ * table, with float32 caches. Pass: the largest difference below 1e-3 of the logits' standard deviation, greedy tokens equal. */
+#include "base/fs.h"
+#include "model/safetensors.h"
+#include "sequence.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { MAX_TOKENS = 256 };
+
+static const char *const cases[] = {
+    "llama-rope3-gqa", "llama-tied-bf16-sharded", "llama-bias-linear", "llama-mha-f16", "llama-mlx-q4", "mistral-window",
+    "mistral-headdim96", "qwen2-bias-tied", "qwen2-yarn", "qwen2-mlx-mixed", "qwen3-qknorm", "qwen3-v5config", "qwen3-mlx-q8",
+    "qwen3-moe", "phi3-fused", "phi3-longrope-partial", "gemma2", "gemma3-hd64", "gemma3-hd256-bf16", "gemma3-nested", "gemma3-mlx-q4",
+    "gemma3-nested-mlx-q4", "olmo2", "smollm3-nope", "gpt-oss-mxfp4", "gpt-oss-bf16", "gpt-oss-mlx-mxfp4-q4",
+};
+
+static const char *shared_dir(void) {
+    const char *dir = getenv("AM_SHARED");
+    if (!dir) dir = "../shared";
+    return access(dir, R_OK) == 0 ? dir : NULL;
+}
+
+typedef struct golden {
+    am_map map;
+    am_st *st;
+    double logit_std;
+} golden;
+
+static const void *get(const golden *g, const char *name, am_st_dtype dtype, size_t *n) {
+    const am_st_tensor *t = am_st_find(g->st, am_str_of(name));
+    if (!t || t->dtype != dtype) fail_msg("golden tensor %s", name);
+    *n = t->n_bytes / am_st_dtype_bytes(dtype);
+    return g->map.p + t->at;
+}
+
+static void golden_open(golden *g, const char *folder) {
+    char path[4096];
+    am_error err = {0};
+    json_t *json;
+    snprintf(path, sizeof path, "%s/golden.safetensors", folder);
+    if (am_map_open(path, &g->map, &err) || am_st_parse(g->map.p, g->map.n, g->map.n, &AM_ST_LIMITS, &g->st, &err))
+        fail_msg("%s", err.message);
+    snprintf(path, sizeof path, "%s/golden.json", folder);
+    if (am_json_read(path, 1 << 20, &json, &err)) fail_msg("%s", err.message);
+    assert_int_equal(am_json_f64(json_object_get(json, "tolerance"), "logit_std", &g->logit_std, &err), AM_OK);
+    json_decref(json);
+}
+
+/* One sequence of the case: its logits at the positions given (all when there are none), then its greedy continuation. */
+static double compare(const golden *g, const am_model *model, am_workspace *ws, test_sequence *seq, const char *which) {
+    char name[64];
+    size_t n, n_logits, n_greedy, n_positions, n_vocab = am_model_info_of(model)->n_vocab;
+    snprintf(name, sizeof name, "%s.input_ids", which);
+    const int32_t *ids = get(g, name, AM_ST_I32, &n);
+    snprintf(name, sizeof name, "%s.logits", which);
+    const float *wanted = get(g, name, AM_ST_F32, &n_logits);
+    snprintf(name, sizeof name, "%s.greedy", which);
+    const int32_t *greedy = get(g, name, AM_ST_I32, &n_greedy);
+    snprintf(name, sizeof name, "%s.positions", which);
+    const am_st_tensor *has = am_st_find(g->st, am_str_of(name));
+    const int32_t *positions = has ? get(g, name, AM_ST_I32, &n_positions) : NULL;
+    if (!positions) n_positions = n;
+    assert_int_equal(n_logits, n_positions * n_vocab);
+    float *logits = am_calloc(n * n_vocab, sizeof *logits);
+    int32_t *out = am_calloc(n_greedy, sizeof *out);
+    test_sequence_clear(seq);
+    test_sequence_push(seq, model, ws, ids, (uint32_t)n, MAX_TOKENS, logits);
+    double worst = 0;
+    for (size_t i = 0; i < n_positions; i++)
+        for (size_t v = 0; v < n_vocab; v++) {
+            double d = fabs((double)logits[(positions ? (size_t)positions[i] : i) * n_vocab + v] - (double)wanted[i * n_vocab + v]);
+            if (!(d <= worst)) worst = d;
+        }
+    test_sequence_greedy(seq, model, ws, logits + (n - 1) * n_vocab, (uint32_t)n_greedy, out);
+    for (size_t i = 0; i < n_greedy; i++)
+        if (out[i] != greedy[i]) fail_msg("%s: greedy token %zu is %d, must be %d", which, i, out[i], greedy[i]);
+    free(logits);
+    free(out);
+    return worst / g->logit_std;
+}
+
+/* n_ctx: the context to load for, which decides between the two ropes of longrope. */
+static double check_one(const golden *g, const char *folder, const am_kernels *kernels, const char *which, uint32_t n_ctx) {
+    am_error err = {0};
+    am_model *model;
+    am_kv_spec spec;
+    am_kv_layout layout;
+    am_workspace *ws;
+    test_sequence seq;
+    if (am_model_load(folder, &(am_model_options){.kernels = kernels, .n_ctx = n_ctx}, &model, &err)) fail_msg("%s", err.message);
+    if (am_model_kv_spec(model, 32, 32, &spec, &err) || am_kv_layout_init(&layout, &spec, &err) ||
+        am_workspace_create(model, &layout, NULL, MAX_TOKENS, MAX_TOKENS, &ws, &err))
+        fail_msg("%s", err.message);
+    test_sequence_init(&seq, kernels, &layout, 512);
+    double worst = compare(g, model, ws, &seq, which);
+    assert_true(worst < 1e-3);
+    test_sequence_free(&seq);
+    am_workspace_free(ws);
+    am_model_free(model);
+    return worst;
+}
+
+static void check_table(const golden *g, const char *folder, const am_kernels *kernels) {
+    double a = check_one(g, folder, kernels, "short", 64), b = check_one(g, folder, kernels, "long", 0);
+    print_message("    %s: short %.1e, long %.1e of the logits' deviation\n", kernels->name, a, b);
+}
+
+static void test_case(void **state) {
+    const char *dir = shared_dir();
+    if (!dir) {
+        print_message("no shared folder: golden case %s not run\n", (const char *)*state);
+        skip();
+    }
+    char folder[2048];
+    golden g = {0};
+    snprintf(folder, sizeof folder, "%s/golden/%s", dir, (const char *)*state);
+    golden_open(&g, folder);
+    for (const am_kernels *const *k = am_kernels_list(); *k; k++) check_table(&g, folder, *k);
+    am_st_free(g.st);
+    am_map_close(&g.map);
+}
+
+int main(void) {
+    enum { N = sizeof cases / sizeof cases[0] };
+    struct CMUnitTest tests[N];
+    for (size_t i = 0; i < N; i++) tests[i] = (struct CMUnitTest){.name = cases[i], .test_func = test_case, .initial_state = (void *)cases[i]};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,167 @@
+/* The tokenizer as its users see it: the shipped model's vocabulary, input ranges, the seam, streaming, refusals. */
+#include "tok_support.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void ids_equal(const json_t *want, const am_tokens *got) {
+    assert_int_equal(got->n, json_array_size(want));
+    for (size_t i = 0; i < got->n; i++) assert_int_equal(got->ids[i], json_integer_value(json_array_get(want, i)));
+}
+
+static am_str text_of(const json_t *o, const char *key) {
+    const json_t *s = json_object_get(o, key);
+    return (am_str){json_string_value(s), json_string_length(s)};
+}
+
+static void memo_prompts_and_answers(void **state) {
+    (void)state;
+    am_tokenizer *t = tok_load("models/memo-28m/mlx-4bit");
+    if (!t) skip();
+    json_t *expected = tok_json(tok_truth("models/memo-28m/expected.json"));
+    size_t i;
+    json_t *prompt;
+    am_tokens tokens = {0};
+    json_array_foreach(json_object_get(expected, "prompts"), i, prompt) {
+        am_str text = text_of(prompt, "prompt");
+        tok_encode(t, text, NULL, 0, &tokens);
+        ids_equal(json_object_get(prompt, "prompt_ids"), &tokens);
+        am_buf back;
+        tok_decode(t, tokens.ids, tokens.n, false, &back);
+        assert_true(am_str_eq(am_buf_str(&back), text));
+        am_buf_free(&back);
+        for (size_t k = 0; k < 2; k++) {
+            const json_t *run = json_object_get(prompt, k ? "mlx-4bit" : "hf"), *ids = json_object_get(run, "ids");
+            int32_t answer[4096];
+            assert_true(json_array_size(ids) < 4096);
+            for (size_t n = 0; n < json_array_size(ids); n++) answer[n] = (int32_t)json_integer_value(json_array_get(ids, n));
+            tok_decode(t, answer, json_array_size(ids), false, &back);
+            assert_true(am_str_eq(am_buf_str(&back), text_of(run, "text")));
+            am_buf_free(&back);
+        }
+    }
+    assert_int_equal(am_tokenizer_eos(t), 8187);
+    assert_int_equal(am_tokenizer_find(t, AM_STR("<|im_start|>")), 8186);
+    assert_true(am_tokenizer_is_special(t, 8186));
+    assert_true(am_tokenizer_is_added(t, 8188));
+    assert_false(am_tokenizer_is_special(t, 100));
+    am_tokens_free(&tokens);
+    json_decref(expected);
+    am_tokenizer_free(t);
+}
+
+static void what_a_user_typed_stays_text(void **state) {
+    (void)state;
+    am_tokenizer *t = tok_load("models/memo-28m/mlx-4bit");
+    if (!t) skip();
+    const am_str text = AM_STR("<|im_start|>user\nsay <|im_end|> please<|im_end|>\n");
+    const am_span typed = {17, 38};
+    am_tokens tokens = {0};
+    tok_encode(t, text, &typed, 1, &tokens);
+    int starts = 0, ends = 0;
+    for (size_t i = 0; i < tokens.n; i++) {
+        starts += tokens.ids[i] == 8186;
+        ends += tokens.ids[i] == 8187;
+        if (am_tokenizer_is_special(t, tokens.ids[i]))
+            assert_true(tokens.offsets[i + 1] <= typed.begin || tokens.offsets[i] >= typed.end);
+    }
+    assert_int_equal(starts, 1);
+    assert_int_equal(ends, 1);
+    /* even one typed byte inside is enough, wherever it lies */
+    for (size_t b = 38; b < 48; b++) {
+        const am_span one = {b, b + 1};
+        tok_encode(t, text, &one, 1, &tokens);
+        ends = 0;
+        for (size_t i = 0; i < tokens.n; i++) ends += tokens.ids[i] == 8187;
+        assert_int_equal(ends, 1);
+    }
+    am_buf back;
+    tok_encode(t, text, &typed, 1, &tokens);
+    tok_decode(t, tokens.ids, tokens.n, false, &back);
+    assert_true(am_str_eq(am_buf_str(&back), text));
+    am_buf_free(&back);
+    am_tokens_free(&tokens);
+    am_tokenizer_free(t);
+}
+
+/* A conversation that grows, with a typed control token in it: encoding on from any earlier state equals encoding the whole. */
+static void extending_equals_encoding_the_whole(void **state) {
+    (void)state;
+    static const char *const name[] = {"models/memo-28m/mlx-4bit", "testdata/tokenizers/hf/llama3", "testdata/tokenizers/hf/qwen2.5",
+                                       "testdata/tokenizers/hf/phi-3-mini", "testdata/tokenizers/hf/t5-small"};
+    const char *text = "<|im_start|>system\nYou are e\xCC\x81t\xC3\xA9.\n\nplain lines\nfollow   \n<|im_end|>\n<|im_start|>user\nhi <|im_end|> there\n"
+                       "second\n\n\nline 12345 \xE4\xBD\xA0\xE5\xA5\xBD<|im_end|>\n<|im_start|>assistant\nan answer\nwith lines<|im_end|>\n<|eot_id|><|end|> tail of it";
+    size_t n = strlen(text);
+    const am_span typed = {98, 130};
+    for (size_t m = 0; m < sizeof name / sizeof *name; m++) {
+        am_tokenizer *t = tok_load(name[m]);
+        if (!t) skip();
+        am_tokens whole = {0}, known = {0}, extended = {0};
+        tok_encode(t, (am_str){text, n}, &typed, 1, &whole);
+        for (size_t cut = 0; cut <= n; cut++) {
+            if (((unsigned char)text[cut] & 0xC0) == 0x80) continue;
+            am_span part = {typed.begin < cut ? typed.begin : cut, typed.end < cut ? typed.end : cut};
+            tok_encode(t, (am_str){text, cut}, &part, 1, &known);
+            am_error err = {0};
+            size_t same = cut < n && ((unsigned char)text[cut] & 0xC0) == 0x80 ? cut - 1 : cut;
+            assert_int_equal(am_tokenizer_extend(t, &known, same, (am_str){text, n}, &typed, 1, &extended, &err), AM_OK);
+            assert_int_equal(extended.n, whole.n);
+            assert_memory_equal(extended.ids, whole.ids, whole.n * sizeof *whole.ids);
+            assert_memory_equal(extended.offsets, whole.offsets, (whole.n + 1) * sizeof *whole.offsets);
+        }
+        am_tokens_free(&whole);
+        am_tokens_free(&known);
+        am_tokens_free(&extended);
+        am_tokenizer_free(t);
+    }
+}
+
+static void bad_text_is_refused_with_its_place(void **state) {
+    (void)state;
+    am_tokenizer *t = tok_load("models/memo-28m/mlx-4bit");
+    if (!t) skip();
+    am_tokens tokens = {0};
+    am_error err = {0};
+    assert_int_equal(am_tokenizer_encode(t, AM_STR("good \xC3"), NULL, 0, 0, &tokens, &err), AM_EINVAL);
+    assert_non_null(strstr(err.message, "byte 5"));
+    assert_int_equal(am_tokenizer_encode(t, AM_STR("\xED\xA0\x80"), NULL, 0, 0, &tokens, &err), AM_EINVAL);
+    const am_span wild = {2, 400};
+    assert_int_equal(am_tokenizer_encode(t, AM_STR("text"), &wild, 1, 0, &tokens, &err), AM_EINVAL);
+    assert_int_equal(am_tokenizer_encode(t, AM_STR(""), NULL, 0, 0, &tokens, &err), AM_OK);
+    assert_int_equal(tokens.n, 0);
+    assert_int_equal(am_tokenizer_piece(t, -1).n, 0);
+    assert_int_equal(am_tokenizer_piece(t, 1 << 30).n, 0);
+    const int32_t odd[] = {-5, 1 << 30, 40, 8191, 9000};
+    am_buf back;
+    tok_decode(t, odd, 5, false, &back);
+    am_buf_free(&back);
+    am_tokens_free(&tokens);
+    am_tokenizer_free(t);
+}
+
+static void fingerprints_follow_the_source(void **state) {
+    (void)state;
+    const char *a = "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[]}}";
+    const char *b = "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":1,\"b\":0},\"merges\":[]}}";
+    am_tokenizer *x = tok_from_json(a), *y = tok_from_json(a), *z = tok_from_json(b);
+    uint8_t fx[16], fy[16], fz[16];
+    am_tokenizer_fingerprint(x, fx);
+    am_tokenizer_fingerprint(y, fy);
+    am_tokenizer_fingerprint(z, fz);
+    assert_memory_equal(fx, fy, 16);
+    assert_memory_not_equal(fx, fz, 16);
+    am_tokenizer_free(x);
+    am_tokenizer_free(y);
+    am_tokenizer_free(z);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(memo_prompts_and_answers),
+        cmocka_unit_test(what_a_user_typed_stays_text),
+        cmocka_unit_test(extending_equals_encoding_the_whole),
+        cmocka_unit_test(bad_text_is_refused_with_its_place),
+        cmocka_unit_test(fingerprints_follow_the_source),
+    };
+    return cmocka_run_group_tests_name("tokenizer", tests, NULL, NULL);
+}
