@@ -34,6 +34,12 @@ static uint64_t id_for(const am_tokenizer *t, const am_added *token, uint64_t wa
 am_status am_added_put(am_tokenizer *t, const am_added *token, uint64_t wanted, am_error *err) {
     if (token->content.n == 0) return AM_OK;
     uint64_t id = id_for(t, token, wanted);
+    if (id > INT32_MAX) return am_fail(err, AM_EFORMAT, "token id %llu is out of range", (unsigned long long)id);
+    return am_added_put_at(t, token, (int32_t)id, err);
+}
+
+am_status am_added_put_at(am_tokenizer *t, const am_added *token, int32_t at, am_error *err) {
+    uint32_t id = (uint32_t)at;
     if (id >= t->words.n || !(t->words.flags[id] & AM_WORD_PRESENT)) {
         am_status status = am_words_add(&t->words, id, token->content, err);
         if (status) return status;

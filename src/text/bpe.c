@@ -60,14 +60,19 @@ am_status am_bpe_merge(am_bpe *bpe, int32_t left, int32_t right, uint32_t rank, 
     return AM_OK;
 }
 
-am_status am_bpe_seal(am_tokenizer *t, am_error *err) {
+void am_bytes_seal(am_tokenizer *t) {
     am_bpe *bpe = &t->bpe;
     for (int b = 0; b < 256; b++) {
         char c = (char)b, name[8];
         snprintf(name, sizeof name, "<0x%02X>", (unsigned)b);
         bpe->byte_id[b] = am_words_find(&t->words, (am_str){&c, 1});
-        bpe->fallback_id[b] = am_words_find(&t->words, am_str_of(name));
+        if (!bpe->has_fallback) bpe->fallback_id[b] = am_words_find(&t->words, am_str_of(name));
     }
+}
+
+am_status am_bpe_seal(am_tokenizer *t, am_error *err) {
+    am_bpe *bpe = &t->bpe;
+    am_bytes_seal(t);
     free(bpe->memo);
     bpe->memo = am_calloc(t->words.n, 1);
     if (!bpe->memo) return am_fail(err, AM_ENOMEM, "no memory for the merges");
@@ -255,7 +260,7 @@ static am_status piece_encode(const am_tokenizer *t, am_scratch *s, const am_vie
     int32_t whole = v->n <= 512 && !bpe->suffix.n ? am_words_find(&t->words, (am_str){v->p, v->n}) : -1;
     uint8_t memo = 0;
     if (whole >= 0) {
-        memo = bpe->ignore_merges ? 1 : __atomic_load_n(&bpe->memo[whole], __ATOMIC_RELAXED);
+        memo = bpe->ignore_merges || (bpe->whole_lines && v->p[0] == '\n') ? 1 : __atomic_load_n(&bpe->memo[whole], __ATOMIC_RELAXED);
         if (memo == 1) return am_tokens_push(out, whole, am_view_at(v, 0));
     }
     size_t n;

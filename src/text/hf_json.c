@@ -7,12 +7,8 @@
 #include "text/jscan.h"
 #include "text/utf8.h"
 
-#include "base/fs.h"
-
 #include <stdlib.h>
 #include <string.h>
-
-enum { MAX_FILE_BYTES = 1 << 28 };
 
 /* Members of the file by name; those that are absent are empty. */
 typedef struct parts {
@@ -135,8 +131,7 @@ static am_status vocab_scores(am_tokenizer *t, am_str text, am_error *err) {
     return status;
 }
 
-/* A half of a merge, as the vocabulary keeps it: false when a byte-level text can never spell it. */
-static bool half_put(const am_tokenizer *t, am_str s, am_buf *out) {
+bool am_half_put(const am_tokenizer *t, am_str s, am_buf *out) {
     if (!t->bpe.byte_level) return am_buf_add(out, s) == AM_OK;
     if (am_buf_reserve(out, s.n)) return false;
     for (size_t i = 0; i < s.n;) {
@@ -175,10 +170,10 @@ static am_status merge_read(const am_tokenizer *t, am_jscan *j, am_buf *text, si
     am_status status;
     if (am_jscan_take(j, '[')) {
         status = am_jscan_string(j, &s, err);
-        if (!status) *spelled = half_put(t, s, text), *left_n = text->n;
+        if (!status) *spelled = am_half_put(t, s, text), *left_n = text->n;
         if (!status && !am_jscan_take(j, ',')) status = am_jscan_fail(j, "','", err);
         if (!status) status = am_jscan_string(j, &s, err);
-        if (!status) *spelled = half_put(t, s, text) && *spelled;
+        if (!status) *spelled = am_half_put(t, s, text) && *spelled;
         if (!status && !am_jscan_take(j, ']')) status = am_jscan_fail(j, "']'", err);
         return status;
     }
@@ -187,9 +182,9 @@ static am_status merge_read(const am_tokenizer *t, am_jscan *j, am_buf *text, si
     const char *space = memchr(s.p, ' ', s.n);
     if (!space || memchr(space + 1, ' ', s.n - (size_t)(space + 1 - s.p)))
         return am_fail(err, AM_EFORMAT, "merge %u ('%.*s') is not two tokens with a space between", rank + 1, (int)(s.n < 60 ? s.n : 60), s.p);
-    *spelled = half_put(t, (am_str){s.p, (size_t)(space - s.p)}, text);
+    *spelled = am_half_put(t, (am_str){s.p, (size_t)(space - s.p)}, text);
     *left_n = text->n;
-    *spelled = half_put(t, (am_str){space + 1, s.n - (size_t)(space + 1 - s.p)}, text) && *spelled;
+    *spelled = am_half_put(t, (am_str){space + 1, s.n - (size_t)(space + 1 - s.p)}, text) && *spelled;
     return AM_OK;
 }
 
@@ -401,29 +396,5 @@ am_status am_tokenizer_load_json(am_str text, am_str config, am_tokenizer **out,
     am_buf_free(&p.rest_text);
     if (status) am_tokenizer_free(t);
     else *out = t;
-    return status;
-}
-
-static am_status read_optional(const char *dir, const char *name, am_buf *out, am_error *err) {
-    char path[4096];
-    am_status status = am_fs_join(path, sizeof path, dir, name, err);
-    if (!status) status = am_fs_read_file(path, out, MAX_FILE_BYTES, err);
-    return status;
-}
-
-am_status am_tokenizer_load_dir(const char *dir, am_tokenizer **out, am_error *err) {
-    *out = NULL;
-    am_buf text, config;
-    am_buf_init(&text, MAX_FILE_BYTES + 1);
-    am_buf_init(&config, MAX_FILE_BYTES + 1);
-    am_status status = read_optional(dir, "tokenizer_config.json", &config, err);
-    if (status == AM_ENOTFOUND) status = AM_OK;
-    if (!status) status = read_optional(dir, "tokenizer.json", &text, err);
-    if (!status) {
-        status = am_tokenizer_load_json(am_buf_str(&text), am_buf_str(&config), out, err);
-        if (status) am_error_prefix(err, "%s/tokenizer.json", dir);
-    }
-    am_buf_free(&text);
-    am_buf_free(&config);
     return status;
 }

@@ -73,6 +73,7 @@ void am_tokenizer_free(am_tokenizer *t) {
     am_trie_free(&t->unigram.trie);
     free(t->unigram.score);
     free((char *)t->wordpiece.prefix.p);
+    free((char *)t->wordpiece.first.p);
     free(t->head);
     free(t->tail);
     free(t);

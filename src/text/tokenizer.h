@@ -45,6 +45,8 @@ typedef struct am_vocab {
 
 /* From a model folder: tokenizer.json, else tokenizer.model, else a tiktoken file; with the configs beside it. */
 am_status am_tokenizer_load_dir(const char *dir, am_tokenizer **out, am_error *err);
+/* From one file: tokenizer.json, tokenizer.model or a tiktoken rank file, told apart by content; its config is looked for beside it. */
+am_status am_tokenizer_load_file(const char *path, am_tokenizer **out, am_error *err);
 /* From texts in memory; config may be empty. */
 am_status am_tokenizer_load_json(am_str tokenizer_json, am_str tokenizer_config, am_tokenizer **out, am_error *err);
 am_status am_tokenizer_load_vocab(const am_vocab *vocab, am_tokenizer **out, am_error *err);

@@ -30,7 +30,7 @@ typedef struct am_words {
     am_buf bytes;
     uint32_t *off, *len; /* [n] into bytes */
     uint8_t *flags;      /* [n] */
-    size_t n, cap;
+    size_t n, cap, longest;
     am_word_slot *slots; /* [mask + 1]; only after sealing */
     size_t mask;
 } am_words;
@@ -215,6 +215,8 @@ typedef struct am_match {
     int32_t id;
 } am_match;
 am_status am_added_put(am_tokenizer *t, const am_added *token, uint64_t id_wanted, am_error *err);
+/* The same for a token whose id is known. */
+am_status am_added_put_at(am_tokenizer *t, const am_added *token, int32_t id, am_error *err);
 am_status am_matcher_build(am_tokenizer *t, bool normalized, am_matcher *m, am_error *err);
 /* Next match in v at or after from that touches no input range; false when there is none. */
 bool am_matcher_next(const am_tokenizer *t, const am_matcher *m, const am_view *v, size_t from, const am_span *input,
@@ -235,11 +237,15 @@ typedef struct am_bpe {
     bool byte_level, byte_fallback, has_fallback, fuse_unk, ignore_merges;
     am_str prefix, suffix; /* owned */
     uint8_t *memo; /* [words.n], relaxed atomics: 0 unknown, 1 the entry's text encodes to the entry, 2 it does not */
+    bool whole_lines; /* a piece of newlines that is an entry is that entry, whatever the merges say (Gemma in GGUF) */
     bool cut_marks; /* no merge joins x to U+2581: pieces may be cut there without changing any token */
     am_words letters; /* characters of merges that are no entries themselves: ids from words.n on (SentencePiece) */
 } am_bpe;
 am_status am_bpe_reserve(am_bpe *bpe, size_t n_pairs, am_error *err);
 am_status am_bpe_merge(am_bpe *bpe, int32_t left, int32_t right, uint32_t rank, int32_t id, am_error *err);
+/* Appends a half of a merge as the vocabulary keeps it: false when a byte-level text can never spell it. */
+bool am_half_put(const am_tokenizer *t, am_str s, am_buf *out);
+void am_bytes_seal(am_tokenizer *t); /* ids of single bytes and of <0x00> and so on; any model */
 am_status am_bpe_seal(am_tokenizer *t, am_error *err);
 /* All ways to make each entry from two others, ranked by rank[id]: what SentencePiece and tiktoken do without a list of merges. */
 am_status am_bpe_merges_from_words(am_tokenizer *t, const uint32_t *rank, am_error *err);
@@ -256,7 +262,7 @@ am_status am_unigram_seal(am_tokenizer *t, am_error *err);
 am_status am_unigram_encode(const am_tokenizer *t, am_scratch *s, const am_view *v, am_tokens *out, am_error *err);
 
 typedef struct am_wordpiece {
-    am_str prefix; /* owned */
+    am_str first, prefix; /* before a word's first entry, before the others; owned */
     size_t max_chars;
 } am_wordpiece;
 am_status am_wordpiece_encode(const am_tokenizer *t, am_scratch *s, const am_view *v, am_tokens *out, am_error *err);

@@ -19,6 +19,7 @@ typedef struct step { /* the best path that ends here */
 am_status am_unigram_seal(am_tokenizer *t, am_error *err) {
     am_trie_entry *entries = am_calloc(t->words.n, sizeof *entries);
     if (!entries) return am_fail(err, AM_ENOMEM, "no memory for the vocabulary");
+    am_bytes_seal(t);
     size_t n = 0;
     for (size_t id = 0; id < t->words.n; id++)
         if ((t->words.flags[id] & AM_WORD_FINDABLE) && t->words.len[id]) entries[n++] = (am_trie_entry){am_words_get(&t->words, (int64_t)id), (int32_t)id};

@@ -18,10 +18,13 @@ static size_t count_chars(const am_view *v) {
 
 /* The longest entry at b; its end, or b when there is none. word: room for the prefix and the rest of the word. */
 static size_t longest(const am_tokenizer *t, const am_view *v, size_t b, char *word, int32_t *id) {
-    size_t n = b ? t->wordpiece.prefix.n : 0;
-    if (n) memcpy(word, t->wordpiece.prefix.p, n);
-    memcpy(word + n, v->p + b, v->n - b);
-    for (size_t e = v->n; e > b;) {
+    am_str before = b ? t->wordpiece.prefix : t->wordpiece.first;
+    size_t n = before.n, most = v->n - b < t->words.longest ? v->n - b : t->words.longest;
+    if (n) memcpy(word, before.p, n);
+    memcpy(word + n, v->p + b, most);
+    size_t end = b + most;
+    while (end > b && end < v->n && ((uint8_t)v->p[end] & 0xC0) == 0x80) end--;
+    for (size_t e = end; e > b;) {
         *id = am_words_find(&t->words, (am_str){word, n + e - b});
         if (*id >= 0) return e;
         do e--;
@@ -37,7 +40,7 @@ am_status am_wordpiece_encode(const am_tokenizer *t, am_scratch *s, const am_vie
         return am_tokens_push(out, id, am_view_at(v, 0)) ? am_fail(err, AM_ENOMEM, "no memory for tokens") : AM_OK;
     }
     if (count_chars(v) > t->wordpiece.max_chars) return unknown(t, v, out, err);
-    if (!am_grow(&s->path, &s->path_cap, v->n / 16 + t->wordpiece.prefix.n / 16 + 2, 16)) return am_fail(err, AM_ENOMEM, "no memory to encode the text");
+    if (!am_grow(&s->path, &s->path_cap, v->n / 16 + (t->wordpiece.prefix.n + t->wordpiece.first.n) / 16 + 3, 16)) return am_fail(err, AM_ENOMEM, "no memory to encode the text");
     size_t start = out->n;
     for (size_t b = 0, e; b < v->n; b = e) {
         e = longest(t, v, b, s->path, &id);

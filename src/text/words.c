@@ -47,12 +47,14 @@ am_status am_words_add(am_words *w, uint64_t id, am_str s, am_error *err) {
     if (status) return am_fail(err, status, "the vocabulary is too large");
     w->off[id] = off;
     w->len[id] = (uint32_t)s.n;
+    if (s.n > w->longest) w->longest = s.n;
     w->flags[id] |= AM_WORD_PRESENT | AM_WORD_FINDABLE;
     return AM_OK;
 }
 
 void am_words_undo_bytes(am_words *w) {
     for (size_t id = 0; id < w->n; id++) {
+        if (!(w->flags[id] & AM_WORD_FINDABLE)) continue;
         char *p = w->bytes.p + w->off[id];
         size_t n = w->len[id], i = 0, k = 0;
         for (uint32_t cp; i < n; i += am_utf8_get(p + i, &cp))

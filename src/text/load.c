@@ -1,0 +1,82 @@
+/* Owns finding a tokenizer in a folder: tokenizer.json, else tokenizer.model (SentencePiece, or a tiktoken rank file under that name),
+ * else a file named *.tiktoken or tiktoken.model; with tokenizer_config.json beside it. */
+#include "text/hf_int.h"
+#include "text/vocab_int.h"
+
+#include "base/fs.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_FILE_BYTES = 1 << 28 };
+
+static am_status read_from(const char *dir, const char *name, am_buf *out, am_error *err) {
+    char path[4096];
+    am_status status = am_fs_join(path, sizeof path, dir, name, err);
+    return status ? status : am_fs_read_file(path, out, MAX_FILE_BYTES, err);
+}
+
+/* SentencePiece files begin with a message field, rank files with base64 text. */
+static bool is_rank_file(am_str s) {
+    size_t i = 0;
+    while (i < s.n && i < 4096 && s.p[i] != ' ' && s.p[i] > 0x20 && s.p[i] < 0x7F) i++;
+    return i > 0 && i + 1 < s.n && s.p[i] == ' ' && s.p[i + 1] >= '0' && s.p[i + 1] <= '9';
+}
+
+static am_status load_bytes(am_str text, am_str config, am_tokenizer **out, am_error *err) {
+    size_t i = 0;
+    while (i < text.n && memchr(" \t\r\n", text.p[i], 4)) i++;
+    if (i < text.n && text.p[i] == '{') return am_tokenizer_load_json(text, config, out, err);
+    return is_rank_file(text) ? am_tiktoken_load(text, config, out, err) : am_sentencepiece_load(text, config, out, err);
+}
+
+typedef struct search {
+    char name[256];
+} search;
+
+static am_status rank_name(void *arg, const char *name) {
+    search *s = arg;
+    size_t n = strlen(name);
+    if (n < sizeof s->name && n > 9 && strcmp(name + n - 9, ".tiktoken") == 0) memcpy(s->name, name, n + 1);
+    return AM_OK;
+}
+
+am_status am_tokenizer_load_dir(const char *dir, am_tokenizer **out, am_error *err) {
+    *out = NULL;
+    search found = {"tiktoken.model"};
+    am_buf text, config;
+    am_buf_init(&text, MAX_FILE_BYTES + 1);
+    am_buf_init(&config, MAX_FILE_BYTES + 1);
+    am_status status = read_from(dir, "tokenizer_config.json", &config, err);
+    if (status == AM_ENOTFOUND) status = AM_OK;
+    const char *name = "tokenizer.json";
+    if (!status) status = read_from(dir, name, &text, err);
+    if (status == AM_ENOTFOUND) status = read_from(dir, name = "tokenizer.model", &text, err);
+    if (status == AM_ENOTFOUND && am_fs_list(dir, rank_name, &found, NULL) == AM_OK) status = read_from(dir, name = found.name, &text, err);
+    if (status == AM_ENOTFOUND) am_fail(err, status, "%s has no tokenizer.json, tokenizer.model or rank file", dir);
+    else if (!status) {
+        status = load_bytes(am_buf_str(&text), am_buf_str(&config), out, err);
+        if (status) am_error_prefix(err, "%s/%s", dir, name);
+    }
+    am_buf_free(&text);
+    am_buf_free(&config);
+    return status;
+}
+
+am_status am_tokenizer_load_file(const char *path, am_tokenizer **out, am_error *err) {
+    *out = NULL;
+    am_buf text, config;
+    am_buf_init(&text, MAX_FILE_BYTES + 1);
+    am_buf_init(&config, MAX_FILE_BYTES + 1);
+    const char *slash = strrchr(path, '/');
+    char dir[4096];
+    snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+    am_status status = read_from(dir, "tokenizer_config.json", &config, err);
+    if (status == AM_ENOTFOUND) status = AM_OK;
+    if (!status) status = am_fs_read_file(path, &text, MAX_FILE_BYTES, err);
+    if (!status) status = load_bytes(am_buf_str(&text), am_buf_str(&config), out, err);
+    if (status && status != AM_ENOTFOUND) am_error_prefix(err, "%s", path);
+    am_buf_free(&text);
+    am_buf_free(&config);
+    return status;
+}
