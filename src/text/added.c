@@ -11,18 +11,20 @@
 
 /* As the library numbers them: an entry of the model keeps its id; the file's own id counts where it is free. */
 static uint64_t id_for(const am_tokenizer *t, const am_added *token, uint64_t wanted) {
-    char raw[256];
+    char raw[1024];
     am_str spelled = token->content;
-    if (t->bpe.byte_level && spelled.n <= sizeof raw) { /* the vocabulary is kept as bytes */
+    bool sayable = true;
+    if (t->bpe.byte_level) { /* the vocabulary is kept as bytes */
         size_t n = 0, i = 0;
         for (uint32_t cp; i < spelled.n; raw[n++] = (char)am_char_byte(cp)) {
             size_t k = am_utf8_next(spelled.p + i, spelled.n - i, &cp);
-            if (k == 0 || am_char_byte(cp) < 0) break;
+            if (k == 0 || am_char_byte(cp) < 0 || n == sizeof raw) break;
             i += k;
         }
-        if (i == spelled.n) spelled = (am_str){raw, n};
+        sayable = i == spelled.n;
+        spelled = (am_str){raw, n};
     }
-    int32_t known = am_words_find(&t->words, spelled);
+    int32_t known = sayable ? am_words_find(&t->words, spelled) : -1;
     if (known >= 0) return (uint64_t)known;
     for (size_t i = 0; i < t->n_added; i++)
         if (am_str_eq(t->added[i].content, token->content)) return (uint64_t)t->added[i].id;
@@ -141,8 +143,8 @@ static int32_t longest_at(const am_matcher *m, const am_view *v, size_t i, const
     return best;
 }
 
-bool am_matcher_next(const am_tokenizer *t, const am_matcher *m, const am_view *v, size_t from, const am_span *input,
-                     size_t n_input, am_match *out) {
+bool am_matcher_next(const am_tokenizer *t, const am_matcher *m, const am_view *v, const am_span *input, size_t n_input, am_match *out) {
+    size_t from = out->scan, done = out->end;
     if (!m->any) return false;
     am_str text = {v->p, v->n};
     for (size_t i = from; i < v->n;) {
@@ -161,8 +163,10 @@ bool am_matcher_next(const am_tokenizer *t, const am_matcher *m, const am_view *
             i = end;
             continue;
         }
-        out->begin = a->lstrip ? spaces_before(text, i, from) : i;
+        out->begin = a->lstrip ? spaces_before(text, i, 0) : i;
+        out->begin = a->lstrip && out->begin < done ? done : out->begin;
         out->end = a->rstrip ? spaces_after(text, end) : end;
+        out->scan = end;
         out->id = a->id;
         return true;
     }

@@ -265,7 +265,7 @@ static am_status stage_finish(am_detok *d, size_t i) {
 static am_status push_plain(am_detok *d, int32_t id) {
     const am_words *w = &d->t->words;
     stage *g = &d->stages[0];
-    am_str s = am_words_get(w, id);
+    am_str s = w->flags[id] & AM_WORD_NEEDLE ? am_added_of(d->t, id)->needle : am_words_get(w, id);
     if (g->held.n == 0 && (w->flags[id] & AM_WORD_UTF8)) return am_buf_add(d->out, s);
     am_status status = w->flags[id] & AM_WORD_FINDABLE ? am_buf_add(&g->held, s) : put_bytes(s, &g->held);
     size_t used;
@@ -276,9 +276,10 @@ static am_status push_plain(am_detok *d, int32_t id) {
     return AM_OK;
 }
 
-/* The token as the vocabulary file spells it. */
+/* The token as the vocabulary file spells it; an added token that is looked for in normalised text, normalised, as the library has it. */
 static am_status spelled(am_detok *d, int32_t id, am_str *s) {
     *s = am_words_get(&d->t->words, id);
+    if (d->t->words.flags[id] & AM_WORD_NEEDLE) *s = am_added_of(d->t, id)->needle;
     if (!d->t->bpe.byte_level || !(d->t->words.flags[id] & AM_WORD_FINDABLE)) return AM_OK;
     am_buf_clear(&d->spelled);
     am_status status = am_buf_reserve(&d->spelled, s->n * 2);
@@ -352,6 +353,7 @@ am_status am_pieces_build(am_tokenizer *t, am_error *err) {
         am_str s = am_words_get(w, (int64_t)id);
         bool ascii = true;
         for (size_t i = 0; i < s.n; i++) ascii = ascii && (uint8_t)s.p[i] < 0x80;
+        if (w->flags[id] & AM_WORD_NEEDLE) continue;
         if (ascii || ((w->flags[id] & AM_WORD_FINDABLE) && am_utf8_check(s) == s.n)) w->flags[id] |= AM_WORD_UTF8;
     }
     t->plain_bytes = t->n_dec == 1 && t->dec[0].kind == AM_DEC_BYTES && t->bpe.byte_level;

@@ -21,7 +21,7 @@ struct am_regex {
 #define NON_SPACES                                                                                                     \
     "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}"     \
     "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
-#define WORDS "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+#define WORDS "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
 #define HEX "0-9a-fA-F"
 
 /* The split patterns nearly all byte-level models use: GPT-2, cl100k and Llama 3, Qwen 2, o200k, in the spellings that occur. */
@@ -116,6 +116,22 @@ static void escape(translator *t, bool in_class) {
     if (t->i > t->in.n) t->i = t->in.n;
 }
 
+/* [:name:] inside a class */
+static void posix(translator *t) {
+    static const char *const sets[][2] = {
+        {"[:alpha:]", "\\p{Alphabetic}"}, {"[:alnum:]", "\\p{Alphabetic}\\p{Nd}"}, {"[:punct:]", "\\p{P}\\p{S}"}, {"[:digit:]", "\\p{Nd}"},
+        {"[:space:]", SPACES}, {"[:upper:]", "\\p{Uppercase}"}, {"[:lower:]", "\\p{Lowercase}"}, {"[:xdigit:]", HEX}, {"[:word:]", WORDS},
+    };
+    am_str rest = {t->in.p + t->i, t->in.n - t->i};
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+        if (!am_str_starts(rest, am_str_of(sets[i][0]))) continue;
+        emit(t, sets[i][1]);
+        t->i += strlen(sets[i][0]);
+        return;
+    }
+    refuse(t, "this bracket expression");
+}
+
 static void class_at(translator *t, size_t depth);
 
 /* The members of a class up to "&&" or "]"; nested plain classes are joined in. Leaves t->i at what ended it. */
@@ -126,13 +142,8 @@ static void class_members(translator *t, size_t depth) {
         if (c == ']' && !first) return;
         if (c == '&' && peek(t, 1) == '&') return;
         if (c == '\\') escape(t, true);
-        else if (c == '[' && peek(t, 1) == ':') {
-            const char *close = memmem(t->in.p + t->i, t->in.n - t->i, ":]", 2);
-            if (!close) return refuse(t, "[: without :]");
-            size_t n = (size_t)(close - (t->in.p + t->i)) + 2;
-            emit_n(t, t->in.p + t->i, n);
-            t->i += n;
-        } else if (c == '[') {
+        else if (c == '[' && peek(t, 1) == ':') posix(t);
+        else if (c == '[') {
             if (peek(t, 1) == '^' || depth >= MAX_NEST) return refuse(t, "a negated class inside a class");
             t->i++;
             class_members(t, depth + 1);

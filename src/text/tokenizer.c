@@ -96,6 +96,8 @@ static am_status needle_make(am_tokenizer *t, am_added *a, am_error *err) {
         if (!a->needle.p) {
             a->needle = a->content;
             status = am_fail(err, AM_ENOMEM, "no memory for added tokens");
+        } else if (!am_str_eq(a->needle, a->content)) {
+            t->words.flags[a->id] |= AM_WORD_NEEDLE;
         }
     }
     am_scratch_free(&s);
@@ -119,6 +121,14 @@ static bool lines_cut(const am_tokenizer *t) {
     return am_regex_cuts_lines(t->pre[0].regex);
 }
 
+/* Unigram vocabularies may hold a text twice: what is special is so under all its ids. */
+static void specials_spread(am_tokenizer *t) {
+    for (size_t id = 0; t->kind == AM_MODEL_UNIGRAM && id < t->words.n; id++) {
+        int32_t same = am_words_find(&t->words, am_words_get(&t->words, (int64_t)id));
+        if (same >= 0 && (t->words.flags[same] & AM_WORD_SPECIAL)) t->words.flags[id] |= AM_WORD_SPECIAL;
+    }
+}
+
 am_status am_tokenizer_seal(am_tokenizer *t, const am_str *source, size_t n_source, am_error *err) {
     am_status status = am_words_seal(&t->words, err);
     if (!status && t->kind == AM_MODEL_BPE) status = am_bpe_seal(t, err);
@@ -127,6 +137,7 @@ am_status am_tokenizer_seal(am_tokenizer *t, const am_str *source, size_t n_sour
     if (!status && t->n_added) qsort(t->added, t->n_added, sizeof *t->added, added_order);
     if (!status) status = am_matcher_build(t, false, &t->raw, err);
     if (!status) status = am_matcher_build(t, true, &t->normal, err);
+    if (!status) specials_spread(t);
     t->join_spaces = t->n_dec == 0;
     if (!status) status = am_pieces_build(t, err);
     if (status) return status;
@@ -174,14 +185,14 @@ static am_status segment_encode(const job *j, am_view v, am_tokens *out, am_erro
     for (size_t i = 0; i < t->n_norm && !status && v.n; i++) status = am_norm_apply(&t->norm[i], j->s, &v, err);
     if (status || !t->normal.any) return status ? status : pieces_encode(t, j->s, v, out, err);
     size_t done = 0;
-    am_match m;
+    am_match m = {0};
     am_mapped kept = {0}; /* pre-tokenizers write into the buffers that v may lie in */
     if (v.at && t->n_pre) {
         status = am_mapped_copy(&kept, &v, 0, v.n);
         if (!status) status = am_mapped_close(&kept, &v, &v);
         if (status) status = am_fail(err, status, "no memory to encode the text");
     }
-    while (!status && am_matcher_next(t, &t->normal, &v, done, j->input, j->n_input, &m)) {
+    while (!status && am_matcher_next(t, &t->normal, &v, j->input, j->n_input, &m)) {
         status = pieces_encode(t, j->s, am_view_slice(&v, done, m.begin < done ? done : m.begin), out, err);
         if (!status && am_tokens_push(out, m.id, am_view_at(&v, m.begin))) status = am_fail(err, AM_ENOMEM, "no memory for tokens");
         done = m.end;
@@ -195,9 +206,9 @@ static am_status segment_encode(const job *j, am_view v, am_tokens *out, am_erro
 static am_status text_encode(const job *j, am_str text, size_t from, am_tokens *out, am_error *err) {
     am_view v = {text.p, text.n, NULL, 0};
     am_status status = AM_OK;
-    am_match m;
+    am_match m = {.end = from, .scan = from};
     size_t done = from;
-    while (!status && am_matcher_next(j->t, &j->t->raw, &v, done, j->input, j->n_input, &m)) {
+    while (!status && am_matcher_next(j->t, &j->t->raw, &v, j->input, j->n_input, &m)) {
         if (m.begin > done) status = segment_encode(j, am_view_slice(&v, done, m.begin), out, err);
         if (!status && am_tokens_push(out, m.id, (uint32_t)m.begin)) status = am_fail(err, AM_ENOMEM, "no memory for tokens");
         done = m.end;
@@ -249,14 +260,14 @@ am_status am_tokenizer_encode(const am_tokenizer *t, am_str text, const am_span 
  * with the known split patterns, between a newline and an ASCII letter outside any added token. 0 when there is none. */
 static size_t seam_find(const job *j, am_str text, size_t limit) {
     am_view v = {text.p, text.n, NULL, 0};
-    am_match m;
+    am_match m = {0};
     size_t seam = 0, plain_end = text.n;
-    while (am_matcher_next(j->t, &j->t->raw, &v, seam, j->input, j->n_input, &m)) {
+    while (am_matcher_next(j->t, &j->t->raw, &v, j->input, j->n_input, &m)) {
         if (m.end > limit) {
             plain_end = m.begin;
             break;
         }
-        seam = m.end;
+        if (m.scan == m.end) seam = m.end; /* else the white space behind it might be part of another match */
     }
     if (!j->t->cut_lines) return seam;
     for (size_t i = plain_end < limit ? plain_end : limit; i > seam + 1; i--)
@@ -311,12 +322,12 @@ int32_t am_tokenizer_find(const am_tokenizer *t, am_str token) {
     return am_words_find(&t->words, token);
 }
 
-static const am_added *added_of(const am_tokenizer *t, int32_t id) {
+const am_added *am_added_of(const am_tokenizer *t, int32_t id) {
     return bsearch(&(am_added){.id = id}, t->added, t->n_added, sizeof *t->added, added_order);
 }
 
 am_str am_tokenizer_piece(const am_tokenizer *t, int32_t id) {
-    if (has_flag(t, id, AM_WORD_ADDED)) return added_of(t, id)->content;
+    if (has_flag(t, id, AM_WORD_ADDED)) return am_added_of(t, id)->content;
     return am_words_get(t->own_pieces ? &t->pieces : &t->words, id);
 }
 

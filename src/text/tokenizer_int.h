@@ -20,6 +20,7 @@ enum {
     AM_WORD_FINDABLE = 2, /* the model may find it: not so for entries a byte-level text cannot spell */
     AM_WORD_ADDED = 4,
     AM_WORD_SPECIAL = 8,
+    AM_WORD_NEEDLE = 32, /* an added token that decodes to its normalised form */
     AM_WORD_UTF8 = 16, /* its bytes are whole characters */
 };
 typedef struct am_word_slot {
@@ -212,15 +213,17 @@ typedef struct am_matcher {
 } am_matcher;
 typedef struct am_match {
     size_t begin, end; /* with what lstrip and rstrip take */
+    size_t scan;       /* where its own text ends: the search goes on there, even when rstrip took more */
     int32_t id;
 } am_match;
 am_status am_added_put(am_tokenizer *t, const am_added *token, uint64_t id_wanted, am_error *err);
 /* The same for a token whose id is known. */
 am_status am_added_put_at(am_tokenizer *t, const am_added *token, int32_t id, am_error *err);
+const am_added *am_added_of(const am_tokenizer *t, int32_t id); /* of a token with AM_WORD_ADDED, after sealing */
 am_status am_matcher_build(am_tokenizer *t, bool normalized, am_matcher *m, am_error *err);
-/* Next match in v at or after from that touches no input range; false when there is none. */
-bool am_matcher_next(const am_tokenizer *t, const am_matcher *m, const am_view *v, size_t from, const am_span *input,
-                     size_t n_input, am_match *out);
+/* The match after *out (zeroed, or begun at some place) that touches no input range; false when there is none. As in the reference,
+ * rstrip's white space may belong to a further match too, so that matches can overlap. */
+bool am_matcher_next(const am_tokenizer *t, const am_matcher *m, const am_view *v, const am_span *input, size_t n_input, am_match *out);
 
 /* ---- models */
 typedef enum am_model_kind { AM_MODEL_BPE, AM_MODEL_UNIGRAM, AM_MODEL_WORDPIECE, AM_MODEL_WORDLEVEL } am_model_kind;

@@ -100,7 +100,7 @@ am_status am_words_seal(am_words *w, am_error *err) {
         for (size_t i = h & w->mask;; i = (i + 1) & w->mask) {
             am_word_slot *slot = &w->slots[i];
             if (slot->id >= 0 && (slot->tag != (uint32_t)(h >> 32) || !am_str_eq(am_words_get(w, slot->id), s))) continue;
-            if (slot->id < 0) *slot = (am_word_slot){(uint32_t)(h >> 32), (int32_t)id};
+            *slot = (am_word_slot){(uint32_t)(h >> 32), (int32_t)id}; /* of equal entries the last counts */
             break;
         }
     }
