@@ -155,9 +155,10 @@ static void end_removed(am_cache *c, am_head *h) {
 static void head_written(am_cache *c, am_job *job) {
     am_head *h = job->head;
     am_waiter *waiters = h->in_flight_waiters;
+    am_status status = job->status; /* the job is used again, or gone with its head, before the waiters hear of it */
     h->writing = false;
     h->in_flight_waiters = NULL;
-    if (job->status == AM_OK) {
+    if (status == AM_OK) {
         c->stats.disk_bytes += h->in_flight.n - h->file_bytes;
         c->stats.bytes_written += h->in_flight.n;
         h->file_bytes = h->in_flight.n;
@@ -176,7 +177,7 @@ static void head_written(am_cache *c, am_job *job) {
         start_writing(c, h);
     else if (h->removed)
         end_removed(c, h);
-    am_keep_waiters_done(waiters, job->status);
+    am_keep_waiters_done(waiters, status);
 }
 
 void am_keep_write_head(am_cache *c, am_head *h) {
