@@ -1,7 +1,7 @@
-/* The engine with the embedded model: right answers, joining, leaving, cancelling in each state, limits, and no allocation while decoding. */
+/* The engine with the embedded model: right answers, joining, leaving, cancelling in each state, limits, warm agents. */
 #include "engine_rig.h"
 
-#include "engine/sampler.h"
+#include <stdatomic.h>
 
 static json_t *expected; /* shared/models/memo-28m/expected.json, NULL when absent */
 
@@ -221,6 +221,55 @@ static void cancel_takes_effect_in_each_state(void **state) {
     rig_close(&r);
 }
 
+static atomic_bool gate_closed;
+static atomic_uint n_at_gate;
+
+static ssize_t gated_pread(int fd, void *p, size_t n, off_t at) {
+    atomic_fetch_add(&n_at_gate, 1);
+    while (atomic_load(&gate_closed)) usleep(500);
+    return am_io_system.pread(fd, p, n, at);
+}
+
+static void restoring_stalls_nobody_and_can_be_cancelled(void **state) {
+    (void)state;
+    char dir[] = "/tmp/am_engine_XXXXXX", command[64];
+    assert_non_null(mkdtemp(dir));
+    am_io_ops gated = am_io_system;
+    gated.pread = gated_pread;
+    am_io = &gated;
+    rig r;
+    int32_t ids[600];
+    rig_random_ids(ids, 600, 21);
+    rig_open(&r, &(rig_spec){.dir = dir});
+    am_request request = lively("sleeper", ids, 600, 5, 1);
+    answer_free(rig_run(&r, &request));
+    request.ephemeral = true;
+    answer *hot = rig_run(&r, &request);
+    rig_close(&r);
+
+    rig_open(&r, &(rig_spec){.dir = dir});
+    atomic_store(&gate_closed, true);
+    atomic_store(&n_at_gate, 0);
+    answer *restoring = rig_send(&r, &request);
+    while (atomic_load(&n_at_gate) == 0) usleep(500);
+    am_request other = lively(NULL, ids + 300, 30, 20, 2);
+    answer *running = rig_run(&r, &other); /* to its end, while the disk does not answer */
+    assert_int_equal(running->finish, AM_FINISH_LENGTH);
+    assert_int_equal(restoring->n_started, 0);
+    am_engine_cancel(r.engine, restoring->id);
+    rig_wait(restoring);
+    assert_int_equal(restoring->finish, AM_FINISH_CANCELED);
+    atomic_store(&gate_closed, false);
+    answer *warm = rig_run(&r, &request);
+    assert_true(warm->info.n_cached > 512);
+    same_tokens(hot, warm);
+    answer_free(hot), answer_free(warm), answer_free(running), answer_free(restoring);
+    rig_close(&r);
+    am_io = &am_io_system;
+    snprintf(command, sizeof command, "rm -rf %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
 static void a_full_queue_refuses(void **state) {
     (void)state;
     rig r;
@@ -425,6 +474,7 @@ int main(void) {
         cmocka_unit_test(requests_join_and_leave_at_any_step),
         cmocka_unit_test(a_seed_gives_the_same_answer_and_none_gives_others),
         cmocka_unit_test(cancel_takes_effect_in_each_state),
+        cmocka_unit_test(restoring_stalls_nobody_and_can_be_cancelled),
         cmocka_unit_test(a_full_queue_refuses),
         cmocka_unit_test(context_limits_clamp_or_refuse),
         cmocka_unit_test(stop_tokens_and_stop_strings_end_the_answer),
