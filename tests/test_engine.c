@@ -251,7 +251,10 @@ static void restoring_stalls_nobody_and_can_be_cancelled(void **state) {
     atomic_store(&gate_closed, true);
     atomic_store(&n_at_gate, 0);
     answer *restoring = rig_send(&r, &request);
-    while (atomic_load(&n_at_gate) == 0) usleep(500);
+    for (int i = 0; atomic_load(&n_at_gate) == 0; i++) {
+        assert_true(i < 20000);
+        usleep(500);
+    }
     am_request other = lively(NULL, ids + 300, 30, 20, 2);
     answer *running = rig_run(&r, &other); /* to its end, while the disk does not answer */
     assert_int_equal(running->finish, AM_FINISH_LENGTH);
