@@ -274,6 +274,7 @@ static bool is_unsafe(jv obj, am_str name) {
         if (obj.t == J_UNDEF) return is_one_of(name, undefined_attrs);
         return obj.t >= J_MACRO && is_one_of(name, function_attrs);
     }
+    if (obj.t == J_DICT && !memchr("cpsu", name.n ? name.p[0] : 0, 4)) return false; /* none begins with another letter */
     return (obj.t == J_LIST && is_one_of(name, list_mutators)) || (obj.t == J_DICT && is_one_of(name, dict_mutators)) ||
            (obj.t == J_GEN && is_one_of(name, "gi_frame gi_code"));
 }
@@ -311,11 +312,18 @@ bool j_python_getattr(jrender *r, jv obj, const jstr *name_, jv *out) {
     return !def || bound(r, obj, def, out);
 }
 
+static bool hashable(jv v, int depth) {
+    if (v.t != J_TUPLE) return v.t != J_LIST && v.t != J_DICT;
+    for (size_t i = 0; i < v.l->n; i++)
+        if (depth > 100 || !hashable(v.l->v[i], depth + 1)) return false;
+    return true;
+}
+
 /* obj[key] alone: J_MISSING where Python raises TypeError or LookupError. */
 static bool python_getitem(jrender *r, jv obj, jv key, jv *out) {
     *out = (jv){.t = J_MISSING};
     if (obj.t == J_UNDEF) return j_undefined_error(r, obj);
-    if (obj.t == J_DICT) return key.t == J_LIST || key.t == J_DICT || j_dict_get(r, obj.d, key, out);
+    if (obj.t == J_DICT) return !hashable(key, 0) || j_dict_get(r, obj.d, key, out);
     if (!jv_is_int(key)) return true;
     int64_t i = jv_to_int(key), n;
     if (obj.t != J_STR && obj.t != J_RANGE && !jv_has_list(obj)) return true;

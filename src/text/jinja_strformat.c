@@ -144,6 +144,7 @@ static bool next_value(jrender *r, values *v, jv *out) {
 static bool percent_head(jrender *r, const jstr *s, size_t *at, values *v, spec *f, jv *named) {
     named->t = J_MISSING;
     if (*at < s->n && s->p[*at] == '(') {
+        if (v->all.t == J_UNDEF) return j_undefined_error(r, v->all);
         if (v->all.t == J_LIST) return j_fail(r, "TypeError", "list indices must be integers or slices, not str");
         if (v->all.t != J_DICT) return j_fail(r, "TypeError", "format requires a mapping");
         size_t begin = ++*at, depth = 1;
@@ -209,7 +210,7 @@ static bool percent_value(jrender *r, jout *out, char type, jv v, spec *f) {
         return format_str(r, out, s, f, '>');
     }
     bool integer = strchr("diuoxX", type) != NULL;
-    if (v.t == J_UNDEF) return j_undefined_error(r, v);
+    if (v.t == J_UNDEF && !strchr("oxX", type)) return j_undefined_error(r, v);
     if (!jv_is_number(v) && !integer) return j_fail(r, "TypeError", "must be real number, not %s", j_type_name(v));
     if (!jv_is_number(v) || (v.t == J_FLOAT && strchr("oxX", type)))
         return j_fail(r, "TypeError", "%%%c format: %s is required, not %s", type, strchr("oxX", type) ? "an integer" : "a real number",

@@ -374,6 +374,9 @@ static bool url_pairs(jrender *r, jout *out, jv v) {
             if ((got = j_next(r, &pair, &kv[i])) < 0) return false;
             if (!got) return j_fail(r, "ValueError", "not enough values to unpack (expected 2, got %d)", i);
         }
+        jv third;
+        if ((got = j_next(r, &pair, &third)) < 0) return false;
+        if (got) return j_fail(r, "ValueError", "too many values to unpack (expected 2)");
         if ((!first && !j_out_c(r, out, "&")) || !url_quote(r, out, kv[0], true) || !j_out_c(r, out, "=") || !url_quote(r, out, kv[1], true))
             return false;
     }

@@ -1,0 +1,219 @@
+#!/usr/bin/env python3
+"""Random small templates through Python's jinja2 (set up as transformers does) and through ours.
+
+usage: tests/differential_template.py [COUNT [SEED]]     needs jinja2 3.1 (pip install jinja2) and `make tests`
+       tests/differential_template.py --table FILE COUNT SEED    writes a table as tests/data/template_cases.json is
+
+Known to differ, and left out: integers beyond 64 bits, complex numbers, printed addresses of objects, pprint's line breaks."""
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import warnings
+
+try:
+    import jinja2
+    import jinja2.ext
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+except ImportError:
+    sys.exit(print("skipped: jinja2 is not installed"))
+
+warnings.simplefilter("ignore")
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CONTEXT = {
+    "a": 1, "b": -3, "s": "Hello World", "t": "  a,b,,c \n", "n": 7, "f": 2.5, "l": [3, 1, 2], "e": "", "empty": [],
+    "d": {"k": "v", "a": 1, "items": 2}, "flag": True, "none_v": None, "uni": "Äß∑ ñ日本😀Σ",
+    "msgs": [{"role": "user", "content": "hi <there>"}, {"role": "assistant", "content": None, "n": 2},
+             {"role": "tool", "content": "x'y\"z"}],
+    "nested": {"a": [1, {"b": [2, 3]}, "q"], "c": {"d": None}},
+}
+NAMES = list(CONTEXT) + ["u", "x"]
+STRINGS = ["", "a", "abc", "Hello World", "  pad ", "a,b,c", "x\\ny", "%s", "{}", "12", "-4.5", "é", "user", "It's", "<b>&"]
+FILTERS = """upper lower trim length list first last sort reverse unique join string int float abs title capitalize tojson
+default('z') d items count min max sum escape e safe wordcount striptags urlencode round dictsort center(9) batch(2)|list
+slice(2)|list filesizeformat forceescape xmlattr reverse|list map('upper')|list map(attribute='role')|list select|list
+reject('none')|list selectattr('role','equalto','user')|list rejectattr('content')|list indent(2) indent(first=true)
+indent(4,true,true) indent('>>') truncate(5) truncate(8,true) truncate(6,false,'..') truncate(5,true,'',0) round(1)
+round(2,'floor') round(0,'ceil') round(-1) tojson(indent=2) tojson(indent=0) sort(reverse=true) groupby('role') groupby('k')
+groupby(0) batch(3,'-')|list unique(true)|list sort(attribute='role') sort(attribute='content') dictsort(by='value')
+dictsort(true,reverse=true) select('odd')|list select('string')|list select('in',[1,2])|list select('gt',1)|list
+int(base=16) map('int')|list map('default','q')|list map('replace','a','b')|list map('length')|list map('join','-')|list""".split()
+FILTERS_WITH = ["join(%s)", "default(%s, true)", "map(attribute=%s)|list", "attr(%s)", "format(%s)", "sum(start=%s)", "int(%s)", "float(%s)", "trim(%s)"]
+TESTS = """defined undefined none string number integer float boolean mapping iterable sequence odd even true false callable lower
+upper escaped eq(1) filter test lt(2)""".split() + ["divisibleby 2", "in [1,2]", "sameas none", "equalto 'a'", "gt 1"]
+METHODS = """upper() lower() strip() split() split(',') split(',',1) title() capitalize() startswith('a') endswith(('d','c'))
+replace('a','b') replace('l','L',1) find('l') rfind('o') count('l') index('z') join(['a','b']) keys()|list values()|list
+items()|list get('k') get('zz','dflt') isdigit() isalpha() isspace() isupper() islower() istitle() isalnum() splitlines()
+rstrip('d') zfill(8) center(11,'*') ljust(9) rjust(9,'-') partition(',') rpartition('o') rsplit(',',1) rsplit() swapcase()
+expandtabs(4) removeprefix('He') removesuffix('ld') format(1,x=2) copy() index(1) count(1) append(1) pop() isidentifier()
+isdecimal() isnumeric() casefold() __class__ __len__ nope real strip(1) split(none,1) find('l',3) startswith('l',2)
+update({})""".split()
+R = random.Random()
+
+
+def literal():
+    k = R.random()
+    if k < .3:
+        return str(R.choice([0, 1, 2, 3, 5, 10, -1, 100]))
+    if k < .4:
+        return R.choice(["1.5", "0.0", "2.0", "1e3", "3.14159", "1e-7"])
+    if k < .75:
+        return "'" + R.choice(STRINGS).replace("'", "\\'") + "'"
+    return R.choice(["true", "false", "none", "[]", "{}", "()"])
+
+
+def primary(depth):
+    return R.choice(NAMES) if R.random() < .6 else "(" + expr(depth) + ")"
+
+
+def filtered(depth):
+    if R.random() < .75:
+        return R.choice(FILTERS)
+    if R.random() < .2:
+        return "replace(%s,%s)" % (expr(depth - 1), expr(depth - 1))
+    return R.choice(FILTERS_WITH) % expr(depth - 1)
+
+
+def formatted():
+    four = tuple(expr(0) for _ in range(4))
+    return R.choice(["'%%s|%%5d|%%-4s|%%.2f'|format(%s,%s,%s,%s)" % four, "'{:>5}|{!r}|{}'.format(%s,%s,%s)" % four[:3],
+                     "%s %% %s" % (R.choice(["'%s'", "'%d'", "'%r'", "'%05.1f'", "'%x'", "'%(k)s'"]), four[0])])
+
+
+def expr(depth):
+    if depth <= 0:
+        return literal() if R.random() < .4 else R.choice(NAMES)
+    d = depth - 1
+    k = R.random()
+    if k < .22:
+        return literal() if R.random() < .5 else R.choice(NAMES)
+    if k < .36:
+        op = R.choice(["+", "-", "*", "/", "//", "%", "**", "~", "and", "or", "==", "!=", "<", ">", "<=", ">=", "in", "not in"])
+        return "(%s %s %s)" % (expr(d), op, expr(d))
+    if k < .40:
+        return "(%s%s)" % (R.choice(["not ", "-", "+"]), expr(d))
+    if k < .58:
+        return "(%s|%s)" % (expr(d), filtered(d))
+    if k < .66:
+        return "(%s is %s%s)" % (expr(d), R.choice(["", "not "]), R.choice(TESTS))
+    if k < .78:
+        return "%s.%s" % (primary(d), R.choice(METHODS))
+    if k < .84:
+        return "%s[%s]" % (primary(d), expr(d))
+    if k < .88:
+        return "%s[%s:%s%s]" % (R.choice(NAMES), R.choice(["", expr(0)]), R.choice(["", expr(0)]), R.choice(["", ":" + expr(0), ":-1", ":2"]))
+    if k < .91:
+        return "(%s if %s%s)" % (expr(d), expr(d), R.choice(["", " else " + expr(d)]))
+    if k < .94:
+        return "[%s]" % ", ".join(expr(d) for _ in range(R.randint(0, 3)))
+    if k < .96:
+        return "(%s,)" % ", ".join(expr(d) for _ in range(R.randint(1, 3)))
+    if k < .98:
+        return "{%s}" % ", ".join("%s: %s" % (expr(0), expr(d)) for _ in range(R.randint(0, 3)))
+    return R.choice([R.choice(["range(3)", "range(1,4)", "range(5,0,-2)"]), "dict(a=1,b=%s)" % expr(0), "namespace(q=%s).q" % expr(0), formatted()])
+
+
+def tag(text):
+    return "{%%%s %s %s%%}" % (R.choice(["", "-", "", "+"]), text, R.choice(["", "-", "", "+"]))
+
+
+def loop(depth):
+    head = "for %s in %s%s" % (R.choice(["i", "i", "k, v", "i"]), expr(2), R.choice(["", "", " if i", " if loop is defined"]))
+    shown = R.choice(["{{i}}", "{{k}}={{v}}", "{{loop.index}}/{{loop.length}}{{loop.last}}", "{{loop.previtem}}{{loop.nextitem}}",
+                      "{{loop.cycle('a','b')}}{{loop.changed(i)}}", "{{ loop.revindex0 }}{{loop.first}}{{loop.depth}}"])
+    jump = tag("if loop.index0 == 1") + tag(R.choice(["break", "continue"])) + tag("endif") + "z"
+    return tag(head) + shown + statement(depth) + R.choice(["", jump]) + R.choice(["", tag("else") + "none"]) + tag("endfor")
+
+
+def macro(depth):
+    call = R.choice(["1", "1,2", "q=3", "p=1,q=%s" % expr(0), "1,2,3", "1,zz=2", "*l", "**d"])
+    special = R.choice(["varargs", "kwargs", "caller() if caller", "p"])
+    return (tag("macro m(p, q=%s)" % expr(1)) + "[{{p}}|{{q}}|{{ %s }}]" % special + statement(depth) + tag("endmacro")
+            + "{{ m(%s) }}{{ m%s }}" % (call, R.choice(["(2)", ".name", ".arguments"])))
+
+
+def statement(depth):
+    k = R.random()
+    d = depth - 1
+    if depth <= 0 or k < .35:
+        return R.choice(["text", "  \n ", " x\n", "\n"]) + "{{%s %s %s}}" % (R.choice(["", "-"]), expr(2), R.choice(["", "-"]))
+    if k < .45:
+        return tag("set %s = %s" % (R.choice(["x", "y", "a", "q"]), expr(2))) + statement(d) + "{{x}}{{y}}"
+    if k < .55:
+        return (tag("if " + expr(2)) + statement(d) + R.choice(["", tag("elif " + expr(1)) + statement(d)])
+                + R.choice(["", tag("else") + "\n" + statement(d)]) + tag("endif"))
+    if k < .75:
+        return loop(d)
+    if k < .83:
+        return macro(d)
+    if k < .87:
+        return tag("set z" + R.choice(["", "|upper", "|trim|length"])) + statement(d) + tag("endset") + "<{{z}}>"
+    if k < .90:
+        return tag("filter " + R.choice(["upper", "trim", "replace('a','b')", "indent(2)|upper"])) + statement(d) + tag("endfilter")
+    if k < .93:
+        return tag("with x = %s, y = x" % expr(1)) + statement(d) + "{{x}}{{y}}" + tag("endwith")
+    if k < .96:
+        return "{#%s c %s#}" % (R.choice(["", "-", "+"]), R.choice(["", "-", "+"])) + statement(d) + "{% raw %} {{ x }} {%- endraw -%} \n "
+    return (tag("macro w()") + "<{{caller(%s)}}>" % R.choice(["", "1"]) + tag("endmacro") + tag("call%s w()" % R.choice(["", "(u)"]))
+            + "in{{u}}" + statement(d) + tag("endcall"))
+
+
+def environment():
+    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
+    env.filters["tojson"] = lambda x, ensure_ascii=False, indent=None, separators=None, sort_keys=False: json.dumps(
+        x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return env
+
+
+def too_long(*_):
+    raise TimeoutError
+
+
+def case(env):
+    """[template, output] or [template, None, error]; None when it is one of those left out."""
+    source = "{{ %s }}" % expr(R.randint(1, 4)) if R.random() < .6 else statement(R.randint(1, 3))
+    signal.alarm(2)
+    try:
+        out = [source, env.from_string(source).render(**json.loads(json.dumps(CONTEXT)))]
+    except (TimeoutError, RecursionError, MemoryError):
+        return None
+    except Exception as e:
+        out = [source, None, "%s: %s" % (type(e).__name__, e)]
+    finally:
+        signal.alarm(0)
+    text = out[-1]
+    if len(text) > 10000 or re.search(r"0[xX][0-9a-fA-F]{8}|\d{18}|\dj\)|complex|SyntaxError: .*<template>", text):
+        return None
+    return out
+
+
+def main():
+    args = sys.argv[1:]
+    table = args.pop(1) if args[:1] == ["--table"] else None
+    args = args[1:] if table else args
+    count, seed = int((args or ["20000"])[0]), int((args[1:] or ["1"])[0])
+    R.seed(seed)
+    signal.signal(signal.SIGALRM, too_long)
+    env, cases = environment(), []
+    while len(cases) < count:
+        c = case(env)
+        if c and not any(0xD800 <= ord(x) < 0xE000 for x in c[-1]):
+            cases.append(c)
+    about = "random templates and what Python's jinja2 %s makes of them; tests/differential_template.py makes such tables" % jinja2.__version__
+    path = table or tempfile.mkstemp(suffix=".json")[1]
+    with open(path, "w", encoding="utf-8") as f:
+        f.write('{"about": %s,\n"context": %s,\n"cases": [\n' % (json.dumps(about), json.dumps(CONTEXT, ensure_ascii=False)))
+        f.write(",\n".join(json.dumps(c, ensure_ascii=False) for c in cases) + "\n]}\n")
+    if table:
+        return 0
+    print("seed %d" % seed)
+    code = subprocess.run([ROOT + "/build/tests/test_template_cases"], env=dict(os.environ, AM_TEMPLATE_CASES=path), cwd=ROOT).returncode
+    os.unlink(path)
+    return code
+
+
+sys.exit(main())
