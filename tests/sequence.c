@@ -9,8 +9,9 @@
 
 #include <cmocka.h>
 
-void test_sequence_init(test_sequence *s, const am_kernels *kernels, const am_kv_layout *layout, uint32_t max_tokens) {
-    *s = (test_sequence){.kernels = kernels, .layout = layout, .max_blocks = max_tokens / AM_BLOCK_TOKENS + 1};
+void test_sequence_init(test_sequence *s, const am_kernels *kernels, const am_model *model, am_workspace *ws, const am_kv_layout *layout,
+                        uint32_t max_tokens) {
+    *s = (test_sequence){.kernels = kernels, .model = model, .ws = ws, .layout = layout, .max_blocks = max_tokens / AM_BLOCK_TOKENS + 1};
     s->sealed = am_calloc(s->max_blocks, sizeof *s->sealed);
     assert_non_null(s->sealed);
     for (uint32_t i = 0; i < s->max_blocks; i++) assert_non_null(s->sealed[i] = am_alloc_aligned(layout->sealed_bytes));
@@ -49,22 +50,21 @@ void test_sequence_advance(test_sequence *s, uint32_t n) {
         am_kv_seal(s->kernels, s->layout, s->open, s->sealed[s->n / AM_BLOCK_TOKENS - 1], layer);
 }
 
-void test_sequence_push(test_sequence *s, const am_model *model, am_workspace *ws, const int32_t *tokens, uint32_t n, uint32_t chunk,
-                        float *logits) {
-    size_t n_vocab = am_model_info_of(model)->n_vocab;
+void test_sequence_push(test_sequence *s, const int32_t *tokens, uint32_t n, uint32_t chunk, float *logits) {
+    size_t n_vocab = am_model_info_of(s->model)->n_vocab;
     for (uint32_t i = 0, count; i < n; i += count) {
         am_error err = {0};
         count = test_sequence_room(s, n - i < chunk ? n - i : chunk);
         am_segment segment = test_sequence_segment(s, tokens + i, count, logits ? logits + i * n_vocab : NULL, logits ? count : 0);
-        if (am_model_forward(model, ws, &segment, 1, &err)) fail_msg("forward: %s", err.message);
+        if (am_model_forward(s->model, s->ws, &segment, 1, &err)) fail_msg("forward: %s", err.message);
         test_sequence_advance(s, count);
     }
 }
 
-void test_sequence_greedy(test_sequence *s, const am_model *model, am_workspace *ws, float *logits, uint32_t n, int32_t *out) {
+void test_sequence_greedy(test_sequence *s, float *logits, uint32_t n, int32_t *out) {
     for (uint32_t i = 0; i < n; i++) {
-        out[i] = test_argmax(logits, am_model_info_of(model)->n_vocab);
-        test_sequence_push(s, model, ws, &out[i], 1, 1, logits);
+        out[i] = test_argmax(logits, am_model_info_of(s->model)->n_vocab);
+        test_sequence_push(s, &out[i], 1, 1, logits);
     }
 }
 

@@ -55,10 +55,23 @@ static void golden_open(golden *g, const char *folder) {
     json_decref(json);
 }
 
+/* The same bits in other chunks; leaves the sequence as it was. */
+static void check_chunks(test_sequence *seq, const int32_t *ids, size_t n, const float *wanted) {
+    static const uint32_t chunks[] = {7, 64, 1};
+    size_t n_vocab = am_model_info_of(seq->model)->n_vocab;
+    float *logits = am_calloc(n * n_vocab, sizeof *logits);
+    for (size_t i = 0; i < sizeof chunks / sizeof chunks[0]; i++) {
+        test_sequence_clear(seq);
+        test_sequence_push(seq, ids, (uint32_t)n, chunks[i], logits);
+        assert_memory_equal(logits, wanted, n * n_vocab * sizeof *logits);
+    }
+    free(logits);
+}
+
 /* One sequence of the case: its logits at the positions given (all when there are none), then its greedy continuation. */
-static double compare(const golden *g, const am_model *model, am_workspace *ws, test_sequence *seq, const char *which) {
+static double compare(const golden *g, test_sequence *seq, const char *which) {
     char name[64];
-    size_t n, n_logits, n_greedy, n_positions, n_vocab = am_model_info_of(model)->n_vocab;
+    size_t n, n_logits, n_greedy, n_positions, n_vocab = am_model_info_of(seq->model)->n_vocab;
     snprintf(name, sizeof name, "%s.input_ids", which);
     const int32_t *ids = get(g, name, AM_ST_I32, &n);
     snprintf(name, sizeof name, "%s.logits", which);
@@ -73,14 +86,15 @@ static double compare(const golden *g, const am_model *model, am_workspace *ws, 
     float *logits = am_calloc(n * n_vocab, sizeof *logits);
     int32_t *out = am_calloc(n_greedy, sizeof *out);
     test_sequence_clear(seq);
-    test_sequence_push(seq, model, ws, ids, (uint32_t)n, MAX_TOKENS, logits);
+    test_sequence_push(seq, ids, (uint32_t)n, MAX_TOKENS, logits);
+    check_chunks(seq, ids, n, logits);
     double worst = 0;
     for (size_t i = 0; i < n_positions; i++)
         for (size_t v = 0; v < n_vocab; v++) {
             double d = fabs((double)logits[(positions ? (size_t)positions[i] : i) * n_vocab + v] - (double)wanted[i * n_vocab + v]);
             if (!(d <= worst)) worst = d;
         }
-    test_sequence_greedy(seq, model, ws, logits + (n - 1) * n_vocab, (uint32_t)n_greedy, out);
+    test_sequence_greedy(seq, logits + (n - 1) * n_vocab, (uint32_t)n_greedy, out);
     for (size_t i = 0; i < n_greedy; i++)
         if (out[i] != greedy[i]) fail_msg("%s: greedy token %zu is %d, must be %d", which, i, out[i], greedy[i]);
     free(logits);
@@ -94,14 +108,14 @@ static double check_one(const golden *g, const char *folder, const am_kernels *k
     am_model *model;
     am_kv_spec spec;
     am_kv_layout layout;
-    am_workspace *ws;
+    am_workspace *ws = NULL;
     test_sequence seq;
     if (am_model_load(folder, &(am_model_options){.kernels = kernels, .n_ctx = n_ctx}, &model, &err)) fail_msg("%s", err.message);
     if (am_model_kv_spec(model, 32, 32, &spec, &err) || am_kv_layout_init(&layout, &spec, &err) ||
         am_workspace_create(model, &layout, NULL, MAX_TOKENS, MAX_TOKENS, &ws, &err))
         fail_msg("%s", err.message);
-    test_sequence_init(&seq, kernels, &layout, 512);
-    double worst = compare(g, model, ws, &seq, which);
+    test_sequence_init(&seq, kernels, model, ws, &layout, 512);
+    double worst = compare(g, &seq, which);
     assert_true(worst < 1e-3);
     test_sequence_free(&seq);
     am_workspace_free(ws);

@@ -37,7 +37,7 @@ static void bench_open(bench *b, const char *path, const am_kernels *kernels, ui
     if (am_model_kv_spec(b->model, bits_k, bits_v, &spec, &err) || am_kv_layout_init(&b->layout, &spec, &err) ||
         am_workspace_create(b->model, &b->layout, NULL, AM_BLOCK_TOKENS, AM_BLOCK_TOKENS, &b->ws, &err))
         fail_msg("%s", err.message);
-    test_sequence_init(&b->seq, kernels, &b->layout, max_tokens);
+    test_sequence_init(&b->seq, kernels, b->model, b->ws, &b->layout, max_tokens);
 }
 
 static void bench_close(bench *b) {
@@ -65,7 +65,7 @@ static void check_chunks(bench *b, const float *wanted) {
     float *logits = am_calloc((size_t)N_TOKENS * b->info->n_vocab, sizeof *logits);
     for (size_t i = 0; i < sizeof chunks / sizeof chunks[0]; i++) {
         test_sequence_clear(&b->seq);
-        test_sequence_push(&b->seq, b->model, b->ws, tokens_of[0], N_TOKENS, chunks[i], logits);
+        test_sequence_push(&b->seq, tokens_of[0], N_TOKENS, chunks[i], logits);
         compare_bits(logits, wanted, (size_t)N_TOKENS * b->info->n_vocab, "chunks");
     }
     free(logits);
@@ -82,7 +82,7 @@ static void check_batch(const bench *b, const am_kernels *kernels, float *const 
     float *logits = am_calloc((size_t)N_SEQUENCES * AM_BLOCK_TOKENS * n_vocab, sizeof *logits);
     assert_int_equal(am_workers_create(n_threads, &workers, &err), AM_OK);
     assert_int_equal(am_workspace_create(b->model, &b->layout, workers, 3 * AM_BLOCK_TOKENS, 3 * AM_BLOCK_TOKENS, &ws, &err), AM_OK);
-    for (int s = 0; s < N_SEQUENCES; s++) test_sequence_init(&seq[s], kernels, &b->layout, N_TOKENS);
+    for (int s = 0; s < N_SEQUENCES; s++) test_sequence_init(&seq[s], kernels, b->model, ws, &b->layout, N_TOKENS);
     while (seq[0].n < N_TOKENS || seq[1].n < N_TOKENS || seq[2].n < N_TOKENS) {
         am_segment segments[N_SEQUENCES];
         int who[N_SEQUENCES], n = 0;
@@ -128,7 +128,7 @@ static void test_same_bits(void **state) {
             for (int s = 0; s < N_SEQUENCES; s++) {
                 wanted[s] = am_calloc((size_t)N_TOKENS * shape.n_vocab, sizeof(float));
                 test_sequence_clear(&b.seq);
-                test_sequence_push(&b.seq, b.model, b.ws, tokens_of[s], N_TOKENS, AM_BLOCK_TOKENS, wanted[s]);
+                test_sequence_push(&b.seq, tokens_of[s], N_TOKENS, AM_BLOCK_TOKENS, wanted[s]);
             }
             for (size_t v = 0; v < (size_t)N_TOKENS * shape.n_vocab; v++) assert_true(isfinite(wanted[0][v]));
             check_chunks(&b, wanted[0]);
@@ -162,8 +162,8 @@ static void test_embedded(void **state) {
             assert_non_null(am_model_tokenizer(b.model));
             assert_non_null(am_model_chat(b.model));
             float *logits = am_calloc((size_t)N * b.info->n_vocab, sizeof *logits);
-            test_sequence_push(&b.seq, b.model, b.ws, who_prompt, N, N, logits);
-            test_sequence_greedy(&b.seq, b.model, b.ws, logits + (size_t)(N - 1) * b.info->n_vocab, M, out);
+            test_sequence_push(&b.seq, who_prompt, N, N, logits);
+            test_sequence_greedy(&b.seq, logits + (size_t)(N - 1) * b.info->n_vocab, M, out);
             assert_memory_equal(out, who_answer, sizeof out);
             free(logits);
             bench_close(&b);
@@ -187,8 +187,8 @@ static size_t follow(bench *b, const json_t *prompt, const json_t *answer, doubl
     size_t n_vocab = b->info->n_vocab, n_other = 0;
     float *logits = am_calloc(n_vocab, sizeof *logits);
     test_sequence_clear(&b->seq);
-    test_sequence_push(&b->seq, b->model, b->ws, ids, (uint32_t)n - 1, AM_BLOCK_TOKENS, NULL);
-    test_sequence_push(&b->seq, b->model, b->ws, ids + n - 1, 1, 1, logits);
+    test_sequence_push(&b->seq, ids, (uint32_t)n - 1, AM_BLOCK_TOKENS, NULL);
+    test_sequence_push(&b->seq, ids + n - 1, 1, 1, logits);
     for (size_t i = 0; i < m; i++) {
         int32_t best = test_argmax(logits, n_vocab);
         double margin = json_number_value(json_array_get(json_object_get(answer, "margins"), i));
@@ -196,7 +196,7 @@ static size_t follow(bench *b, const json_t *prompt, const json_t *answer, doubl
             fail_msg("%s: token %zu of '%s' is %d, must be %d (margin %.2f)", b->seq.kernels->name, i,
                      json_string_value(json_object_get(prompt, "name")), best, wanted[i], margin);
         n_other += best != wanted[i];
-        test_sequence_push(&b->seq, b->model, b->ws, &wanted[i], 1, 1, logits);
+        test_sequence_push(&b->seq, &wanted[i], 1, 1, logits);
     }
     free(logits);
     return n_other;
@@ -245,11 +245,11 @@ static void check_stories(const char *dir, const char *folder, const json_t *tru
     bench_open(&b, path, kernels, 32, 32, 300);
     size_t n = ids_of(prompt, ids, 64), m = ids_of(json_object_get(truth, "greedy"), wanted, 256), n_vocab = b.info->n_vocab;
     float *logits = am_calloc(n * n_vocab, sizeof *logits);
-    test_sequence_push(&b.seq, b.model, b.ws, ids, (uint32_t)n, (uint32_t)n, logits);
+    test_sequence_push(&b.seq, ids, (uint32_t)n, (uint32_t)n, logits);
     float *last = logits + (n - 1) * n_vocab;
     for (size_t i = 0; i < 8; i++)
         assert_true(fabs((double)last[i] - json_number_value(json_array_get(json_object_get(truth, "first_logits8"), i))) < 2e-3);
-    test_sequence_greedy(&b.seq, b.model, b.ws, last, (uint32_t)m, out);
+    test_sequence_greedy(&b.seq, last, (uint32_t)m, out);
     for (size_t i = 0; i < m; i++)
         if (out[i] != wanted[i]) fail_msg("%s, %s: token %zu is %d, must be %d", folder, kernels->name, i, out[i], wanted[i]);
     free(logits);
