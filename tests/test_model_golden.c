@@ -21,6 +21,7 @@ static const char *const cases[] = {
     "mistral-headdim96", "qwen2-bias-tied", "qwen2-yarn", "qwen2-mlx-mixed", "qwen3-qknorm", "qwen3-v5config", "qwen3-mlx-q8",
     "qwen3-moe", "phi3-fused", "phi3-longrope-partial", "gemma2", "gemma3-hd64", "gemma3-hd256-bf16", "gemma3-nested", "gemma3-mlx-q4",
     "gemma3-nested-mlx-q4", "olmo2", "smollm3-nope", "gpt-oss-mxfp4", "gpt-oss-bf16", "gpt-oss-mlx-mxfp4-q4",
+    "llama-gguf-f16", "qwen2-gguf-q4_0", "qwen3-gguf-kquants", "gemma3-gguf-q8", "gpt-oss-gguf-mxfp4",
 };
 
 static const char *shared_dir(void) {
@@ -138,6 +139,7 @@ static void test_case(void **state) {
     golden g = {0};
     snprintf(folder, sizeof folder, "%s/golden/%s", dir, (const char *)*state);
     golden_open(&g, folder);
+    if (strstr(folder, "gguf")) strcat(folder, "/model.gguf");
     for (const am_kernels *const *k = am_kernels_list(); *k; k++) check_table(&g, folder, *k);
     am_st_free(g.st);
     am_map_close(&g.map);

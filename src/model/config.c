@@ -123,7 +123,7 @@ static am_status read_longrope(const am_config *config, am_rope_config *rope, co
 
 static am_status read_kind(const json_t *scaling, am_rope_kind *out, am_error *err) {
     static const char *const kinds[] = {[AM_ROPE_PLAIN] = "default", [AM_ROPE_LINEAR] = "linear", [AM_ROPE_LLAMA3] = "llama3",
-                                        [AM_ROPE_YARN] = "yarn", [AM_ROPE_LONGROPE] = "longrope"};
+                                        [AM_ROPE_YARN] = "yarn", [AM_ROPE_LONGROPE] = "longrope", [AM_ROPE_DIVISORS] = "divisors"};
     const char *key = present(scaling, "rope_type") ? "rope_type" : "type"; /* older files say "type" */
     const json_t *type = present(scaling, key);
     *out = AM_ROPE_PLAIN;
@@ -150,6 +150,8 @@ am_status am_config_rope(const am_config *c, const json_t *scaling, double theta
     if (rope->partial > 1 || am_rope_dims(rope, c->head_dim) % 2 || am_rope_dims(rope, c->head_dim) == 0)
         return am_fail(err, AM_EUNSUPPORTED, "'partial_rotary_factor' %g of a head dimension of %u", rope->partial, c->head_dim);
     if (rope->kind == AM_ROPE_PLAIN) return AM_OK;
+    if (rope->kind == AM_ROPE_DIVISORS) /* how GGUF files hold llama3's scaling */
+        return read_factors(scaling, "short_factor", am_rope_dims(rope, c->head_dim) / 2, &rope->short_factor, err);
     const json_t *original_of = present(scaling, "original_max_position_embeddings") ? scaling : c->json;
     status = positive(original_of, "original_max_position_embeddings", c->n_ctx, &rope->original_ctx, err);
     double implied = rope->kind == AM_ROPE_LONGROPE ? c->n_ctx / rope->original_ctx : NAN;

@@ -9,7 +9,7 @@
 
 #include "base/json.h"
 
-typedef enum am_rope_kind { AM_ROPE_PLAIN, AM_ROPE_LINEAR, AM_ROPE_LLAMA3, AM_ROPE_YARN, AM_ROPE_LONGROPE } am_rope_kind;
+typedef enum am_rope_kind { AM_ROPE_PLAIN, AM_ROPE_LINEAR, AM_ROPE_LLAMA3, AM_ROPE_YARN, AM_ROPE_LONGROPE, AM_ROPE_DIVISORS } am_rope_kind;
 
 typedef struct am_rope_config {
     am_rope_kind kind;
@@ -22,7 +22,7 @@ typedef struct am_rope_config {
     double mscale, mscale_all_dim;            /* yarn; 0: absent */
     double attention_factor;                  /* yarn, longrope: scales cos and sin; 0: from the factor */
     bool truncate;                            /* yarn: correction range in whole dimensions */
-    const json_t *short_factor, *long_factor; /* longrope: divisors by pair; live as long as the config */
+    const json_t *short_factor, *long_factor; /* longrope, and divisors (GGUF) with the first alone: by pair; live as long as the config */
 } am_rope_config;
 
 /* MLX's quantisation of a matrix. */

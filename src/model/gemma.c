@@ -58,7 +58,7 @@ static am_status load_gemma3_layer(am_model *m, am_loader *l, uint32_t i, am_err
 
 static am_status configure(am_model *m, am_loader *l, am_error *err) {
     double query, cap, logit_cap;
-    l->norm_offset = 1;
+    l->norm_offset = l->gguf ? 0 : 1;
     m->embed_scale = sqrtf((float)m->config.n_embd);
     m->activation = AM_ACT_GELU_TANH;
     am_status status = am_decoder_refuse(m, refused, err);

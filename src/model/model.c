@@ -4,6 +4,7 @@
 
 #include "base/fs.h"
 #include "model/embedded.h"
+#include "model/gguf_model.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -16,12 +17,14 @@ enum { MAX_CONFIG_BYTES = 16 << 20 };
 typedef struct source {
     json_t *config, *generation;
     am_tensors *tensors;
+    am_gguf *gguf; /* what tensors lie in, for GGUF */
 } source;
 
 static void source_free(source *s) {
     json_decref(s->config);
     json_decref(s->generation);
     am_tensors_free(s->tensors);
+    am_gguf_free(s->gguf);
 }
 
 static am_status optional(am_status status) { return status == AM_ENOTFOUND ? AM_OK : status; }
@@ -60,6 +63,46 @@ static am_status open_dir(am_model *m, const char *dir, source *s, am_error *err
     if (!status) status = am_tensors_open_dir(dir, &s->tensors, err);
     if (!status) status = optional(am_tokenizer_load_dir(dir, &m->tokenizer, err));
     return status ? status : optional(am_chat_load_dir(dir, &m->chat, err));
+}
+
+/* The chat template of a GGUF file, with the special tokens it may name. */
+static am_status gguf_chat(am_model *m, const source *s, const am_vocab *vocab, am_error *err) {
+    am_str text;
+    am_status status = am_gguf_string(s->gguf, "tokenizer.chat_template", &text, err);
+    if (status) return optional(status);
+    json_t *tokens = json_object();
+    const struct {
+        const char *key;
+        int32_t id;
+    } specials[] = {{"bos_token", vocab->bos}, {"eos_token", vocab->eos}, {"unk_token", vocab->unk}, {"pad_token", vocab->pad}};
+    for (size_t i = 0; tokens && i < sizeof specials / sizeof specials[0]; i++)
+        if (specials[i].id >= 0 && (size_t)specials[i].id < vocab->n_tokens) {
+            am_str token = vocab->tokens[specials[i].id];
+            json_object_set_new(tokens, specials[i].key, json_stringn(token.p, token.n));
+        }
+    status = am_chat_load_source(text, tokens, &m->chat, err);
+    json_decref(tokens);
+    return status;
+}
+
+static am_status open_gguf(am_model *m, const char *path, source *s, am_error *err) {
+    am_vocab vocab;
+    name_of(path, m->name, sizeof m->name);
+    am_status status = am_gguf_open(path, &s->gguf, err);
+    if (!status) status = am_gguf_config(s->gguf, &s->config, err);
+    if (!status) status = am_tensors_open_gguf(s->gguf, m->name, &s->tensors, err);
+    if (status) return status;
+    if ((status = am_gguf_vocab(s->gguf, &vocab, err))) return optional(status);
+    status = am_tokenizer_load_vocab(&vocab, &m->tokenizer, err);
+    if (!status) status = gguf_chat(m, s, &vocab, err);
+    am_gguf_vocab_free(&vocab);
+    return status;
+}
+
+static am_status open_path(am_model *m, const char *path, source *s, am_error *err) {
+    size_t n = strlen(path);
+    bool gguf = n > 5 && strcmp(path + n - 5, ".gguf") == 0;
+    return gguf ? open_gguf(m, path, s, err) : open_dir(m, path, s, err);
 }
 
 /* Left behind by old checkpoints, or stored twice: no loss to leave them out. */
@@ -120,6 +163,7 @@ static am_status load_weights(am_model *m, const source *s, const am_model_optio
     am_buf description;
     am_buf_init(&description, 1 << 20);
     l.total_bytes = am_tensors_bytes(s->tensors);
+    l.gguf = s->gguf != NULL;
     m->layers = am_calloc(m->config.n_layer, sizeof *m->layers);
     am_status status = l.sum && m->layers ? AM_OK : am_fail(err, AM_ENOMEM, "no memory for the model's layers");
     if (!status) status = am_model_add_rope(m, &m->config.rope, err);
@@ -171,12 +215,13 @@ am_status am_model_load(const char *path, const am_model_options *options, am_mo
     am_model *m = am_calloc(1, sizeof *m);
     if (!m) return am_fail(err, AM_ENOMEM, "no memory for a model");
     m->kernels = options->kernels;
-    am_status status = path ? open_dir(m, path, &s, err) : open_embedded(m, &s, err);
+    am_status status = path ? open_path(m, path, &s, err) : open_embedded(m, &s, err);
     if (!status && (status = read_config(m, &s, options, err))) am_error_prefix(err, "%s: config.json", m->name);
     m->embed_scale = 1;
     m->attention_scale = 1 / sqrtf((float)m->config.head_dim);
     if (!status && (status = load_weights(m, &s, options, err)) && path) am_error_prefix(err, "%s", path);
     source_free(&s);
+    /* these point into what was just freed or into JSON that nobody needs any more */
     m->config.quant_json = NULL;
     if (status)
         am_model_free(m);

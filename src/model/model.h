@@ -39,7 +39,7 @@ typedef struct am_model_info {
     int32_t top_k;
 } am_model_info;
 
-/* path: a model folder; NULL: the model inside the binary. Bad files: AM_EFORMAT, naming file, field and reason. What config.json asks for
+/* path: a model folder or a .gguf file; NULL: the model inside the binary. Bad files: AM_EFORMAT, naming file, field and reason. What config.json asks for
  * and we do not implement: AM_EUNSUPPORTED, naming key and value. */
 am_status am_model_load(const char *path, const am_model_options *options, am_model **out, am_error *err);
 void am_model_free(am_model *model);

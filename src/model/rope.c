@@ -67,6 +67,7 @@ am_status am_model_add_rope(am_model *model, const am_rope_config *rope, am_erro
         case AM_ROPE_LINEAR: freq /= rope->factor; break;
         case AM_ROPE_LLAMA3: freq = llama3(rope, freq); break;
         case AM_ROPE_YARN: freq = yarn(rope, r->dims, i, freq); break;
+        case AM_ROPE_DIVISORS: freq /= json_number_value(json_array_get(rope->short_factor, i)); break;
         case AM_ROPE_LONGROPE: freq = longrope(rope, i, freq, model->config.n_ctx_served); break;
         }
         r->freq[i] = (float)freq;

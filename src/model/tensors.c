@@ -5,6 +5,7 @@
 #include "model/tensors.h"
 
 #include "base/fs.h"
+#include "model/gguf_model.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -18,10 +19,24 @@ typedef struct weight_file {
     bool *used; /* [am_st_count(st)] */
 } weight_file;
 
+/* A tensor of a GGUF file under its other name. */
+typedef struct renamed {
+    am_st_tensor info; /* name, shape and, where it is numbers, dtype; `at` is not used */
+    const am_gguf_tensor *source;
+    const am_ggml_format *ggml;
+    uint32_t pair_dim;
+    bool used;
+} renamed;
+
 struct am_tensors {
     weight_file *files;
     size_t n_files;
     bool mapped; /* the maps are ours */
+
+    const am_gguf *gguf; /* or this instead of files */
+    char *gguf_name;
+    renamed *renamed; /* [n_renamed], sorted by name */
+    size_t n_renamed;
 };
 
 static am_status parse_file(weight_file *f, am_error *err) {
@@ -139,14 +154,71 @@ void am_tensors_free(am_tensors *t) {
         free(t->files[i].name);
         if (t->mapped) am_map_close(&t->files[i].map);
     }
+    for (size_t i = 0; i < t->n_renamed; i++) free((char *)t->renamed[i].info.name.p);
+    free(t->renamed);
+    free(t->gguf_name);
     free(t->files);
     free(t);
+}
+
+static am_status rename_tensor(const am_gguf *gguf, const am_gguf_tensor *source, renamed *r, bool *keep, am_error *err) {
+    char name[256];
+    am_status status = am_gguf_rename(gguf, source->name, name, sizeof name, err);
+    *keep = !status && *name;
+    if (!*keep) return status;
+    *r = (renamed){.source = source, .pair_dim = am_gguf_pair_dim(gguf, source->name)};
+    char *copy = strdup(name);
+    if (!copy) return am_fail(err, AM_ENOMEM, "no memory for a tensor's name");
+    r->info.name = am_str_of(copy);
+    r->info.n_bytes = source->n_bytes;
+    r->info.n_dim = source->n_dim;
+    for (uint32_t d = 0; d < source->n_dim; d++) r->info.shape[d] = source->shape[source->n_dim - 1 - d];
+    switch (source->format->type) {
+    case AM_GGML_F32: r->info.dtype = AM_ST_F32; break;
+    case AM_GGML_F16: r->info.dtype = AM_ST_F16; break;
+    case AM_GGML_BF16: r->info.dtype = AM_ST_BF16; break;
+    default: r->info.dtype = AM_ST_U8; r->ggml = source->format;
+    }
+    return AM_OK;
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const renamed *)a)->info.name.p, ((const renamed *)b)->info.name.p);
+}
+
+am_status am_tensors_open_gguf(const am_gguf *gguf, const char *name, am_tensors **out, am_error *err) {
+    *out = NULL;
+    am_tensors *t = am_calloc(1, sizeof *t);
+    size_t n = am_gguf_n_tensors(gguf);
+    if (t) {
+        t->gguf = gguf;
+        t->gguf_name = strdup(name);
+        t->renamed = am_calloc(n, sizeof *t->renamed);
+    }
+    am_status status = t && t->gguf_name && t->renamed ? AM_OK : am_fail(err, AM_ENOMEM, "no memory for a list of tensors");
+    for (size_t i = 0; !status && i < n; i++) {
+        bool keep;
+        status = rename_tensor(gguf, am_gguf_tensor_at(gguf, i), &t->renamed[t->n_renamed], &keep, err);
+        t->n_renamed += !status && keep;
+    }
+    if (!status) {
+        qsort(t->renamed, t->n_renamed, sizeof *t->renamed, by_name);
+        *out = t;
+    } else {
+        am_tensors_free(t);
+    }
+    return status;
+}
+
+static renamed *find_renamed(const am_tensors *t, const char *name) {
+    const renamed key = {.info = {.name = am_str_of(name)}};
+    return t->n_renamed ? bsearch(&key, t->renamed, t->n_renamed, sizeof key, by_name) : NULL;
 }
 
 bool am_tensors_has(const am_tensors *t, const char *name) {
     for (size_t i = 0; i < t->n_files; i++)
         if (am_st_find(t->files[i].st, am_str_of(name))) return true;
-    return false;
+    return find_renamed(t, name) != NULL;
 }
 
 bool am_tensors_find(am_tensors *t, const char *name, am_tensor *out) {
@@ -155,19 +227,29 @@ bool am_tensors_find(am_tensors *t, const char *name, am_tensor *out) {
         const am_st_tensor *info = am_st_find(f->st, am_str_of(name));
         if (!info) continue;
         f->used[info - am_st_at(f->st, 0)] = true;
-        *out = (am_tensor){info, f->map.p + info->at, f->name, i};
+        *out = (am_tensor){.info = info, .p = f->map.p + info->at, .file = f->name, .n_file = i};
         return true;
     }
-    return false;
+    renamed *r = find_renamed(t, name);
+    if (!r) return false;
+    r->used = true;
+    *out = (am_tensor){.info = &r->info, .p = r->source->p, .file = t->gguf_name, .ggml = r->ggml, .pair_dim = r->pair_dim};
+    return true;
 }
 
 void am_tensors_drop(const am_tensors *t, const am_tensor *tensor, size_t at, size_t n_bytes) {
+    if (t->gguf) {
+        const renamed *r = (const renamed *)tensor->info; /* its first member */
+        if (n_bytes == r->info.n_bytes) am_gguf_drop(t->gguf, r->source);
+        return;
+    }
     am_map_drop(&t->files[tensor->n_file].map, tensor->info->at + at, n_bytes);
 }
 
 uint64_t am_tensors_bytes(const am_tensors *t) {
     uint64_t sum = 0;
     for (size_t i = 0; i < t->n_files; i++) sum += t->files[i].map.n;
+    for (size_t i = 0; i < t->n_renamed; i++) sum += t->renamed[i].info.n_bytes;
     return sum;
 }
 
@@ -178,5 +260,8 @@ am_status am_tensors_all_used(const am_tensors *t, bool (*ignore)(void *arg, am_
             if (!t->files[i].used[k] && !ignore(arg, name))
                 return am_fail(err, AM_EUNSUPPORTED, "%s: tensor '%s' has no place in this architecture", t->files[i].name, name.p);
         }
+    for (size_t i = 0; i < t->n_renamed; i++)
+        if (!t->renamed[i].used && !ignore(arg, t->renamed[i].info.name))
+            return am_fail(err, AM_EUNSUPPORTED, "%s: tensor '%s' has no place in this architecture", t->gguf_name, t->renamed[i].info.name.p);
     return AM_OK;
 }

@@ -109,6 +109,12 @@ typedef struct part {
 
 static void part_free(part *p) { free(p->copy); }
 
+/* Row o of a head whose pairs (i, i + dim/2) were stored as neighbours. */
+static size_t paired_row(size_t o, uint32_t dim) {
+    size_t r = o % dim, half = dim / 2;
+    return o - r + 2 * (r % half) + r / half;
+}
+
 static bool part_copy(part *p, const am_matrix *m, size_t row_bytes, size_t element) {
     size_t stride = m->stride ? m->stride : 1, of = m->of ? m->of : m->n_out;
     p->copy = am_alloc_aligned(m->n_out * row_bytes);
@@ -117,7 +123,7 @@ static bool part_copy(part *p, const am_matrix *m, size_t row_bytes, size_t elem
     uint8_t *dst = p->copy;
     for (size_t o = 0; o < m->n_out; o++, dst += row_bytes) {
         if (!m->transposed) {
-            memcpy(dst, p->p + o * stride * row_bytes, row_bytes);
+            memcpy(dst, p->p + (p->t.pair_dim ? paired_row(o, p->t.pair_dim) : o * stride) * row_bytes, row_bytes);
             continue;
         }
         for (size_t i = 0; i < m->n_in; i++) memcpy(dst + i * element, p->p + (i * of + m->first + o * stride) * element, element);
@@ -137,9 +143,12 @@ static am_status part_open(am_loader *l, const am_matrix *m, const char *suffix,
     shape[n++] = m->transposed ? of : blocks ? cols / 16 : cols;
     if (blocks) shape[n++] = 16;
     if ((status = check_shape(&p->t, shape, err))) return status;
-    size_t element = am_st_dtype_bytes(p->t.info->dtype), row_bytes = cols * element;
+    const am_ggml_format *ggml = p->t.ggml;
+    size_t element = am_st_dtype_bytes(p->t.info->dtype), row_bytes = ggml ? cols / ggml->block * ggml->block_bytes : cols * element;
+    if (p->t.pair_dim && (p->t.pair_dim % 2 || m->n_out % p->t.pair_dim || m->of || m->transposed))
+        return am_fail(err, AM_EFORMAT, "%s: tensor '%s': %u rows are no heads of %u", p->t.file, p->t.info->name.p, m->n_out, p->t.pair_dim);
     const uint8_t *stack = p->t.p + (size_t)m->expert * of * row_bytes;
-    bool in_place = !m->transposed && m->stride <= 1;
+    bool in_place = !m->transposed && m->stride <= 1 && !p->t.pair_dim;
     p->p = m->transposed ? stack : stack + m->first * row_bytes;
     p->n_bytes = m->transposed ? of * row_bytes : ((size_t)(m->n_out - 1) * (m->stride ? m->stride : 1) + 1) * row_bytes;
     p->data = p->p;
@@ -180,6 +189,7 @@ static am_status check_finite(const am_tensor *t, const void *p, am_dtype dtype,
 static am_status load_vector(am_loader *l, const am_tensor *t, const am_matrix *m, const float **out, am_error *err) {
     am_dtype dtype;
     if (!float_type(t->info->dtype, &dtype)) return wrong_type(t, "F32, F16 and BF16", err);
+    if (t->pair_dim && (t->pair_dim % 2 || m->n_out % t->pair_dim)) return wrong_type(t, "heads of the right dimension", err);
     size_t element = am_st_dtype_bytes(t->info->dtype), of = m->of ? m->of : m->n_out;
     part p = {.t = *t, .p = t->p + (m->expert * of + m->first) * element};
     p.n_bytes = ((size_t)(m->n_out - 1) * (m->stride ? m->stride : 1) + 1) * element;
@@ -250,15 +260,84 @@ static am_status pack(am_loader *l, am_mat *mat, const void *weight, const void 
     return AM_OK;
 }
 
+/* Whether f16 holds all n values exactly; dst gets them. */
+static bool narrow(uint16_t *dst, const float *src, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        dst[i] = am_f32_to_f16(src[i]);
+        if (am_f16_to_f32(dst[i]) != src[i]) return false;
+    }
+    return true;
+}
+
+/* Unpacked blocks of a whole matrix: codes, then scales and biases as float32, then room for both as f16. */
+typedef struct unpacked {
+    uint8_t *codes;
+    float *scales, *biases;
+    uint16_t *narrow_scales, *narrow_biases;
+} unpacked;
+
+static void unpack_rows(const am_matrix *m, const am_ggml_format *f, const uint8_t *src, unpacked *u) {
+    size_t n_blocks = (size_t)m->n_out * (m->n_in / f->block), n_groups = f->block / f->group;
+    uint8_t codes[256];
+    for (size_t b = 0; b < n_blocks; b++, src += f->block_bytes) {
+        f->unpack(src, codes, u->scales + b * n_groups, u->biases + b * n_groups);
+        if (f->max_code > 15)
+            memcpy(u->codes + b * f->block, codes, f->block);
+        else
+            for (uint32_t i = 0; i < f->block; i += 2) u->codes[(b * f->block + i) / 2] = (uint8_t)(codes[i] | codes[i + 1] << 4);
+    }
+}
+
+static am_status pack_unpacked(am_loader *l, const am_tensor *t, const am_matrix *m, unpacked *u, am_mat *mat, am_error *err) {
+    size_t n = (size_t)m->n_out * (m->n_in / t->ggml->group);
+    am_status status = check_finite(t, u->scales, AM_F32, n, err);
+    if (!status) status = check_finite(t, u->biases, AM_F32, n, err);
+    if (status) return status;
+    bool narrowed = narrow(u->narrow_scales, u->scales, n) && narrow(u->narrow_biases, u->biases, n);
+    mat->dtype = t->ggml->max_code > 15 ? AM_Q8 : AM_Q4;
+    mat->scale_dtype = narrowed ? AM_F16 : AM_F32;
+    mat->group = t->ggml->group;
+    if (narrowed) return pack(l, mat, u->codes, u->narrow_scales, u->narrow_biases, err);
+    return pack(l, mat, u->codes, u->scales, u->biases, err);
+}
+
+static am_status load_ggml(am_loader *l, const am_matrix *m, const part *weight, am_mat *mat, am_error *err) {
+    const am_ggml_format *f = weight->t.ggml;
+    if (!f->unpack || f->block > 256)
+        return am_fail(err, AM_EUNSUPPORTED, "%s: tensor '%s': ggml type %s", weight->t.file, weight->t.info->name.p, f->name);
+    if (m->n_in % f->block)
+        return am_fail(err, AM_EFORMAT, "%s: tensor '%s': %u inputs are no multiple of the block %u", weight->t.file, weight->t.info->name.p,
+                       m->n_in, f->block);
+    size_t n = (size_t)m->n_out * m->n_in, n_groups = n / f->group;
+    unpacked u = {.codes = am_alloc_aligned(n), .scales = am_alloc_aligned(12 * n_groups)};
+    am_status status = AM_OK;
+    if (u.codes && u.scales) {
+        u.biases = u.scales + n_groups;
+        u.narrow_scales = (uint16_t *)(u.biases + n_groups);
+        u.narrow_biases = u.narrow_scales + n_groups;
+        unpack_rows(m, f, weight->data, &u);
+        status = pack_unpacked(l, &weight->t, m, &u, mat, err);
+    } else {
+        status = am_fail(err, AM_ENOMEM, "no memory to unpack tensor '%s'", weight->t.info->name.p);
+    }
+    free(u.codes);
+    free(u.scales);
+    return status;
+}
+
 static am_status load_plain(am_loader *l, const am_matrix *m, am_mat *mat, am_error *err) {
     part weight;
     am_status status = part_open(l, m, m->underscored ? "" : ".weight", m->n_in, &weight, err);
-    if (!status && !float_type(weight.t.info->dtype, &mat->dtype)) status = wrong_type(&weight.t, "F32, F16 and BF16", err);
-    if (!status) status = pack(l, mat, weight.data, NULL, NULL, err);
+    const am_ggml_format *ggml = status ? NULL : weight.t.ggml;
+    if (ggml)
+        status = load_ggml(l, m, &weight, mat, err);
+    else if (!status && !float_type(weight.t.info->dtype, &mat->dtype))
+        status = wrong_type(&weight.t, "F32, F16 and BF16", err);
+    if (!status && !ggml) status = pack(l, mat, weight.data, NULL, NULL, err);
     part_free(&weight);
     if (status) return status;
     static const char *const names[] = {[AM_F32] = "f32", [AM_F16] = "f16", [AM_BF16] = "bf16"};
-    if (!*l->format) snprintf(l->format, sizeof l->format, "%s", names[mat->dtype]);
+    if (!*l->format) snprintf(l->format, sizeof l->format, "%s%s", l->gguf ? "gguf " : "", ggml ? ggml->name : names[mat->dtype]);
     finish(l, &weight.t, weight.p, weight.n_bytes);
     return AM_OK;
 }

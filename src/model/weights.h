@@ -26,6 +26,7 @@ typedef struct am_loader {
     am_sum_state *sum; /* over every tensor used: name, type, shape, bytes */
     char root[64];     /* before every name: where the text model lies in the file */
     char prefix[128];  /* after root, before every name: the layer */
+    bool gguf;         /* names and values are a GGUF converter's: norms whole, for one */
     float norm_offset; /* added to the weights of norms (Gemma stores them less 1) */
     uint64_t n_params, packed_bytes, done_bytes, total_bytes;
     char format[48];   /* of the first matrix loaded */
@@ -45,7 +46,7 @@ typedef struct am_matrix {
     bool underscored;      /* names are `path`, `path`_blocks, `path`_scales, `path`_bias */
 } am_matrix;
 
-/* Plain F32, F16 and BF16, MLX's affine groups of 2, 3, 4, 5, 6 and 8 bits, MXFP4. AM_EFORMAT names file, tensor and what is wrong. */
+/* Plain F32, F16 and BF16, MLX's affine groups of 2, 3, 4, 5, 6 and 8 bits, MXFP4, ggml's blocks. AM_EFORMAT names file, tensor and what is wrong. */
 am_status am_loader_matrix(am_loader *loader, const am_matrix *matrix, am_linear *out, am_error *err);
 am_status am_loader_linear(am_loader *loader, const char *path, uint32_t n_out, uint32_t n_in, bool bias, am_linear *out,
                            am_error *err);
