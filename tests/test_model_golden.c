@@ -21,7 +21,9 @@ static const char *const cases[] = {
     "mistral-headdim96", "qwen2-bias-tied", "qwen2-yarn", "qwen2-mlx-mixed", "qwen3-qknorm", "qwen3-v5config", "qwen3-mlx-q8",
     "qwen3-moe", "phi3-fused", "phi3-longrope-partial", "gemma2", "gemma3-hd64", "gemma3-hd256-bf16", "gemma3-nested", "gemma3-mlx-q4",
     "gemma3-nested-mlx-q4", "olmo2", "smollm3-nope", "gpt-oss-mxfp4", "gpt-oss-bf16", "gpt-oss-mlx-mxfp4-q4",
+    "deepseek2-lite", "deepseek2-qlora-groups", "deepseek2-normtopk", "deepseek2-mlx-q4",
     "llama-gguf-f16", "qwen2-gguf-q4_0", "qwen3-gguf-kquants", "gemma3-gguf-q8", "gpt-oss-gguf-mxfp4",
+    "deepseek2-gguf-q8", "deepseek2-gguf-oldmla", "deepseek2-lite-gguf-27",
 };
 
 static const char *shared_dir(void) {

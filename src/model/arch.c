@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define AM_ARCH_LIST(X) X(llama) X(mistral) X(qwen2) X(qwen3) X(qwen3_moe) X(phi3) X(gemma2) X(gemma3) X(gemma3_text) X(gpt_oss) X(olmo2) X(smollm3)
+#define AM_ARCH_LIST(X) X(deepseek_v2) X(llama) X(mistral) X(qwen2) X(qwen3) X(qwen3_moe) X(phi3) X(gemma2) X(gemma3) X(gemma3_text) X(gpt_oss) X(olmo2) X(smollm3)
 
 #define AM_ARCH_DECLARE(name) extern const am_arch am_arch_##name;
 AM_ARCH_LIST(AM_ARCH_DECLARE)

@@ -12,7 +12,7 @@
 #include <math.h>
 #include <string.h>
 
-static uint32_t group_of(const am_pass *pass) { return pass->model->config.n_head / pass->model->config.n_kv_head; }
+static uint32_t group_of(const am_pass *pass) { return pass->model->config.n_head / pass->model->cache_heads; }
 
 
 static uint32_t cache_tasks(const am_pass *pass, const am_segment *segment) {
@@ -21,7 +21,9 @@ static uint32_t cache_tasks(const am_pass *pass, const am_segment *segment) {
     return (row + segment->n_tokens - 1) / AM_PANEL - row / AM_PANEL + 1;
 }
 
-static void turn_pairs(float *x, size_t n_head, uint32_t dim, uint32_t half, const float *c, const float *s) {
+static void turn_pairs(float *x, size_t n_head, uint32_t dim, const am_rope *rope, const float *c, const float *s) {
+    uint32_t half = rope->dims / 2;
+    x += rope->first;
     for (size_t h = 0; h < n_head; h++, x += dim)
         for (uint32_t i = 0; i < half; i++) {
             float a = x[i], b = x[i + half];
@@ -41,7 +43,8 @@ static void cache_task(void *arg, size_t task, size_t worker) {
     const am_pass *pass = job->pass;
     const am_workspace *ws = pass->ws;
     const am_kv_layout *layout = &ws->layout;
-    const am_config *m = &pass->model->config;
+    const am_kv_spec *spec = &layout->spec;
+    size_t n_head = pass->model->config.n_head;
     (void)worker;
     size_t n = am_pass_segment_of(pass, (uint32_t)task);
     const am_segment *segment = &pass->segments[n];
@@ -51,19 +54,19 @@ static void cache_task(void *arg, size_t task, size_t worker) {
     if (end > last) end = last;
     for (uint32_t row = begin; row < end; row++) {
         size_t r = ws->first_row[n] + row - first;
-        float *q = ws->q + r * m->n_head * m->head_dim;
-        float *k = ws->k + r * m->n_kv_head * m->head_dim, *v = ws->v + r * m->n_kv_head * m->head_dim;
+        float *q = ws->q + r * n_head * spec->head_dim_k;
+        float *k = ws->k + r * spec->n_kv_head * spec->head_dim_k, *v = ws->v + r * spec->n_kv_head * spec->head_dim_v;
         if (job->layer->rope >= 0) {
-            uint32_t half = pass->model->ropes[job->layer->rope].dims / 2;
-            const float *c = ws->rope_cos[job->layer->rope] + r * half, *t = ws->rope_sin[job->layer->rope] + r * half;
-            turn_pairs(q, m->n_head, m->head_dim, half, c, t);
-            turn_pairs(k, m->n_kv_head, m->head_dim, half, c, t);
+            const am_rope *rope = &pass->model->ropes[job->layer->rope];
+            const float *c = ws->rope_cos[job->layer->rope] + r * (rope->dims / 2), *t = ws->rope_sin[job->layer->rope] + r * (rope->dims / 2);
+            turn_pairs(q, n_head, spec->head_dim_k, rope, c, t);
+            turn_pairs(k, spec->n_kv_head, spec->head_dim_k, rope, c, t);
         }
         if (layout->rotate_k) {
-            am_hadamard(q, m->n_head, m->head_dim);
-            am_hadamard(k, m->n_kv_head, m->head_dim);
+            am_hadamard(q, n_head, spec->head_dim_k);
+            am_hadamard(k, spec->n_kv_head, spec->head_dim_k);
         }
-        if (layout->rotate_v) am_hadamard(v, m->n_kv_head, m->head_dim);
+        if (layout->rotate_v) am_hadamard(v, spec->n_kv_head, spec->head_dim_v);
         am_kv_put(pass->kernels, layout, segment->open, job->i, row, k, v);
     }
 }
@@ -78,7 +81,7 @@ static uint32_t tiles_of(const am_pass *pass, const am_segment *segment) {
 }
 
 static uint32_t attend_tasks(const am_pass *pass, const am_segment *segment) {
-    return pass->model->config.n_kv_head * tiles_of(pass, segment);
+    return pass->model->cache_heads * tiles_of(pass, segment);
 }
 
 /* Where the tile's n rows come from: row i is query head `head + i' % group` of token i' / group, i' = first + i. */

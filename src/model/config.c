@@ -191,10 +191,12 @@ static am_status read_shape(am_config *c, am_error *err) {
     if (!status) status = am_config_count(c, "intermediate_size", 2, MAX_FF, 0, &c->n_ff, err);
     if (!status) status = am_config_count(c, "num_attention_heads", 1, MAX_HEADS, 0, &c->n_head, err);
     if (!status) status = am_config_count(c, "num_key_value_heads", 1, MAX_HEADS, c->n_head, &c->n_kv_head, err);
-    if (!status) status = am_config_count(c, "head_dim", 2, MAX_HEAD_DIM, c->n_embd / c->n_head, &c->head_dim, err);
+    bool latent = present(c->json, "kv_lora_rank"); /* then what counts as a head here is the part that rope turns */
+    const char *dim_key = latent ? "qk_rope_head_dim" : "head_dim";
+    if (!status) status = am_config_count(c, dim_key, 2, MAX_HEAD_DIM, latent ? 0 : c->n_embd / c->n_head, &c->head_dim, err);
     if (!status) status = am_config_count(c, "max_position_embeddings", 1, MAX_CTX, 2048, &c->n_ctx, err);
     if (status) return status;
-    if (!present(c->json, "head_dim") && c->n_embd % c->n_head)
+    if (!present(c->json, dim_key) && c->n_embd % c->n_head)
         return am_fail(err, AM_EFORMAT, "'hidden_size' %u is no multiple of 'num_attention_heads' %u", c->n_embd, c->n_head);
     if (c->n_head % c->n_kv_head)
         return am_fail(err, AM_EFORMAT, "'num_attention_heads' %u is no multiple of 'num_key_value_heads' %u", c->n_head, c->n_kv_head);

@@ -15,7 +15,7 @@ typedef struct family {
 
 static const family families[] = {{"llama", "llama"},   {"qwen2", "qwen2"},   {"qwen3", "qwen3"},     {"qwen3moe", "qwen3_moe"},
                                   {"phi3", "phi3"},     {"gemma2", "gemma2"}, {"gemma3", "gemma3_text"}, {"gpt-oss", "gpt_oss"},
-                                  {"olmo2", "olmo2"},   {"smollm3", "smollm3"}};
+                                  {"olmo2", "olmo2"},   {"smollm3", "smollm3"}, {"deepseek2", "deepseek_v2"}};
 
 static am_status family_of(const am_gguf *g, const family **out, am_error *err) {
     am_str arch;
@@ -52,7 +52,7 @@ static const name_pair layer_names[] = {
     {"ffn_up", "mlp.up_proj"},
     {"ffn_down", "mlp.down_proj"},
 };
-static const name_pair qwen3moe_names[] = {{"ffn_gate_inp", "mlp.gate"},
+static const name_pair expert_names[] = {{"ffn_gate_inp", "mlp.gate"},
                                            {"ffn_gate_exps", "mlp.switch_mlp.gate_proj"},
                                            {"ffn_up_exps", "mlp.switch_mlp.up_proj"},
                                            {"ffn_down_exps", "mlp.switch_mlp.down_proj"}};
@@ -60,6 +60,18 @@ static const name_pair gpt_oss_names[] = {{"ffn_gate_inp", "mlp.router"},
                                           {"ffn_gate_exps", "mlp.experts.gate_proj"},
                                           {"ffn_up_exps", "mlp.experts.up_proj"},
                                           {"ffn_down_exps", "mlp.experts.down_proj"}};
+
+static const name_pair deepseek_names[] = {{"attn_q_a", "self_attn.q_a_proj"},
+                                           {"attn_q_a_norm", "self_attn.q_a_layernorm"},
+                                           {"attn_q_b", "self_attn.q_b_proj"},
+                                           {"attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa"},
+                                           {"attn_kv_a_norm", "self_attn.kv_a_layernorm"},
+                                           {"attn_kv_b", "self_attn.kv_b_proj"},
+                                           {"attn_k_b", "self_attn.k_b_proj"},
+                                           {"attn_v_b", "self_attn.v_b_proj"},
+                                           {"ffn_gate_shexp", "mlp.shared_experts.gate_proj"},
+                                           {"ffn_up_shexp", "mlp.shared_experts.up_proj"},
+                                           {"ffn_down_shexp", "mlp.shared_experts.down_proj"}};
 
 static const char *find_name(const name_pair *list, size_t n, am_str part) {
     for (size_t i = 0; i < n; i++)
@@ -71,7 +83,8 @@ static const char *layer_name(const family *f, am_str part) {
     if (am_str_eq(part, AM_STR("ffn_norm"))) return strncmp(f->gguf, "gemma", 5) == 0 ? "pre_feedforward_layernorm" : "post_attention_layernorm";
     if (is(f, "phi3") && am_str_eq(part, AM_STR("ffn_up"))) return "mlp.gate_up_proj";
     const char *name = find_name(layer_names, sizeof layer_names / sizeof layer_names[0], part);
-    if (!name && is(f, "qwen3moe")) name = find_name(qwen3moe_names, 4, part);
+    if (!name && (is(f, "qwen3moe") || is(f, "deepseek2"))) name = find_name(expert_names, 4, part);
+    if (!name && is(f, "deepseek2")) name = find_name(deepseek_names, sizeof deepseek_names / sizeof deepseek_names[0], part);
     if (!name && is(f, "gpt-oss")) name = find_name(gpt_oss_names, 4, part);
     return name;
 }
@@ -186,6 +199,45 @@ static void make_rope(maker *m) {
     set(m, m->json, "rope_scaling", rope);
 }
 
+/* DeepSeek: newer files give the dimensions of a head under _mla, since the others are the cache's there. */
+static void make_latent(maker *m) {
+    uint32_t turned = 0, key = 0, value = 0, gating, groups;
+    double log_multiplier;
+    char whole[128];
+    put_count(m, "attention.head_count", "num_attention_heads");
+    put_count(m, "attention.kv_lora_rank", "kv_lora_rank");
+    put_count(m, "attention.q_lora_rank", "q_lora_rank");
+    put_count(m, "leading_dense_block_count", "first_k_dense_replace");
+    put_count(m, "rope.dimension_count", "qk_rope_head_dim");
+    get_count(m, "rope.dimension_count", &turned);
+    if (!get_count(m, "attention.key_length_mla", &key)) get_count(m, "attention.key_length", &key);
+    if (!get_count(m, "attention.value_length_mla", &value)) get_count(m, "attention.value_length", &value);
+    if (!m->status && key <= turned) m->status = am_fail(m->err, AM_EFORMAT, "'attention.key_length' %u is not above 'rope.dimension_count' %u", key, turned);
+    set(m, m->json, "qk_nope_head_dim", json_integer((json_int_t)key - turned));
+    set(m, m->json, "v_head_dim", json_integer(value));
+    put_count(m, "expert_count", "n_routed_experts");
+    put_count(m, "expert_used_count", "num_experts_per_tok");
+    put_count(m, "expert_shared_count", "n_shared_experts");
+    put_count(m, "expert_feed_forward_length", "moe_intermediate_size");
+    put_number(m, "expert_weights_scale", "routed_scaling_factor");
+    bool norm = false;
+    key_of(m, "expert_weights_norm", whole);
+    if (!m->status && am_gguf_get(m->g, whole)) m->status = am_gguf_bool(m->g, whole, &norm, m->err);
+    set(m, m->json, "norm_topk_prob", json_boolean(norm));
+    if (get_count(m, "expert_gating_func", &gating) && gating > 1) set(m, m->json, "scoring_func", json_string("sigmoid"));
+    if (get_count(m, "expert_group_count", &groups) && groups > 1) {
+        set(m, m->json, "topk_method", json_string("group_limited_greedy"));
+        put_count(m, "expert_group_count", "n_group");
+        put_count(m, "expert_group_used_count", "topk_group");
+    }
+    /* one number for both mscale keys: cos and sin stay unscaled */
+    if (get_number(m, "rope.scaling.yarn_log_multiplier", &log_multiplier)) {
+        json_t *rope = json_object_get(m->json, "rope_scaling");
+        set(m, rope, "mscale", json_real(10 * log_multiplier));
+        set(m, rope, "mscale_all_dim", json_real(10 * log_multiplier));
+    }
+}
+
 static void make_heads(maker *m) {
     uint32_t heads = 0, embd = 0, dim_k, dim_v, turned;
     put_count(m, "attention.head_count", "num_attention_heads");
@@ -249,8 +301,11 @@ am_status am_gguf_config(const am_gguf *g, json_t **config, am_error *err) {
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) put_number(&m, numbers[i][0], numbers[i][1]);
     set(&m, m.json, "attention_bias", json_boolean(am_gguf_find(g, "blk.0.attn_output.bias") != NULL));
     set(&m, m.json, "mlp_bias", json_boolean(am_gguf_find(g, "blk.0.ffn_down.bias") != NULL));
-    make_heads(&m);
     make_rope(&m);
+    if (is(m.f, "deepseek2"))
+        make_latent(&m);
+    else
+        make_heads(&m);
     make_experts(&m);
     make_eos(&m);
     if (m.status)

@@ -27,8 +27,20 @@ typedef enum am_activation {
 /* A mixture of experts in the place of an MLP. */
 typedef struct am_moe {
     am_linear router;
-    am_linear *gate, *up, *down; /* [n_expert] */
+    am_linear *gate, *up, *down;                  /* [n_expert] */
+    am_linear shared_gate, shared_up, shared_down; /* for every token beside its experts; where the model has n_ff_shared */
 } am_moe;
+
+/* Multi-head latent attention in its absorbed form: the cache holds one latent vector a token, which serves all heads as key (with one
+ * turned part behind it) and as value. */
+typedef struct am_mla {
+    am_linear q_a, q_b;   /* q_b(norm(q_a x)), or q_b alone; rows of a head: nope, then turned */
+    const float *q_a_norm; /* NULL: no q_a */
+    am_linear kv_a;       /* latent, then turned part */
+    const float *kv_a_norm;
+    am_linear *k_b;       /* [n_head]: nope -> latent */
+    am_linear *v_b;       /* [n_head]: latent -> value */
+} am_mla;
 
 typedef struct am_layer {
     const float *attn_norm, *mlp_norm;           /* [n_embd]: before attention and MLP */
@@ -37,6 +49,7 @@ typedef struct am_layer {
     const float *sinks;                          /* [n_head]: a score without a value that joins each softmax; NULL: none */
     am_linear q, k, v, o;
     am_linear gate, up, down;
+    am_mla *mla;     /* instead of q, k, v; NULL: none */
     am_moe *moe;     /* instead of gate, up, down; NULL: none */
     uint32_t window; /* keys a query sees with itself; 0: all */
     int rope;        /* which of the model's ropes turns q and k; -1: none */
@@ -44,7 +57,7 @@ typedef struct am_layer {
 
 /* Frequencies of rotary embedding by pair of dimensions i and i + dims / 2. */
 typedef struct am_rope {
-    uint32_t dims; /* of a head, from its first; the others pass */
+    uint32_t first, dims; /* the dimensions of a head that turn; the others pass */
     float scale;   /* of cos and sin */
     float *freq;   /* [dims / 2] */
 } am_rope;
@@ -75,7 +88,13 @@ struct am_model {
     float logit_softcap;     /* 0: none */
     bool qk_norm_all_heads;  /* q_norm and k_norm run over all heads of a token together */
 
+    uint32_t cache_heads, cache_dim_k, cache_dim_v; /* of a token in the cache, and so of what attention sees */
+    uint32_t q_lora, kv_lora, nope_dim, turned_dim, value_dim; /* am_mla; kv_lora 0: none. q_lora 0: no q_a */
+
     uint32_t n_expert, n_expert_used, n_ff_expert; /* 0: no experts */
+    uint32_t n_ff_shared;  /* 0: none */
+    uint32_t n_expert_group, n_group_used; /* experts of the best groups alone may be chosen; 0: all */
+    float expert_scale;    /* of the weights */
     bool expert_normalise; /* weights are a softmax over the chosen experts; else over all of them */
 };
 
@@ -99,6 +118,7 @@ typedef struct am_projection {
     const float *x; /* [n_rows][w.n_in] */
     const am_linear *linear;
     size_t n_rows;
+    size_t ldy, ldx; /* from row to row; 0: n_out, n_in */
 } am_projection;
 
 /* The map of a workspace's one allocation is in workspace.c. T: max_tokens, L: max_logits, E: experts, U: experts used by a token. */
@@ -115,6 +135,10 @@ struct am_workspace {
     float *k, *v;                /* [T][n_kv_head * head_dim] */
     float *gate, *up;            /* [T][n_ff], or [T * U][n_ff_expert] if that is more */
     float *rope_cos[AM_MAX_ROPES], *rope_sin[AM_MAX_ROPES]; /* [T][dims / 2] */
+    float *latent_q;             /* [T][q_lora]; this and the next two for am_mla alone */
+    float *heads;                /* [T][n_head][nope + turned], later [T][n_head][value_dim] */
+    float *latent_kv;            /* [T][kv_lora + turned] */
+    float *shared;               /* [T][n_embd]: what shared experts say */
     float *last;                 /* [L][n_embd]: rows that get logits */
     float *logits;               /* [L][n_vocab] */
     float *router;               /* [T][E] */
@@ -122,7 +146,7 @@ struct am_workspace {
     uint32_t *expert, *slot;     /* [T][U]: the experts a row chose; where its copy lies among the rows of that expert */
     float *slots;                /* [T * U][n_embd]: rows sorted by expert, then their experts' results */
     uint32_t *expert_first;      /* [E + 1]: first slot of each expert */
-    am_projection *projections;  /* [2 E] */
+    am_projection *projections;  /* [2 E], or [n_head] */
     uint32_t *token, *position;  /* [T] */
     uint32_t *first_row;         /* [T + 1]: first row of each segment */
     uint32_t *first_task;        /* [T + 1]: first task of each segment in the loop that runs */
@@ -168,6 +192,7 @@ void am_op_attention(const am_pass *pass, uint32_t i);
 /* h = down(act(gate(h), up(h))) of layer i, or its experts' weighted sum. */
 void am_op_mlp(const am_pass *pass, uint32_t i);
 void am_op_moe(const am_pass *pass, const am_moe *moe);
+void am_op_mla(const am_pass *pass, uint32_t i); /* am_op_attention for layers that have am_mla (deepseek.c) */
 /* The parts of am_op_attention. */
 void am_op_cache(const am_pass *pass, uint32_t i);  /* turns q, k by position, all three into the cache's space, and stores k, v */
 void am_op_attend(const am_pass *pass, uint32_t i); /* att = softmax(scale q k) v over everything each row may see */

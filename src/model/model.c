@@ -136,8 +136,9 @@ static void fill_info(am_model *m, const am_loader *l) {
     i->n_vocab = c->n_vocab;
     i->n_embd = c->n_embd;
     i->n_head = c->n_head;
-    i->n_kv_head = c->n_kv_head;
-    i->head_dim_k = i->head_dim_v = c->head_dim;
+    i->n_kv_head = m->cache_heads;
+    i->head_dim_k = m->cache_dim_k;
+    i->head_dim_v = m->cache_dim_v;
     i->n_ctx = c->n_ctx;
     memcpy(i->eos, c->eos, sizeof i->eos);
     i->n_eos = c->n_eos;
@@ -219,6 +220,8 @@ am_status am_model_load(const char *path, const am_model_options *options, am_mo
     if (!status && (status = read_config(m, &s, options, err))) am_error_prefix(err, "%s: config.json", m->name);
     m->embed_scale = 1;
     m->attention_scale = 1 / sqrtf((float)m->config.head_dim);
+    m->cache_heads = m->config.n_kv_head;
+    m->cache_dim_k = m->cache_dim_v = m->config.head_dim;
     if (!status && (status = load_weights(m, &s, options, err)) && path) am_error_prefix(err, "%s", path);
     source_free(&s);
     /* these point into what was just freed or into JSON that nobody needs any more */
@@ -248,9 +251,9 @@ const am_chat *am_model_chat(const am_model *m) { return m->chat; }
 am_status am_model_kv_spec(const am_model *m, uint32_t bits_k, uint32_t bits_v, am_kv_spec *out, am_error *err) {
     am_kv_layout layout;
     am_kv_spec spec = {.n_layer = m->config.n_layer,
-                       .n_kv_head = m->config.n_kv_head,
-                       .head_dim_k = m->config.head_dim,
-                       .head_dim_v = m->config.head_dim,
+                       .n_kv_head = m->cache_heads,
+                       .head_dim_k = m->cache_dim_k,
+                       .head_dim_v = m->cache_dim_v,
                        .bits_k = bits_k,
                        .bits_v = bits_v};
     am_status status = am_kv_layout_init(&layout, &spec, err);

@@ -21,19 +21,38 @@ static void choose(const float *score, uint32_t n_expert, uint32_t n_used, uint3
     }
 }
 
+/* Takes the experts of all but the best groups out of the running; a group is as good as its best expert. */
+static void limit_groups(const am_model *m, float *score) {
+    uint32_t size = m->n_expert / m->n_expert_group;
+    for (uint32_t n = m->n_expert_group; n > m->n_group_used; n--) {
+        uint32_t worst = UINT32_MAX;
+        float least = INFINITY;
+        for (uint32_t g = 0; g < m->n_expert_group; g++) {
+            float best = -INFINITY;
+            for (uint32_t e = g * size; e < (g + 1) * size; e++) best = fmaxf(best, score[e]);
+            if (best > -INFINITY && best <= least) { /* of equal groups the later one goes */
+                least = best;
+                worst = g;
+            }
+        }
+        for (uint32_t e = 0; worst != UINT32_MAX && e < size; e++) score[worst * size + e] = -INFINITY;
+    }
+}
+
 static void route_rows(const am_row_job *job, size_t r0, size_t r1) {
     const am_model *m = job->pass->model;
     const am_workspace *ws = job->pass->ws;
     for (size_t r = r0; r < r1; r++) {
-        const float *score = ws->router + r * m->n_expert;
+        float *score = ws->router + r * m->n_expert, *weight = ws->expert_weight + r * m->n_expert_used;
         uint32_t *expert = ws->expert + r * m->n_expert_used;
-        float *weight = ws->expert_weight + r * m->n_expert_used, sum = 0, chosen = 0;
-        choose(score, m->n_expert, m->n_expert_used, expert);
-        float most = score[expert[0]];
-        for (uint32_t u = 0; u < m->n_expert_used; u++) chosen += weight[u] = expf(score[expert[u]] - most);
+        float most = -INFINITY, sum = 0, chosen = 0;
+        for (uint32_t e = 0; e < m->n_expert; e++) most = fmaxf(most, score[e]);
         for (uint32_t e = 0; e < m->n_expert; e++) sum += expf(score[e] - most);
-        if (m->expert_normalise) sum = chosen;
-        for (uint32_t u = 0; u < m->n_expert_used; u++) weight[u] /= sum;
+        if (m->n_expert_group) limit_groups(m, score);
+        choose(score, m->n_expert, m->n_expert_used, expert);
+        for (uint32_t u = 0; u < m->n_expert_used; u++) chosen += weight[u] = expf(score[expert[u]] - most);
+        float scale = m->expert_scale / (m->expert_normalise ? chosen : sum);
+        for (uint32_t u = 0; u < m->n_expert_used; u++) weight[u] *= scale;
     }
 }
 
@@ -77,7 +96,7 @@ static size_t expert_projections(const am_pass *pass, am_projection *out, const 
     for (uint32_t e = 0; e < pass->model->n_expert; e++)
         if (first[e + 1] > first[e])
             out[n++] = (am_projection){y + (size_t)first[e] * experts[e].w.n_out, x + (size_t)first[e] * experts[e].w.n_in, &experts[e],
-                                       first[e + 1] - first[e]};
+                                       first[e + 1] - first[e], 0, 0};
     return n;
 }
 
@@ -85,7 +104,13 @@ void am_op_moe(const am_pass *pass, const am_moe *moe) {
     const am_model *m = pass->model;
     am_workspace *ws = pass->ws;
     size_t n_slots = (size_t)pass->n_rows * m->n_expert_used, n_embd = m->config.n_embd;
-    am_op_linear(pass, &(am_projection){ws->router, ws->h, &moe->router, pass->n_rows}, 1);
+    size_t n_rows = pass->n_rows;
+    if (m->n_ff_shared) {
+        am_op_linear(pass, (am_projection[]){{ws->gate, ws->h, &moe->shared_gate, n_rows, 0, 0}, {ws->up, ws->h, &moe->shared_up, n_rows, 0, 0}}, 2);
+        am_op_activate(pass, ws->gate, ws->up, m->n_ff_shared, n_rows);
+        am_op_linear(pass, &(am_projection){ws->shared, ws->gate, &moe->shared_down, n_rows, 0, 0}, 1);
+    }
+    am_op_linear(pass, &(am_projection){ws->router, ws->h, &moe->router, n_rows, 0, 0}, 1);
     am_pass_rows(&(am_row_job){.pass = pass, .rows = route_rows, .n_rows = pass->n_rows});
     assign_slots(pass);
     am_pass_rows(&(am_row_job){.pass = pass, .rows = scatter_rows, .y = ws->slots, .x = ws->h, .n = n_embd, .n_rows = pass->n_rows});
@@ -96,9 +121,11 @@ void am_op_moe(const am_pass *pass, const am_moe *moe) {
     n = expert_projections(pass, ws->projections, moe->down, ws->slots, ws->gate);
     am_op_linear(pass, ws->projections, n);
     am_pass_rows(&(am_row_job){.pass = pass, .rows = gather_rows, .y = ws->h, .x = ws->slots, .n = n_embd, .n_rows = pass->n_rows});
+    if (m->n_ff_shared) am_op_add(pass, ws->h, ws->shared);
 }
 
 am_status am_moe_configure(am_model *m, const char *n_expert_key, const char *n_ff_key, am_error *err) {
+    m->expert_scale = 1;
     am_status status = am_config_count(&m->config, n_expert_key, 1, 4096, 0, &m->n_expert, err);
     if (!status) status = am_config_count(&m->config, "num_experts_per_tok", 1, m->n_expert, 0, &m->n_expert_used, err);
     return status ? status : am_config_count(&m->config, n_ff_key, 2, 1u << 20, 0, &m->n_ff_expert, err);
@@ -138,5 +165,8 @@ am_status am_moe_load(const am_model *m, am_loader *l, am_layer *layer, am_error
         if (!status) status = load_expert(m, l, "up_proj", (am_matrix){.n_out = n_ff, .n_in = n, .expert = e}, &layer->moe->up[e], err);
         if (!status) status = load_expert(m, l, "down_proj", (am_matrix){.n_out = n, .n_in = n_ff, .expert = e}, &layer->moe->down[e], err);
     }
-    return status;
+    if (status || m->n_ff_shared == 0) return status;
+    status = am_loader_linear(l, "mlp.shared_experts.gate_proj", m->n_ff_shared, n, false, &layer->moe->shared_gate, err);
+    if (!status) status = am_loader_linear(l, "mlp.shared_experts.up_proj", m->n_ff_shared, n, false, &layer->moe->shared_up, err);
+    return status ? status : am_loader_linear(l, "mlp.shared_experts.down_proj", n, m->n_ff_shared, false, &layer->moe->shared_down, err);
 }

@@ -101,11 +101,12 @@ static void linear_task(void *arg, size_t task, size_t worker) {
     const am_mat *w = &p->linear->w;
     uint32_t p0 = (uint32_t)task * job->unit, p1 = p0 + job->unit;
     if (p1 > am_mat_panels(w)) p1 = am_mat_panels(w);
-    job->pass->kernels->matmul(p->y, w->n_out, p->x, w->n_in, p->n_rows, w, p0, p1);
+    size_t ldy = p->ldy ? p->ldy : w->n_out, ldx = p->ldx ? p->ldx : w->n_in;
+    job->pass->kernels->matmul(p->y, ldy, p->x, ldx, p->n_rows, w, p0, p1);
     if (!p->linear->bias) return;
     uint32_t o0 = p0 * AM_PANEL, o1 = p1 * AM_PANEL < w->n_out ? p1 * AM_PANEL : w->n_out;
     for (size_t r = 0; r < p->n_rows; r++)
-        for (uint32_t o = o0; o < o1; o++) p->y[r * w->n_out + o] += p->linear->bias[o];
+        for (uint32_t o = o0; o < o1; o++) p->y[r * ldy + o] += p->linear->bias[o];
 }
 
 void am_op_linear(const am_pass *pass, const am_projection *projections, size_t n) {
@@ -122,12 +123,16 @@ void am_op_attention(const am_pass *pass, uint32_t i) {
     const am_config *c = &pass->model->config;
     am_workspace *ws = pass->ws;
     size_t n = pass->n_rows;
-    am_op_linear(pass, (am_projection[]){{ws->q, ws->h, &layer->q, n}, {ws->k, ws->h, &layer->k, n}, {ws->v, ws->h, &layer->v, n}}, 3);
+    if (layer->mla) {
+        am_op_mla(pass, i);
+        return;
+    }
+    am_op_linear(pass, (am_projection[]){{ws->q, ws->h, &layer->q, n, 0, 0}, {ws->k, ws->h, &layer->k, n, 0, 0}, {ws->v, ws->h, &layer->v, n, 0, 0}}, 3);
     if (layer->q_norm) norm_heads(pass, ws->q, layer->q_norm, c->n_head);
     if (layer->k_norm) norm_heads(pass, ws->k, layer->k_norm, c->n_kv_head);
     am_op_cache(pass, i);
     am_op_attend(pass, i);
-    am_op_linear(pass, &(am_projection){ws->h, ws->att, &layer->o, n}, 1);
+    am_op_linear(pass, &(am_projection){ws->h, ws->att, &layer->o, n, 0, 0}, 1);
 }
 
 void am_op_mlp(const am_pass *pass, uint32_t i) {
@@ -138,9 +143,9 @@ void am_op_mlp(const am_pass *pass, uint32_t i) {
         am_op_moe(pass, layer->moe);
         return;
     }
-    am_op_linear(pass, (am_projection[]){{ws->gate, ws->h, &layer->gate, n}, {ws->up, ws->h, &layer->up, n}}, 2);
+    am_op_linear(pass, (am_projection[]){{ws->gate, ws->h, &layer->gate, n, 0, 0}, {ws->up, ws->h, &layer->up, n, 0, 0}}, 2);
     am_op_activate(pass, ws->gate, ws->up, pass->model->config.n_ff, n);
-    am_op_linear(pass, &(am_projection){ws->h, ws->gate, &layer->down, n}, 1);
+    am_op_linear(pass, &(am_projection){ws->h, ws->gate, &layer->down, n, 0, 0}, 1);
 }
 
 static void softcap_rows(const am_row_job *job, size_t r0, size_t r1) {
@@ -157,7 +162,7 @@ void am_op_logits(const am_pass *pass) {
             pass->kernels->rmsnorm(ws->last + n++ * n_embd, ws->x + (ws->first_row[i + 1] - j) * n_embd, model->final_norm, n_embd,
                                    model->config.norm_eps);
     if (n == 0) return;
-    am_op_linear(pass, &(am_projection){ws->logits, ws->last, &model->head, n}, 1);
+    am_op_linear(pass, &(am_projection){ws->logits, ws->last, &model->head, n, 0, 0}, 1);
     if (model->logit_softcap > 0)
         am_pass_rows(&(am_row_job){.pass = pass, .rows = softcap_rows, .y = ws->logits, .n = n_vocab, .n_rows = n});
     const float *row = ws->logits;

@@ -109,10 +109,10 @@ typedef struct part {
 
 static void part_free(part *p) { free(p->copy); }
 
-/* Row o of a head whose pairs (i, i + dim/2) were stored as neighbours. */
-static size_t paired_row(size_t o, uint32_t dim) {
-    size_t r = o % dim, half = dim / 2;
-    return o - r + 2 * (r % half) + r / half;
+/* Where row o comes from, when the pairs (i, i + turned/2) at the end of each head were stored as neighbours. */
+static size_t paired_row(size_t o, const am_matrix *m) {
+    size_t r = o % m->head, first = m->head - m->turned, half = m->turned / 2;
+    return r < first ? o : o - (r - first) + 2 * ((r - first) % half) + (r - first) / half;
 }
 
 static bool part_copy(part *p, const am_matrix *m, size_t row_bytes, size_t element) {
@@ -123,7 +123,7 @@ static bool part_copy(part *p, const am_matrix *m, size_t row_bytes, size_t elem
     uint8_t *dst = p->copy;
     for (size_t o = 0; o < m->n_out; o++, dst += row_bytes) {
         if (!m->transposed) {
-            memcpy(dst, p->p + (p->t.pair_dim ? paired_row(o, p->t.pair_dim) : o * stride) * row_bytes, row_bytes);
+            memcpy(dst, p->p + (m->turned ? paired_row(o, m) : o * stride) * row_bytes, row_bytes);
             continue;
         }
         for (size_t i = 0; i < m->n_in; i++) memcpy(dst + i * element, p->p + (i * of + m->first + o * stride) * element, element);
@@ -131,10 +131,21 @@ static bool part_copy(part *p, const am_matrix *m, size_t row_bytes, size_t elem
     return true;
 }
 
+/* The matrix as this tensor's converter left it. */
+static am_status as_stored(am_matrix *m, const am_tensor *t, am_error *err) {
+    if (t->pair_dim) m->head = m->turned = t->pair_dim;
+    if (m->turned == 0) return AM_OK;
+    if (m->turned % 2 || m->turned > m->head || m->n_out % m->head || m->of || m->transposed)
+        return am_fail(err, AM_EFORMAT, "%s: tensor '%s': %u rows are no heads of %u", t->file, t->info->name.p, m->n_out, m->head);
+    return AM_OK;
+}
+
 /* cols: elements of a row, as the tensor counts them. */
-static am_status part_open(am_loader *l, const am_matrix *m, const char *suffix, uint64_t cols, part *p, am_error *err) {
+static am_status part_open(am_loader *l, const am_matrix *matrix, const char *suffix, uint64_t cols, part *p, am_error *err) {
+    am_matrix stored = *matrix, *m = &stored;
     *p = (part){0};
     am_status status = find(l, m->path, suffix, &p->t, err);
+    if (!status) status = as_stored(m, &p->t, err);
     if (status) return status;
     uint64_t of = m->of ? m->of : m->n_out, shape[5] = {0}, n = 0;
     bool blocks = m->underscored && p->t.info->n_dim == 4; /* [..][groups][16] */
@@ -145,10 +156,8 @@ static am_status part_open(am_loader *l, const am_matrix *m, const char *suffix,
     if ((status = check_shape(&p->t, shape, err))) return status;
     const am_ggml_format *ggml = p->t.ggml;
     size_t element = am_st_dtype_bytes(p->t.info->dtype), row_bytes = ggml ? cols / ggml->block * ggml->block_bytes : cols * element;
-    if (p->t.pair_dim && (p->t.pair_dim % 2 || m->n_out % p->t.pair_dim || m->of || m->transposed))
-        return am_fail(err, AM_EFORMAT, "%s: tensor '%s': %u rows are no heads of %u", p->t.file, p->t.info->name.p, m->n_out, p->t.pair_dim);
     const uint8_t *stack = p->t.p + (size_t)m->expert * of * row_bytes;
-    bool in_place = !m->transposed && m->stride <= 1 && !p->t.pair_dim;
+    bool in_place = !m->transposed && m->stride <= 1 && !m->turned;
     p->p = m->transposed ? stack : stack + m->first * row_bytes;
     p->n_bytes = m->transposed ? of * row_bytes : ((size_t)(m->n_out - 1) * (m->stride ? m->stride : 1) + 1) * row_bytes;
     p->data = p->p;
@@ -186,16 +195,18 @@ static am_status check_finite(const am_tensor *t, const void *p, am_dtype dtype,
 }
 
 /* A vector is a matrix of rows of one value; shape: what the tensor must have. */
-static am_status load_vector(am_loader *l, const am_tensor *t, const am_matrix *m, const float **out, am_error *err) {
+static am_status load_vector(am_loader *l, const am_tensor *t, const am_matrix *matrix, const float **out, am_error *err) {
     am_dtype dtype;
     if (!float_type(t->info->dtype, &dtype)) return wrong_type(t, "F32, F16 and BF16", err);
-    if (t->pair_dim && (t->pair_dim % 2 || m->n_out % t->pair_dim)) return wrong_type(t, "heads of the right dimension", err);
+    am_matrix stored = *matrix, *m = &stored;
+    am_status status = as_stored(m, t, err);
+    if (status) return status;
     size_t element = am_st_dtype_bytes(t->info->dtype), of = m->of ? m->of : m->n_out;
     part p = {.t = *t, .p = t->p + (m->expert * of + m->first) * element};
     p.n_bytes = ((size_t)(m->n_out - 1) * (m->stride ? m->stride : 1) + 1) * element;
     float *v = am_loader_alloc(l, m->n_out * sizeof *v, err);
     if (!v || !part_copy(&p, m, element, element)) return am_fail(err, AM_ENOMEM, "no memory for tensor '%s'", t->info->name.p);
-    am_status status = check_finite(t, p.data, dtype, m->n_out, err);
+    status = check_finite(t, p.data, dtype, m->n_out, err);
     for (uint32_t i = 0; !status && i < m->n_out; i++) v[i] = value_at(p.data, dtype, i);
     part_free(&p);
     if (status) return status;
@@ -458,4 +469,9 @@ am_status am_loader_matrix(am_loader *l, const am_matrix *m, am_linear *out, am_
 
 am_status am_loader_linear(am_loader *l, const char *path, uint32_t n_out, uint32_t n_in, bool bias, am_linear *out, am_error *err) {
     return am_loader_matrix(l, &(am_matrix){.path = path, .n_out = n_out, .n_in = n_in, .bias = bias}, out, err);
+}
+
+am_status am_loader_pack(am_loader *l, const float *rows, uint32_t n_out, uint32_t n_in, am_linear *out, am_error *err) {
+    *out = (am_linear){.w = {.dtype = AM_F32, .n_out = n_out, .n_in = n_in}};
+    return pack(l, &out->w, rows, NULL, NULL, err);
 }

@@ -42,6 +42,7 @@ typedef struct am_matrix {
     uint32_t first, of;    /* rows first, first + stride, ... of a tensor of `of` rows */
     uint32_t stride;       /* 0 means 1 */
     uint32_t expert, n_expert; /* of a stack of n_expert such tensors */
+    uint32_t head, turned; /* of each `head` rows the last `turned` are pairs of rope as neighbours; they are taken apart into halves */
     bool transposed;       /* plain tensors: stored as [in][of] */
     bool underscored;      /* names are `path`, `path`_blocks, `path`_scales, `path`_bias */
 } am_matrix;
@@ -50,6 +51,8 @@ typedef struct am_matrix {
 am_status am_loader_matrix(am_loader *loader, const am_matrix *matrix, am_linear *out, am_error *err);
 am_status am_loader_linear(am_loader *loader, const char *path, uint32_t n_out, uint32_t n_in, bool bias, am_linear *out,
                            am_error *err);
+/* A matrix made from others: rows [n_out][n_in] are copied. */
+am_status am_loader_pack(am_loader *loader, const float *rows, uint32_t n_out, uint32_t n_in, am_linear *out, am_error *err);
 /* The whole name of a vector of n values; norms with the offset. */
 am_status am_loader_vector(am_loader *loader, const char *name, uint32_t n, const float **out, am_error *err);
 am_status am_loader_norm(am_loader *loader, const char *name, uint32_t n, const float **out, am_error *err);

@@ -1,18 +1,22 @@
 /* Owns the scratch memory of a forward pass: one allocation, sized once, carved in the order below, each part 64-byte aligned.
  *
  *   x h                [T][n_embd]            residual stream; result of a norm or of a projection back to it
- *   q att              [T][n_head*head_dim]   queries; what attention returns
- *   k v                [T][n_kv_head*head_dim]
+ *   q att              [T][n_head*dim_k, _v]  queries; what attention returns; dimensions are the cache's
+ *   k v                [T][n_kv_head*dim_k, _v]
  *   gate up            [T][n_ff]              or [T*U][n_ff_expert] if that is more
  *   cos sin            [T][dims/2]            of each row's position, computed once a pass, for each rope of the model
  *   last               [L][n_embd]            normed rows that get logits
  *   logits             [L][n_vocab]
- *   router             [T][E]                 from here on only for models with experts:
+ *   latent_q           [T][q_lora]            for latent attention only, as the next two
+ *   heads              [T][n_head][nope+turned, or value_dim if that is more]
+ *   latent_kv          [T][kv_lora+turned]
+ *   projections        [2E, or n_head if that is more] am_projection
+ *   shared             [T][n_embd]            from here on only for models with experts
+ *   router             [T][E]
  *   expert_weight      [T][U]
  *   expert slot        u32 [T][U]
  *   slots              [T*U][n_embd]
  *   expert_first       u32 [E+1]
- *   projections        [2E] am_projection
  *   token position     u32 [T]
  *   first_row/task     u32 [T+1] each
  *   tiles              [workers] am_tile, then for each its q, s, acc
@@ -42,14 +46,24 @@ static void *carve(carver *c, size_t rows, size_t cols, size_t element) {
 
 static void carve_experts(am_workspace *ws, carver *c) {
     size_t t = ws->max_tokens, n = ws->model->n_expert, used = ws->model->n_expert_used;
+    ws->projections = carve(c, 2 * n > ws->model->config.n_head ? 2 * n : ws->model->config.n_head, 1, sizeof *ws->projections);
     if (n == 0) return;
+    if (ws->model->n_ff_shared) ws->shared = carve(c, t, ws->model->config.n_embd, sizeof *ws->shared);
     ws->router = carve(c, t, n, sizeof *ws->router);
     ws->expert_weight = carve(c, t, used, sizeof *ws->expert_weight);
     ws->expert = carve(c, t, used, sizeof *ws->expert);
     ws->slot = carve(c, t, used, sizeof *ws->slot);
     ws->slots = carve(c, t * used, ws->model->config.n_embd, sizeof *ws->slots);
     ws->expert_first = carve(c, n + 1, 1, sizeof *ws->expert_first);
-    ws->projections = carve(c, 2 * n, 1, sizeof *ws->projections);
+}
+
+static void carve_mla(am_workspace *ws, carver *c) {
+    const am_model *m = ws->model;
+    size_t t = ws->max_tokens, dim = m->nope_dim + m->turned_dim > m->value_dim ? m->nope_dim + m->turned_dim : m->value_dim;
+    if (m->kv_lora == 0) return;
+    ws->latent_q = carve(c, t, m->q_lora, sizeof *ws->latent_q);
+    ws->heads = carve(c, t * m->config.n_head, dim, sizeof *ws->heads);
+    ws->latent_kv = carve(c, t, m->kv_lora + m->turned_dim, sizeof *ws->latent_kv);
 }
 
 static void carve_all(am_workspace *ws, carver *c) {
@@ -61,10 +75,11 @@ static void carve_all(am_workspace *ws, carver *c) {
     ws->h = carve(c, t, m->n_embd, f);
     ws->q = carve(c, t, (size_t)m->n_head * spec->head_dim_k, f);
     ws->att = carve(c, t, (size_t)m->n_head * spec->head_dim_v, f);
-    ws->k = carve(c, t, (size_t)m->n_kv_head * spec->head_dim_k, f);
-    ws->v = carve(c, t, (size_t)m->n_kv_head * spec->head_dim_v, f);
+    ws->k = carve(c, t, (size_t)spec->n_kv_head * spec->head_dim_k, f);
+    ws->v = carve(c, t, (size_t)spec->n_kv_head * spec->head_dim_v, f);
     size_t n_ff = (size_t)ws->model->n_expert_used * ws->model->n_ff_expert;
     if (n_ff < m->n_ff) n_ff = m->n_ff;
+    if (n_ff < ws->model->n_ff_shared) n_ff = ws->model->n_ff_shared;
     ws->gate = carve(c, t, n_ff, f);
     ws->up = carve(c, t, n_ff, f);
     for (uint32_t i = 0; i < ws->model->n_ropes; i++) {
@@ -73,6 +88,7 @@ static void carve_all(am_workspace *ws, carver *c) {
     }
     ws->last = carve(c, l, m->n_embd, f);
     ws->logits = carve(c, l, m->n_vocab, f);
+    carve_mla(ws, c);
     carve_experts(ws, c);
     ws->token = carve(c, t, 1, sizeof *ws->token);
     ws->position = carve(c, t, 1, sizeof *ws->position);
