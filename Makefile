@@ -51,6 +51,7 @@ $(BUILD)/%.o: %.S Makefile
 	$(Q)$(CC) -Isrc -MMD -MP -c $< -o $@
 
 $(BUILD)/src/model/embedded.o: $(wildcard models/*/*)
+$(BUILD)/src/server/page_bytes.o: web/index.html
 
 $(LIB): $(LIB_OBJ)
 	@rm -f $@

@@ -1,0 +1,118 @@
+/* Owns the endpoints about agents: list, show, fork, forget. The cache belongs to the engine's thread, so each asks it between two steps. */
+#include "server/internal.h"
+
+#include <stdio.h>
+
+typedef struct agents_call {
+    am_exchange *x;
+    am_str to;     /* fork */
+    json_t *found; /* list: array; show, fork: object */
+    am_status status;
+    am_error err;
+} agents_call;
+
+static const am_tenant everybody; /* the one default tenant */
+
+static json_t *agent_json(const am_agent_info *a) {
+    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "id", a->agent, "object", "agent", "agent", a->agent, "tier",
+                     am_tier_name(a->tier), "tokens", (json_int_t)a->n_tokens, "reusable_tokens", (json_int_t)a->n_rows, "turns",
+                     (json_int_t)a->n_turns, "created", (json_int_t)(a->created_ns / 1000000000u), "last_used",
+                     (json_int_t)(a->used_ns / 1000000000u), "disk_bytes", (json_int_t)a->disk_bytes, "running", (int)a->running, "dirty",
+                     (int)a->dirty);
+}
+
+static am_status add_agent(void *arg, const am_agent_info *info) {
+    return json_array_append_new(arg, agent_json(info)) ? AM_ENOMEM : AM_OK;
+}
+
+static void list(void *arg, am_cache *cache) {
+    agents_call *call = arg;
+    call->found = json_array();
+    call->status = am_cache_agents(cache, &everybody, add_agent, call->found);
+}
+
+static void show_one(agents_call *call, am_cache *cache, am_str name) {
+    am_agent_info info;
+    call->status = am_cache_agent(cache, &everybody, name, &info);
+    if (call->status) am_fail(&call->err, call->status, "there is no agent '%.*s'", (int)name.n, name.p);
+    else call->found = agent_json(&info);
+}
+
+static void show(void *arg, am_cache *cache) {
+    agents_call *call = arg;
+    show_one(call, cache, am_buf_str(&call->x->param));
+}
+
+static void forget(void *arg, am_cache *cache) {
+    agents_call *call = arg;
+    call->status = am_cache_rm(cache, &everybody, am_buf_str(&call->x->param), &call->err);
+}
+
+static void fork_one(void *arg, am_cache *cache) {
+    agents_call *call = arg;
+    call->status = am_cache_fork(cache, &everybody, am_buf_str(&call->x->param), call->to, &call->err);
+    if (!call->status) show_one(call, cache, call->to);
+}
+
+/* false: replied with the reason. */
+static bool ask(agents_call *call, void (*fn)(void *, am_cache *)) {
+    am_status status = am_engine_call(am_runtime_engine(atomic_load(&call->x->server->runtime)), fn, call);
+    if (status) am_fail(&call->err, call->status = status, "the server is shutting down");
+    if (!call->status) return true;
+    am_api_error e;
+    const char *code = call->status == AM_ENOTFOUND ? "agent_not_found" : call->status == AM_EEXIST ? "agent_exists"
+                       : call->status == AM_EBUSY ? "agent_busy" : NULL;
+    am_api_fail(&e, am_status_http(call->status), code, NULL, "%s", call->err.message[0] ? call->err.message : am_status_text(call->status));
+    am_reply_error(call->x, &e);
+    json_decref(call->found);
+    return false;
+}
+
+static void remember_agent(am_exchange *x, am_str name) {
+    pthread_mutex_lock(&x->lock);
+    snprintf(x->agent, sizeof x->agent, "%.*s", (int)name.n, name.p);
+    pthread_mutex_unlock(&x->lock);
+}
+
+/* {id} must be a name an agent could have. */
+static bool name_ok(am_exchange *x, am_str name, const char *param) {
+    am_error err;
+    am_api_error e;
+    if (am_agent_name_check(name, &err) == AM_OK) {
+        remember_agent(x, name);
+        return true;
+    }
+    am_api_fail(&e, 400, "invalid_agent_name", param, "%s", err.message);
+    am_reply_error(x, &e);
+    return false;
+}
+
+void am_handle_agents(am_exchange *x) {
+    agents_call call = {.x = x};
+    if (ask(&call, list)) am_reply_json(x, 200, json_pack("{s:s, s:o}", "object", "list", "data", call.found));
+}
+
+void am_handle_agent(am_exchange *x) {
+    agents_call call = {.x = x};
+    if (name_ok(x, am_buf_str(&x->param), "id") && ask(&call, show)) am_reply_json(x, 200, call.found);
+}
+
+void am_handle_agent_delete(am_exchange *x) {
+    agents_call call = {.x = x};
+    if (name_ok(x, am_buf_str(&x->param), "id") && ask(&call, forget))
+        am_reply_json(x, 200, json_pack("{s:s, s:s, s:b}", "id", x->param.p, "object", "agent.deleted", "deleted", 1));
+}
+
+void am_handle_agent_fork(am_exchange *x) {
+    agents_call call = {.x = x};
+    am_error err;
+    am_api_error e;
+    json_t *body = NULL;
+    if (am_json_parse(am_buf_str(&x->body), false, &body, &err) || am_json_str(body, "to", &call.to, &err)) {
+        am_api_fail(&e, 400, "invalid_body", body ? "to" : NULL, "%s", err.message);
+        am_reply_error(x, &e);
+    } else if (name_ok(x, call.to, "to") && name_ok(x, am_buf_str(&x->param), "id") && ask(&call, fork_one)) {
+        am_reply_json(x, 201, call.found);
+    }
+    json_decref(body);
+}

@@ -1,0 +1,112 @@
+/* Owns the life of an exchange: one request and its reply, shared by the network thread, a request thread and the engine, each holding a
+ * reference; the last one out frees it. The client may leave at any moment: `gone` is set once, and whoever works for it is told. */
+#include "server/internal.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+/* The client's own id when it is harmless in a log and a header, else a new one. */
+static void choose_id(am_exchange *x) {
+    am_str given = am_http_field_of(&x->head, "x-request-id");
+    bool ok = given.n > 0 && given.n <= 64;
+    for (size_t i = 0; ok && i < given.n; i++) {
+        char c = given.p[i];
+        ok = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || strchr("-_.:", c);
+    }
+    if (ok) {
+        memcpy(x->id, given.p, given.n);
+        return;
+    }
+    uint8_t random[12];
+    am_random_bytes(random, sizeof random);
+    size_t n = (size_t)snprintf(x->id, sizeof x->id, "req_");
+    for (size_t i = 0; i < sizeof random; i++) n += (size_t)snprintf(x->id + n, sizeof x->id - n, "%02x", random[i]);
+}
+
+am_exchange *am_exchange_create(am_server *server, am_str head, am_http_refusal *refusal) {
+    am_exchange *x = am_calloc(1, sizeof *x);
+    char *bytes = x ? am_calloc(1, head.n + 1) : NULL;
+    *refusal = (am_http_refusal){500, "out of memory"};
+    if (!bytes) {
+        free(x);
+        return NULL;
+    }
+    memcpy(bytes, head.p, head.n);
+    atomic_init(&x->refs, 1);
+    x->server = server;
+    x->head_bytes = bytes;
+    x->start_ns = x->last_sent_ns = am_now_ns();
+    pthread_mutex_init(&x->lock, NULL);
+    am_buf_init(&x->param, AM_HTTP_MAX_TARGET);
+    am_buf_init(&x->body, server->options.max_body_bytes);
+    am_buf_init(&x->headers, 4096);
+    am_buf_init(&x->out, SIZE_MAX / 2);
+    atomic_fetch_add(&server->n_exchanges, 1);
+    *refusal = (am_http_refusal){0};
+    if (head.n) am_http_parse_head((am_str){bytes, head.n}, &x->head, refusal);
+    choose_id(x);
+    return x;
+}
+
+void am_exchange_ref(am_exchange *x) { atomic_fetch_add_explicit(&x->refs, 1, memory_order_relaxed); }
+
+void am_exchange_drop_body(am_exchange *x) {
+    atomic_fetch_sub(&x->server->body_bytes, x->body.n);
+    am_buf_free(&x->body);
+}
+
+void am_exchange_unref(am_exchange *x) {
+    if (!x || atomic_fetch_sub(&x->refs, 1) != 1) return;
+    am_server *server = x->server;
+    if (x->state_free) x->state_free(x->state);
+    am_exchange_drop_body(x);
+    am_buf_free(&x->param);
+    am_buf_free(&x->headers);
+    am_buf_free(&x->out);
+    pthread_mutex_destroy(&x->lock);
+    free(x->head_bytes);
+    free(x);
+    atomic_fetch_sub(&server->n_exchanges, 1);
+}
+
+void am_exchange_gone(am_exchange *x) {
+    pthread_mutex_lock(&x->lock);
+    void (*on_gone)(am_exchange *) = x->gone ? NULL : x->on_gone;
+    x->gone = true;
+    pthread_mutex_unlock(&x->lock);
+    if (on_gone) on_gone(x);
+}
+
+void am_exchange_post(am_exchange *x) {
+    am_server *server = x->server;
+    bool first = false;
+    pthread_mutex_lock(&server->ready_lock);
+    if (!x->is_ready) {
+        am_exchange_ref(x);
+        x->is_ready = true;
+        x->ready_next = NULL;
+        first = server->ready_first == NULL;
+        if (first) server->ready_first = x;
+        else server->ready_last->ready_next = x;
+        server->ready_last = x;
+    }
+    pthread_mutex_unlock(&server->ready_lock);
+    if (first) eventfd_write(server->wake_fd, 1);
+}
+
+void am_exchange_log(am_exchange *x, const char *outcome) {
+    am_str path = x->head.path;
+    if (path.n > 200) path.n = 200;
+    pthread_mutex_lock(&x->lock);
+    bool quiet = x->route && x->route->quiet && x->status < 400;
+    am_log(quiet ? AM_LOG_DEBUG : AM_LOG_INFO, "http_request", AM_LV("method", x->head.method), AM_LV("path", path),
+           AM_LI("status", x->status), AM_LU("bytes", x->n_sent), AM_LF("ms", am_ms_since(x->start_ns)), AM_LS("request_id", x->id),
+           AM_LS("agent", x->agent), AM_LS("outcome", outcome));
+    pthread_mutex_unlock(&x->lock);
+}

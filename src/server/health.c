@@ -1,0 +1,59 @@
+/* Owns the health endpoints: live (the process answers), startup (the model is loaded), ready (new requests are taken and the engine moves). */
+#include "server/internal.h"
+
+#include "base/clock.h"
+
+enum { STUCK_MS = 30000 }; /* no step for so long while something runs */
+
+typedef struct health {
+    bool loaded, stopping, stuck;
+    am_engine_stats stats; /* when loaded */
+} health;
+
+static health look(const am_server *server) {
+    am_runtime *runtime = atomic_load(&server->runtime);
+    health h = {.loaded = runtime != NULL, .stopping = atomic_load(&server->stopping)};
+    if (!h.loaded || h.stopping) return h; /* a stopping engine is not asked any more */
+    am_engine_stats_get(am_runtime_engine(runtime), &h.stats);
+    uint64_t now = am_now_ns();
+    h.stuck = h.stats.n_running > 0 && now > h.stats.last_step_ns && now - h.stats.last_step_ns > STUCK_MS * 1000000ull;
+    return h;
+}
+
+static const char *state_name(const health *h) {
+    return h->stopping ? "stopping" : !h->loaded ? "loading" : h->stuck ? "stuck" : "ok";
+}
+
+static void reply(am_exchange *x, bool good, json_t *body) {
+    if (!good) am_reply_header(x, "retry-after", "1");
+    am_reply_json(x, good ? 200 : 503, body);
+}
+
+void am_handle_live(am_exchange *x) { am_reply_json(x, 200, json_pack("{s:s}", "status", "ok")); }
+
+void am_handle_startup(am_exchange *x) {
+    health h = look(x->server);
+    reply(x, h.loaded, json_pack("{s:s}", "status", h.loaded ? "ok" : "loading"));
+}
+
+void am_handle_ready(am_exchange *x) {
+    health h = look(x->server);
+    reply(x, h.loaded && !h.stopping && !h.stuck, json_pack("{s:s}", "status", state_name(&h)));
+}
+
+void am_handle_health(am_exchange *x) {
+    health h = look(x->server);
+    bool good = h.loaded && !h.stopping && !h.stuck;
+    json_t *body = json_pack("{s:s, s:s, s:I}", "status", state_name(&h), "version", AM_VERSION, "uptime_s",
+                             (json_int_t)(am_wall_ns() / 1000000000u - x->server->started_s));
+    if (good) {
+        const am_engine_stats *s = &h.stats;
+        json_object_set_new(body, "model", json_string(am_model_info_of(am_runtime_model(atomic_load(&x->server->runtime)))->name));
+        json_object_set_new(body, "requests", json_pack("{s:i, s:i, s:i, s:i}", "running", (int)s->n_running, "queued", (int)s->n_queued,
+                                                        "max_parallel", (int)s->max_parallel, "max_queue", (int)s->max_queue));
+        json_object_set_new(body, "cache", json_pack("{s:i, s:I, s:I, s:i, s:i}", "agents", (int)s->cache.n_heads, "memory_bytes",
+                                                     (json_int_t)s->cache.memory_bytes, "disk_bytes", (json_int_t)s->cache.disk_bytes,
+                                                     "blocks_in_memory", (int)s->cache.n_sealed_used, "blocks_total", (int)s->cache.n_sealed_slots));
+    }
+    reply(x, good, body);
+}

@@ -1,0 +1,188 @@
+/* Owns a chat completion on its way: body -> prompt -> the engine (one request a choice) -> chunks or one reply.
+ *
+ * The handler runs on a request thread and ends once the engine has the requests; from then on everything happens in events on the engine
+ * thread (openai_events.c). Choice 0 is the agent's turn; further choices are ephemeral, with seeds of their own. Each submitted choice holds a reference to the
+ * exchange until its last event, so a client that leaves frees nothing under the engine's feet: its requests are cancelled and end as
+ * any others. */
+#include "server/openai.h"
+
+#include "server/identity.h"
+#include "server/models.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void completion_free(void *state) {
+    am_completion *c = state;
+    for (uint32_t i = 0; i < AM_MAX_CHOICES; i++) {
+        am_tool_parser_free(&c->choices[i].parser);
+        am_buf_free(&c->choices[i].text);
+        am_buf_free(&c->choices[i].tool_calls);
+        am_buf_free(&c->choices[i].logprobs);
+    }
+    am_buf_free(&c->line);
+    pthread_mutex_destroy(&c->lock);
+    free(c);
+}
+
+static am_completion *completion_create(am_exchange *x, const am_openai_request *r) {
+    am_completion *c = am_calloc(1, sizeof *c);
+    if (!c) return NULL;
+    am_runtime *runtime = atomic_load(&x->server->runtime);
+    c->x = x;
+    c->model = am_runtime_model(runtime);
+    c->engine = am_runtime_engine(runtime);
+    c->stream = r->stream;
+    c->include_usage = r->include_usage;
+    c->logprobs = r->logprobs;
+    c->created_s = (long long)(am_wall_ns() / 1000000000u);
+    c->n_choices = (uint32_t)r->n;
+    am_openai_random_id("chatcmpl-", c->id, sizeof c->id);
+    pthread_mutex_init(&c->lock, NULL);
+    am_buf_init(&c->line, SIZE_MAX / 2);
+    for (uint32_t i = 0; i < AM_MAX_CHOICES; i++) {
+        am_choice *choice = &c->choices[i];
+        choice->completion = c;
+        choice->index = i;
+        am_tool_parser_init(&choice->parser, i < c->n_choices ? r->tools : NULL);
+        am_buf_init(&choice->text, SIZE_MAX / 2);
+        am_buf_init(&choice->tool_calls, SIZE_MAX / 2);
+        am_buf_init(&choice->logprobs, SIZE_MAX / 2);
+    }
+    return c;
+}
+
+static void cancel_all(am_completion *c) {
+    uint64_t ids[AM_MAX_CHOICES];
+    pthread_mutex_lock(&c->x->lock);
+    uint32_t n = c->n_submitted;
+    memcpy(ids, c->engine_ids, sizeof ids);
+    pthread_mutex_unlock(&c->x->lock);
+    for (uint32_t i = 0; i < n; i++) am_engine_cancel(c->engine, ids[i]);
+}
+
+static void on_gone(am_exchange *x) { cancel_all(x->state); }
+
+static void submit_error(am_status status, const am_error *err, am_api_error *e) {
+    bool full = status == AM_ELIMIT;
+    am_api_fail(e, am_status_http(status), full ? "queue_full" : status == AM_ESHUTDOWN ? "shutting_down" : NULL, NULL, "%s",
+                err->message[0] ? err->message : am_status_text(status));
+    e->retry_after_s = full ? 2 : 0;
+}
+
+/* Gives the choices to the engine, one by one; when one is refused the others are taken back and the reply is the refusal. */
+static void submit(am_completion *c, am_request *request) {
+    am_exchange *x = c->x;
+    uint64_t seed = request->sampling.seed;
+    bool refused = false, gone;
+    pthread_mutex_lock(&x->lock);
+    gone = x->gone;
+    pthread_mutex_unlock(&x->lock);
+    for (uint32_t i = 0; i < c->n_choices; i++) {
+        am_error err = {0};
+        uint64_t id;
+        request->arg = &c->choices[i];
+        request->ephemeral = i > 0;
+        request->sampling.seed = seed + i;
+        am_exchange_ref(x); /* the engine's, until this choice's last event */
+        am_status status = refused || gone ? AM_ECANCELED : am_engine_submit(c->engine, request, &id, &err);
+        if (status) {
+            am_api_error e;
+            submit_error(status, &err, &e);
+            refused = true;
+            pthread_mutex_lock(&c->lock);
+            am_choice_ended(&c->choices[i], &e);
+            pthread_mutex_unlock(&c->lock);
+            am_exchange_unref(x);
+            continue;
+        }
+        pthread_mutex_lock(&x->lock);
+        c->engine_ids[c->n_submitted++] = id;
+        gone = x->gone;
+        pthread_mutex_unlock(&x->lock);
+    }
+    if (refused || gone) cancel_all(c);
+}
+
+/* max_tokens as the engine takes it; the rest of the context when nothing, or more than fits, was asked for. */
+static bool fit_context(const am_openai_request *r, size_t n_prompt, uint32_t n_ctx, uint32_t *max_tokens, am_api_error *e) {
+    if (n_prompt + 1 > n_ctx)
+        return am_api_fail(e, 400, "context_length_exceeded", "messages",
+                           "This model's maximum context length is %u tokens. However, your messages resulted in %zu tokens.", n_ctx, n_prompt);
+    int64_t asked = r->max_completion_tokens != INT64_MIN ? r->max_completion_tokens : r->max_tokens;
+    uint32_t room = n_ctx - (uint32_t)n_prompt;
+    *max_tokens = asked < 1 || asked > room ? room : (uint32_t)asked;
+    return true;
+}
+
+static bool make_prompt(const am_completion *c, const am_openai_request *r, am_prompt *prompt, am_api_error *e) {
+    json_t *messages = am_openai_messages(r->messages, c->x->server->options.max_messages, e);
+    if (!messages) return false;
+    am_chat_request chat = {.messages = messages, .tools = r->tools, .kwargs = r->kwargs, .add_generation_prompt = true, .now_s = c->created_s};
+    am_error err = {0};
+    am_status status = am_prompt_make(c->model, &chat, prompt, &err);
+    json_decref(messages);
+    if (!status) return true;
+    am_prompt_free(prompt);
+    int http = status == AM_ENOMEM ? 503 : status == AM_EINVAL || status == AM_ELIMIT || status == AM_EFORMAT ? 400 : am_status_http(status);
+    return am_api_fail(e, http, "template_error", "messages", "%s", err.message[0] ? err.message : am_status_text(status));
+}
+
+static bool start(am_completion *c, const am_openai_request *r, am_str agent, am_api_error *e) {
+    am_exchange *x = c->x;
+    am_engine_stats stats;
+    am_prompt prompt = {0};
+    if (!make_prompt(c, r, &prompt, e)) return false;
+    am_engine_stats_get(c->engine, &stats);
+    am_request request = {.agent = agent, .tokens = prompt.tokens, .text = am_buf_str(&prompt.rendered.text), .input = prompt.rendered.input,
+                          .n_input = prompt.rendered.n_input, .sampling = am_openai_sampling(r, am_model_info_of(c->model)), .stops = r->stops,
+                          .n_stops = r->n_stops, .n_stop_tokens = r->n_stop_tokens, .ignore_eos = r->ignore_eos,
+                          .keep_special = !r->skip_special_tokens, .no_reuse = !r->cache_prompt, .on_event = am_choice_on_event};
+    memcpy(request.stop_tokens, r->stop_tokens, sizeof request.stop_tokens);
+    snprintf(request.id, sizeof request.id, "%.63s", x->id);
+    bool ok = fit_context(r, prompt.tokens.n, stats.n_ctx, &request.max_tokens, e);
+    if (ok) {
+        if (x->server->options.log_content) am_log(AM_LOG_INFO, "prompt", AM_LS("request_id", x->id), AM_LV("text", request.text));
+        if (c->n_choices > 1 && !request.sampling.has_seed) {
+            request.sampling.has_seed = true; /* choices without seeds of their own would be one answer n times */
+            am_random_bytes(&request.sampling.seed, sizeof request.sampling.seed);
+        }
+        if (c->stream) am_stream_open(x, "text/event-stream; charset=utf-8");
+        pthread_mutex_lock(&x->lock);
+        x->on_gone = on_gone;
+        x->may_pad = !c->stream;
+        pthread_mutex_unlock(&x->lock);
+        submit(c, &request);
+    }
+    am_prompt_free(&prompt);
+    return ok;
+}
+
+void am_handle_chat(am_exchange *x) {
+    am_openai_request r;
+    am_api_error e;
+    char agent[AM_NAME_MAX + 1];
+    const am_model_info *info = am_model_info_of(am_runtime_model(atomic_load(&x->server->runtime)));
+    bool ok = am_openai_request_parse(am_buf_str(&x->body), info->n_vocab, &r, &e);
+    am_exchange_drop_body(x);
+    ok = ok && am_model_name_ok(x->server, r.model, &e) && am_identity_find(&x->head, r.root, agent, &e);
+    if (ok) {
+        am_completion *c = completion_create(x, &r);
+        ok = c || am_api_fail(&e, 503, "out_of_memory", NULL, "out of memory");
+        if (c) {
+            x->state = c;
+            x->state_free = completion_free;
+            pthread_mutex_lock(&x->lock);
+            memcpy(x->agent, agent, sizeof agent);
+            pthread_mutex_unlock(&x->lock);
+            ok = start(c, &r, am_str_of(agent), &e);
+        }
+    }
+    if (!ok) am_reply_error(x, &e);
+    am_openai_request_free(&r);
+}

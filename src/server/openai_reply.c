@@ -1,0 +1,151 @@
+/* Owns the bytes of the OpenAI dialect's answers.
+ *
+ * A stream ends in one chunk that carries usage and agent_memory: the trailer with empty choices when include_usage was asked for, else the
+ * chunk with the last finish_reason. So nobody counts twice, and everybody can see what was reused. */
+#include "server/openai.h"
+
+#include <stdio.h>
+
+static void put_str(am_buf *out, am_str s) { am_json_quote(s, out); }
+
+/* "id":...,"object":...,"created":...,"model":...,"system_fingerprint":... */
+static void put_header(const am_completion *c, const char *object, am_buf *out) {
+    const am_model_info *info = am_model_info_of(c->model);
+    am_buf_printf(out, "\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", c->id, object, c->created_s);
+    put_str(out, am_str_of(info->name));
+    am_buf_printf(out, ",\"system_fingerprint\":\"fp_%02x%02x%02x%02x%02x\"", info->fingerprint[0], info->fingerprint[1], info->fingerprint[2],
+                  info->fingerprint[3], info->fingerprint[4]);
+}
+
+static void put_token(const am_completion *c, int32_t token, float logprob, am_buf *out) {
+    const am_tokenizer *tokenizer = am_model_tokenizer(c->model);
+    am_str piece = tokenizer ? am_tokenizer_piece(tokenizer, token) : (am_str){0};
+    am_buf_printf(out, "\"token\":");
+    put_str(out, piece);
+    am_buf_printf(out, ",\"logprob\":%.9g,\"bytes\":[", logprob > -9999 ? (double)logprob : -9999.0);
+    for (size_t i = 0; i < piece.n; i++) am_buf_printf(out, "%s%u", i ? "," : "", (unsigned char)piece.p[i]);
+    am_buf_printf(out, "]");
+}
+
+void am_openai_logprob(const am_completion *c, const am_event *event, am_buf *out) {
+    am_buf_printf(out, "%s{", out->n ? "," : "");
+    put_token(c, event->token, event->logprob, out);
+    am_buf_printf(out, ",\"top_logprobs\":[");
+    for (uint32_t i = 0; i < event->n_top; i++) {
+        am_buf_printf(out, "%s{", i ? "," : "");
+        put_token(c, event->top[i].token, event->top[i].logprob, out);
+        am_buf_printf(out, "}");
+    }
+    am_buf_printf(out, "]}");
+}
+
+static void put_logprobs(const am_completion *c, const am_choice *choice, am_buf *out) {
+    if (!c->logprobs) am_buf_printf(out, "null");
+    else am_buf_printf(out, "{\"content\":[%.*s],\"refusal\":null}", (int)choice->logprobs.n, choice->logprobs.n ? choice->logprobs.p : "");
+}
+
+static const char *finish_name(const am_choice *choice) {
+    if (choice->finish == AM_FINISH_LENGTH) return "length";
+    return choice->parser.n_calls ? "tool_calls" : "stop";
+}
+
+/* "usage":{...},"agent_memory":{...} */
+static void put_usage(const am_completion *c, am_buf *out) {
+    uint32_t n_generated = 0;
+    for (uint32_t i = 0; i < c->n_choices; i++) n_generated += c->choices[i].n_generated;
+    char miss[64] = "";
+    am_miss_text(&c->info, miss);
+    am_buf_printf(out, "\"usage\":{\"prompt_tokens\":%u,\"completion_tokens\":%u,\"total_tokens\":%u,\"prompt_tokens_details\":{\"cached_tokens\":%u},"
+                       "\"completion_tokens_details\":{\"reasoning_tokens\":0}},\"agent_memory\":{\"agent\":",
+                  c->info.n_prompt, n_generated, c->info.n_prompt + n_generated, c->info.n_cached);
+    put_str(out, am_str_of(c->info.agent));
+    am_buf_printf(out, ",\"tier\":\"%s\",\"cached_tokens\":%u,\"computed_tokens\":%u,\"miss_reason\":", am_tier_name(c->info.tier), c->info.n_cached,
+                  c->info.n_prompt - c->info.n_cached);
+    if (miss[0]) put_str(out, am_str_of(miss));
+    else am_buf_printf(out, "null");
+    am_buf_printf(out, "}");
+}
+
+static void begin_chunk(am_completion *c) {
+    am_buf_clear(&c->line);
+    am_buf_printf(&c->line, "data: {");
+    put_header(c, "chat.completion.chunk", &c->line);
+    am_buf_printf(&c->line, ",\"choices\":[");
+}
+
+/* totals: this chunk carries usage and agent_memory. */
+static void end_chunk(am_completion *c, bool totals) {
+    am_buf_printf(&c->line, "]");
+    if (totals) {
+        am_buf_putc(&c->line, ',');
+        put_usage(c, &c->line);
+    } else if (c->include_usage) {
+        am_buf_printf(&c->line, ",\"usage\":null");
+    }
+    am_buf_printf(&c->line, "}\n\n");
+    am_stream_write(c->x, am_buf_str(&c->line));
+}
+
+void am_openai_role_chunk(am_completion *c, uint32_t index) {
+    begin_chunk(c);
+    am_buf_printf(&c->line, "{\"index\":%u,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null}", index);
+    end_chunk(c, false);
+}
+
+void am_openai_text_chunk(am_completion *c, am_choice *choice, am_str text) {
+    begin_chunk(c);
+    am_buf_printf(&c->line, "{\"index\":%u,\"delta\":{\"content\":", choice->index);
+    put_str(&c->line, text);
+    am_buf_printf(&c->line, "},\"logprobs\":");
+    put_logprobs(c, choice, &c->line);
+    am_buf_clear(&choice->logprobs);
+    am_buf_printf(&c->line, ",\"finish_reason\":null}");
+    end_chunk(c, false);
+}
+
+void am_openai_tool_call(const char *id, am_str name, am_str arguments, am_buf *out) {
+    am_buf_printf(out, "\"id\":\"%s\",\"type\":\"function\",\"function\":{\"name\":", id);
+    put_str(out, name);
+    am_buf_printf(out, ",\"arguments\":");
+    put_str(out, arguments);
+    am_buf_printf(out, "}");
+}
+
+void am_openai_tool_chunk(am_completion *c, uint32_t index, uint32_t call, const char *id, am_str name, am_str arguments) {
+    begin_chunk(c);
+    am_buf_printf(&c->line, "{\"index\":%u,\"delta\":{\"tool_calls\":[{\"index\":%u,", index, call);
+    am_openai_tool_call(id, name, arguments, &c->line);
+    am_buf_printf(&c->line, "}]},\"logprobs\":null,\"finish_reason\":null}");
+    end_chunk(c, false);
+}
+
+void am_openai_finish_chunk(am_completion *c, const am_choice *choice, bool last) {
+    begin_chunk(c);
+    am_buf_printf(&c->line, "{\"index\":%u,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"%s\"}", choice->index, finish_name(choice));
+    end_chunk(c, last && !c->include_usage);
+}
+
+void am_openai_usage_chunk(am_completion *c) {
+    begin_chunk(c);
+    end_chunk(c, true);
+}
+
+void am_openai_whole(const am_completion *c, am_buf *out) {
+    am_buf_putc(out, '{');
+    put_header(c, "chat.completion", out);
+    am_buf_printf(out, ",\"choices\":[");
+    for (uint32_t i = 0; i < c->n_choices; i++) {
+        const am_choice *choice = &c->choices[i];
+        am_buf_printf(out, "%s{\"index\":%u,\"message\":{\"role\":\"assistant\",\"content\":", i ? "," : "", i);
+        if (choice->tool_calls.n && !choice->text.n) am_buf_printf(out, "null");
+        else put_str(out, am_buf_str(&choice->text));
+        am_buf_printf(out, ",\"refusal\":null");
+        if (choice->tool_calls.n) am_buf_printf(out, ",\"tool_calls\":[%s]", choice->tool_calls.p);
+        am_buf_printf(out, "},\"logprobs\":");
+        put_logprobs(c, choice, out);
+        am_buf_printf(out, ",\"finish_reason\":\"%s\"}", finish_name(choice));
+    }
+    am_buf_printf(out, "],");
+    put_usage(c, out);
+    am_buf_printf(out, "}\n");
+}

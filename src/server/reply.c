@@ -1,0 +1,115 @@
+/* Owns whole replies and the one shape of errors: {"error":{"message","type","param","code"}}, as OpenAI's clients read it. */
+#include "server/internal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *am_http_reason(int status) {
+    static const struct {
+        int status;
+        const char *text;
+    } list[] = {{200, "OK"}, {201, "Created"}, {204, "No Content"}, {400, "Bad Request"}, {401, "Unauthorized"}, {403, "Forbidden"},
+                {404, "Not Found"}, {405, "Method Not Allowed"}, {408, "Request Timeout"}, {409, "Conflict"}, {413, "Content Too Large"},
+                {414, "URI Too Long"}, {415, "Unsupported Media Type"}, {417, "Expectation Failed"}, {429, "Too Many Requests"},
+                {431, "Request Header Fields Too Large"}, {500, "Internal Server Error"}, {501, "Not Implemented"},
+                {503, "Service Unavailable"}, {505, "HTTP Version Not Supported"}};
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+        if (list[i].status == status) return list[i].text;
+    return "Error";
+}
+
+int am_status_http(am_status status) {
+    switch (status) {
+    case AM_OK: return 200;
+    case AM_EINVAL: case AM_EFORMAT: case AM_EUNSUPPORTED: return 400;
+    case AM_ENOTFOUND: return 404;
+    case AM_EEXIST: case AM_EBUSY: return 409;
+    case AM_ELIMIT: return 429;
+    case AM_EPERM: return 403;
+    case AM_ESHUTDOWN: case AM_ENOMEM: case AM_AGAIN: case AM_ECANCELED: return 503;
+    default: return 500;
+    }
+}
+
+/* OpenAI's names for classes of errors. */
+static const char *error_type(int status) {
+    if (status == 429) return "rate_limit_error";
+    if (status == 403) return "permission_error";
+    if (status == 404) return "not_found_error";
+    if (status == 503) return "service_unavailable_error";
+    return status < 500 ? "invalid_request_error" : "server_error";
+}
+
+bool am_api_fail(am_api_error *e, int status, const char *code, const char *param, const char *format, ...) {
+    *e = (am_api_error){.status = status, .code = code};
+    if (param) snprintf(e->param, sizeof e->param, "%s", param);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(e->message, sizeof e->message, format, args);
+    va_end(args);
+    return false;
+}
+
+void am_api_error_json(const am_api_error *e, am_buf *out) {
+    am_buf_printf(out, "{\"error\":{\"message\":");
+    am_json_quote(am_str_of(e->message), out);
+    am_buf_printf(out, ",\"type\":\"%s\",\"param\":", error_type(e->status));
+    if (e->param[0]) am_json_quote(am_str_of(e->param), out);
+    else am_buf_printf(out, "null");
+    am_buf_printf(out, ",\"code\":");
+    if (e->code) am_json_quote(am_str_of(e->code), out);
+    else am_buf_printf(out, "null");
+    am_buf_printf(out, "}}");
+}
+
+void am_reply_header(am_exchange *x, const char *name, const char *value) {
+    pthread_mutex_lock(&x->lock);
+    am_buf_printf(&x->headers, "%s: %s\r\n", name, value);
+    pthread_mutex_unlock(&x->lock);
+}
+
+void am_reply_send(am_exchange *x, int status, const char *content_type, am_str body) {
+    pthread_mutex_lock(&x->lock);
+    if (am_buf_add(&x->out, body)) status = 500; /* out of memory: an empty 500 is all that is left to say */
+    x->mode = AM_REPLY_WHOLE;
+    if (!x->begun) x->status = status;
+    x->content_type = content_type;
+    x->finished = true;
+    x->on_gone = NULL;
+    pthread_mutex_unlock(&x->lock);
+    am_exchange_post(x);
+}
+
+void am_reply_json(am_exchange *x, int status, json_t *value) {
+    am_buf body;
+    am_buf_init(&body, SIZE_MAX / 2);
+    if (!value || am_json_dump(value, &body) || am_buf_putc(&body, '\n')) {
+        am_reply_refuse(x, 500, NULL, "out of memory");
+    } else {
+        am_reply_send(x, status, "application/json", am_buf_str(&body));
+    }
+    am_buf_free(&body);
+    json_decref(value);
+}
+
+void am_reply_error(am_exchange *x, const am_api_error *e) {
+    am_buf body;
+    char seconds[16];
+    am_buf_init(&body, 8192);
+    am_api_error_json(e, &body);
+    am_buf_putc(&body, '\n');
+    unsigned retry = e->retry_after_s ? e->retry_after_s : e->status == 429 || e->status == 503 ? 1 : 0;
+    if (retry) {
+        snprintf(seconds, sizeof seconds, "%u", retry);
+        am_reply_header(x, "retry-after", seconds);
+    }
+    am_reply_send(x, e->status, "application/json", am_buf_str(&body));
+    am_buf_free(&body);
+}
+
+void am_reply_refuse(am_exchange *x, int status, const char *code, const char *message) {
+    am_api_error e;
+    am_api_fail(&e, status, code, NULL, "%s", message);
+    am_reply_error(x, &e);
+}

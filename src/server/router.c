@@ -1,0 +1,130 @@
+/* Owns the table of endpoints. Each is reached with and without the prefix /v1, as clients differ on whose base URL has it. */
+#include "server/internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const am_route routes[] = {
+    {.method = "POST", .path = "/chat/completions", .handler = am_handle_chat},
+    {.method = "GET", .path = "/models", .handler = am_handle_models, .on_network = true},
+    {.method = "GET", .path = "/models/{id}", .handler = am_handle_model, .on_network = true},
+    {.method = "GET", .path = "/agents", .handler = am_handle_agents},
+    {.method = "GET", .path = "/agents/{id}", .handler = am_handle_agent},
+    {.method = "DELETE", .path = "/agents/{id}", .handler = am_handle_agent_delete},
+    {.method = "POST", .path = "/agents/{id}/fork", .handler = am_handle_agent_fork},
+    {.method = "GET", .path = "/health", .handler = am_handle_health, .on_network = true, .always = true, .quiet = true},
+    {.method = "GET", .path = "/health/live", .handler = am_handle_live, .on_network = true, .always = true, .quiet = true},
+    {.method = "GET", .path = "/health/ready", .handler = am_handle_ready, .on_network = true, .always = true, .quiet = true},
+    {.method = "GET", .path = "/health/startup", .handler = am_handle_startup, .on_network = true, .always = true, .quiet = true},
+    {.method = "GET", .path = "/", .handler = am_handle_root, .on_network = true},
+};
+enum { N_ROUTES = sizeof routes / sizeof *routes, MAX_NEAR = 3, MAX_COMPARED = 64 };
+
+static bool is_health(const am_route *route) { return am_str_starts(am_str_of(route->path), AM_STR("/health")); }
+
+void am_route_list(json_t *array) {
+    for (size_t i = 0; i < N_ROUTES; i++) {
+        bool plain = routes[i].path[1] == 0 || is_health(&routes[i]);
+        char line[128];
+        snprintf(line, sizeof line, "%s %s%s", routes[i].method, plain ? "" : "/v1", routes[i].path);
+        json_array_append_new(array, json_string(line));
+    }
+}
+
+/* The path without /v1 and without a slash at its end. */
+static am_str canonical(am_str path) {
+    if (am_str_eq(path, AM_STR("/v1"))) return AM_STR("/");
+    if (am_str_starts(path, AM_STR("/v1/"))) path.p += 3, path.n -= 3;
+    if (path.n > 1 && path.p[path.n - 1] == '/') path.n--;
+    return path;
+}
+
+/* {id} takes one segment, as it stands in the path (so %2F may be part of a name). */
+static bool path_matches(const char *pattern, am_str path, am_str *id) {
+    const char *brace = strchr(pattern, '{');
+    *id = (am_str){0};
+    if (!brace) return am_str_eq(am_str_of(pattern), path);
+    am_str before = {pattern, (size_t)(brace - pattern)}, after = am_str_of(strchr(brace, '}') + 1);
+    if (!am_str_starts(path, before) || path.n <= before.n + after.n) return false;
+    *id = (am_str){path.p + before.n, path.n - before.n - after.n};
+    return am_str_eq((am_str){id->p + id->n, after.n}, after) && !memchr(id->p, '/', id->n);
+}
+
+/* Number of single-character changes from a to b (Levenshtein), both short. */
+static unsigned edit_distance(am_str a, am_str b) {
+    unsigned row[MAX_COMPARED + 1];
+    if (a.n > MAX_COMPARED) a.n = MAX_COMPARED;
+    if (b.n > MAX_COMPARED) b.n = MAX_COMPARED;
+    for (unsigned j = 0; j <= b.n; j++) row[j] = j;
+    for (size_t i = 0; i < a.n; i++) {
+        unsigned diagonal = row[0];
+        row[0] = (unsigned)i + 1;
+        for (size_t j = 0; j < b.n; j++) {
+            unsigned change = diagonal + (a.p[i] != b.p[j]);
+            diagonal = row[j + 1];
+            unsigned best = row[j] < diagonal ? row[j] + 1 : diagonal + 1;
+            row[j + 1] = change < best ? change : best;
+        }
+    }
+    return row[b.n];
+}
+
+static void reply_not_found(am_exchange *x, am_str path) {
+    am_api_error e;
+    char near[256] = "";
+    bool taken[N_ROUTES] = {false};
+    size_t n = 0;
+    for (int k = 0; k < MAX_NEAR; k++) {
+        unsigned least = UINT32_MAX;
+        size_t at = 0;
+        for (size_t i = 0; i < N_ROUTES; i++) {
+            unsigned d = edit_distance(path, am_str_of(routes[i].path));
+            if (!taken[i] && d < least) least = d, at = i;
+        }
+        taken[at] = true;
+        bool plain = routes[at].path[1] == 0 || is_health(&routes[at]);
+        n += (size_t)snprintf(near + n, sizeof near - n, "%s%s %s%s", k ? ", " : "", routes[at].method, plain ? "" : "/v1", routes[at].path);
+    }
+    int shown = x->head.path.n > 100 ? 100 : (int)x->head.path.n;
+    am_api_fail(&e, 404, "unknown_url", NULL, "there is no %.*s here; near it are: %s", shown, x->head.path.p, near);
+    am_reply_error(x, &e);
+}
+
+static void reply_methods(am_exchange *x, const bool allowed[N_ROUTES], bool preflight) {
+    char list[64] = "";
+    size_t n = 0;
+    for (size_t i = 0; i < N_ROUTES; i++)
+        if (allowed[i]) n += (size_t)snprintf(list + n, sizeof list - n, "%s%s, ", routes[i].method, strcmp(routes[i].method, "GET") ? "" : ", HEAD");
+    snprintf(list + n, sizeof list - n, "OPTIONS");
+    am_reply_header(x, "allow", list);
+    if (!preflight) {
+        am_api_error e;
+        am_api_fail(&e, 405, "method_not_allowed", NULL, "this path takes %s, not %.*s", list, (int)x->head.method.n, x->head.method.p);
+        am_reply_error(x, &e);
+        return;
+    }
+    if (x->cors[0]) {
+        am_reply_header(x, "access-control-allow-methods", list);
+        am_reply_header(x, "access-control-allow-headers", "*, authorization");
+        am_reply_header(x, "access-control-max-age", "600");
+    }
+    am_reply_send(x, 204, "", (am_str){0});
+}
+
+bool am_route_find(am_exchange *x) {
+    am_str path = canonical(x->head.path), id, method = x->head_only ? AM_STR("GET") : x->head.method;
+    bool allowed[N_ROUTES] = {false}, known = false;
+    for (size_t i = 0; i < N_ROUTES; i++) {
+        if (!path_matches(routes[i].path, path, &id)) continue;
+        allowed[i] = known = true;
+        if (!am_str_eq(am_str_of(routes[i].method), method)) continue;
+        x->route = &routes[i];
+        if (am_http_unescape(id, &x->param) == AM_OK) return true;
+        am_reply_refuse(x, 400, NULL, "a malformed %-escape in the path");
+        return false;
+    }
+    bool preflight = am_str_eq(method, AM_STR("OPTIONS"));
+    if (known || (preflight && am_str_eq(path, AM_STR("*")))) reply_methods(x, allowed, preflight);
+    else reply_not_found(x, path);
+    return false;
+}

@@ -1,0 +1,43 @@
+/* Owns streamed replies: an outbox per exchange, filled by the engine thread, emptied by the network thread.
+ *
+ * The outbox is bounded: a reader slower than the model makes it grow to the limit, then the request is given up, so that neither the
+ * engine waits for a socket nor memory for a client. Framing (chunks) and keep-alive comments are the network thread's. */
+#include "server/internal.h"
+
+void am_stream_open(am_exchange *x, const char *content_type) {
+    pthread_mutex_lock(&x->lock);
+    if (x->mode == AM_REPLY_NONE) {
+        x->mode = AM_REPLY_STREAM;
+        x->status = 200;
+        x->content_type = content_type;
+    }
+    pthread_mutex_unlock(&x->lock);
+}
+
+am_status am_stream_write(am_exchange *x, am_str bytes) {
+    pthread_mutex_lock(&x->lock);
+    am_status status = x->gone ? AM_ECANCELED : x->too_slow ? AM_ELIMIT : AM_OK;
+    if (!status && (x->out.n + bytes.n > x->server->options.max_outbox_bytes || am_buf_add(&x->out, bytes))) {
+        x->too_slow = true; /* the network thread hangs up, which cancels the request */
+        status = AM_ELIMIT;
+    }
+    pthread_mutex_unlock(&x->lock);
+    am_exchange_post(x);
+    return status;
+}
+
+void am_stream_end(am_exchange *x) {
+    pthread_mutex_lock(&x->lock);
+    x->finished = true;
+    x->on_gone = NULL;
+    pthread_mutex_unlock(&x->lock);
+    am_exchange_post(x);
+}
+
+bool am_stream_revoke(am_exchange *x) {
+    pthread_mutex_lock(&x->lock);
+    bool revoked = x->mode == AM_REPLY_STREAM && !x->begun && x->out.n == 0;
+    if (revoked) x->mode = AM_REPLY_NONE;
+    pthread_mutex_unlock(&x->lock);
+    return revoked;
+}
