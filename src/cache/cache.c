@@ -187,6 +187,8 @@ void am_cache_close(am_cache *c) {
         am_block *b = c->block_ring.older;
         b->slot = NULL;
         b->on_disk = false;
+        b->busy = AM_BLOCK_IDLE;
+        b->n_pins = b->n_heads = 0; /* a turn that is open against the contract must not keep this loop here for ever */
         am_index_drop_block(c, b);
     }
     am_pool_free(&c->sealed);
