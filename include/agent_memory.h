@@ -51,7 +51,9 @@ typedef struct am_turn_params {
     float temperature;    /* negative: the model's default; 0: greedy */
     uint64_t seed;        /* 0: random */
     am_piece_fn *on_piece; /* may be NULL */
-    void *arg;
+    /* Called while the prompt is read, n_done of n_total tokens; nonzero stops the turn. May be NULL. */
+    int (*on_prefill)(void *arg, uint32_t n_done, uint32_t n_total);
+    void *arg; /* of both */
 } am_turn_params;
 
 typedef struct am_reply {

@@ -54,7 +54,7 @@ typedef struct turn {
     uint64_t id, start_ns;
     am_error error;
     am_status status;
-    bool stopped;         /* on_piece said stop */
+    bool stopped;         /* on_piece or on_prefill said stop */
     pthread_mutex_t lock; /* protects over */
     pthread_cond_t ended;
     bool over;
@@ -77,9 +77,16 @@ static void take_piece(turn *t, const am_event *event) {
     if (t->stopped) am_engine_cancel(am_runtime_engine(t->runtime), t->id);
 }
 
+static void take_prefill(turn *t, const am_event *event) {
+    if (t->stopped || !t->params->on_prefill) return;
+    t->stopped = t->params->on_prefill(t->params->arg, event->n_done, event->n_total) != 0;
+    if (t->stopped) am_engine_cancel(am_runtime_engine(t->runtime), t->id);
+}
+
 static void on_event(void *arg, const am_event *event) {
     turn *t = arg;
     if (event->kind == AM_EVENT_STARTED || event->kind == AM_EVENT_DONE) take_info(t->reply, event->info);
+    if (event->kind == AM_EVENT_PREFILL) take_prefill(t, event);
     if (event->kind == AM_EVENT_TOKEN) take_piece(t, event);
     if (event->kind == AM_EVENT_ERROR) t->status = am_fail(&t->error, event->status, "%s", event->message);
     if (event->kind == AM_EVENT_DONE) {
