@@ -11,7 +11,7 @@ VERSION := 0.1.0
 OPT     ?= -O2
 Q       := $(if $(V),,@)
 
-PKGS    := jansson libsodium libxxhash libpcre2-8 libutf8proc libevent_core libevent_pthreads yaml-0.1 libedit
+PKGS    := jansson libsodium libxxhash libpcre2-8 libutf8proc libevent_core libevent_extra libevent_pthreads yaml-0.1 libedit
 WARN    := -Wall -Wextra -Werror -Wstrict-prototypes -Wmissing-prototypes -Wshadow -Wpointer-arith -Wundef -Wvla
 CFLAGS_ALL := -std=gnu11 $(OPT) -g -fPIC -ffp-contract=off -fno-strict-aliasing -pthread -fstack-protector-strong \
               -D_GNU_SOURCE -DAM_VERSION='"$(VERSION)"' -DPCRE2_CODE_UNIT_WIDTH=8 -Isrc -Iinclude $(WARN) $(SAN) \
@@ -89,6 +89,19 @@ install: $(BIN)
 compile_commands.json: Makefile $(SRC)
 	@tools/compile-commands "$(CC)" "$(CFLAGS_ALL)" $(SRC) > $@
 
+# the figures of docs/BENCHMARKS.md; RUNS=n for more repetitions
+bench: $(BIN) $(BENCHES)
+	@for b in $(BENCHES); do echo "$$b"; $$b || exit 1; done
+	@bench/bench_ttft.py --runs $(or $(RUNS),5)
+
+# the long forms of the tests of the running server: 1,000 kills, 2,000 turns
+torture: $(BIN)
+	@AM_TORTURE=1 tests/e2e/run.py crash damage memory_does_not_grow
+
+# what a program that links libagent-memory.a has to link besides
+libs:
+	@echo $(LIBS)
+
 clean:
 	rm -rf $(BUILD) compile_commands.json
 
@@ -97,9 +110,10 @@ help:
 	@echo "make test       every C test, one line each (ONLY=name for one file)"
 	@echo "make check      the same under AddressSanitizer and UBSan;  make tsan  under ThreadSanitizer"
 	@echo "make lint       rooms, sizes, formatting"
-	@echo "make bench      the benchmarks of docs/BENCHMARKS.md"
+	@echo "make bench      the benchmarks of docs/BENCHMARKS.md (RUNS=5)"
+	@echo "make torture    1,000 kills, 2,000 turns, 100 bit flips of each kind of file"
 	@echo "make install PREFIX=/usr/local"
 
-.PHONY: all tests test check tsan lint install clean help
+.PHONY: all tests test check tsan lint bench torture install libs clean help
 .SECONDARY:
 -include $(OBJ:.o=.d) $(TESTS:=.d) $(TEST_LIB:.o=.d) $(BENCHES:=.d)

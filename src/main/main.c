@@ -1,7 +1,124 @@
-/* The program. Owns nothing yet but its version line; the command table comes with the server. */
-#include <stdio.h>
+/* The program: one table of commands, from which the dispatch and the help come. */
+#include "main/commands.h"
 
-int main(void) {
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+static int command_version(am_settings *settings);
+static int command_help(am_settings *settings);
+
+typedef struct am_command {
+    const char *name, *args;
+    unsigned bit; /* which settings it has; 0: none */
+    int min_args, max_args;
+    int (*run)(am_settings *settings);
+    const char *help, *more;
+} am_command;
+
+static const am_command commands[] = {
+    {"serve", "", AM_CMD_SERVE, 0, 0, am_command_serve, "serve the model over HTTP (OpenAI's API and a page at /)",
+     "Ends on SIGTERM or Ctrl-C after everything was written to disk; a second signal cuts running answers short."},
+    {"chat", "", AM_CMD_CHAT, 0, 0, am_command_chat, "chat in the terminal, with a running server or by itself",
+     "Talks to the server on --host and --port when one answers, else loads the model itself. /help lists what can be typed.\n"
+     "When standard input is not a terminal, every line is a message."},
+    {"agents", "list | show NAME | rm NAME... | fork FROM TO", AM_CMD_AGENTS, 0, 1000000, am_command_agents, "list, show, remove and fork agents",
+     "Asks the server on --host and --port when one answers, else works on the data folder itself."},
+    {"models", "", AM_CMD_MODELS, 0, 0, am_command_models, "describe the model that would be served", ""},
+    {"version", "", 0, 0, 0, command_version, "print the version", ""},
+    {"help", "[COMMAND]", 0, 0, 1, command_help, "explain a command", ""},
+};
+enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+static const am_command *command_find(const char *name) {
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0) return &commands[i];
+    return NULL;
+}
+
+static int command_unknown(const char *name) {
+    const char *names[N_COMMANDS];
+    for (size_t i = 0; i < N_COMMANDS; i++) names[i] = commands[i].name;
+    const char *close = am_suggest(name, names, N_COMMANDS);
+    fprintf(stderr, "agent-memory: unknown command '%s'", name);
+    if (close) fprintf(stderr, " (did you mean '%s'?)", close);
+    fputs("; see agent-memory help\n", stderr);
+    return AM_EXIT_USAGE;
+}
+
+static void help_overview(FILE *to) {
+    fputs("agent-memory " AM_VERSION ": local inference whose agents never forget\n\nusage: agent-memory COMMAND [OPTION...]\n\n", to);
+    for (size_t i = 0; i < N_COMMANDS; i++) fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].help);
+    fputs("\nagent-memory help COMMAND lists a command's options.\n", to);
+}
+
+static void help_command(FILE *to, const am_command *command) {
+    fprintf(to, "usage: agent-memory %s%s%s%s\n\n%s", command->name, command->bit ? " [OPTION...]" : "", *command->args ? " " : "", command->args,
+            command->help);
+    fprintf(to, "%s%s\n", *command->more ? ".\n" : "\n", command->more);
+    if (command->bit) {
+        fputc('\n', to);
+        am_settings_help(to, command->bit);
+    }
+}
+
+static int command_version(am_settings *settings) {
+    (void)settings;
     puts("agent-memory " AM_VERSION);
     return 0;
+}
+
+static int command_help(am_settings *settings) {
+    if (settings->n_args == 0) {
+        help_overview(stdout);
+        return 0;
+    }
+    const am_command *command = command_find(settings->args[0]);
+    if (!command) return command_unknown(settings->args[0]);
+    help_command(stdout, command);
+    return 0;
+}
+
+/* Operators look for "agent_memory" (ps, pkill -f), the file is called agent-memory: the process starts itself once more under that name.
+ * Writing over argv in place would do for a path that contains the name, but not for a renamed or linked binary. */
+static void take_name(char **argv) {
+    static char name[] = "agent_memory";
+    if (argv[0] && strcmp(argv[0], name) != 0) {
+        argv[0] = name;
+        execv("/proc/self/exe", argv);
+    }
+    prctl(PR_SET_NAME, name); /* else the kernel's short name would be "exe"; it also stands where there is no /proc */
+}
+
+int main(int argc, char **argv) {
+    if (argc < 1) return AM_EXIT_USAGE;
+    take_name(argv);
+    if (argc < 2) {
+        help_overview(stderr);
+        return AM_EXIT_USAGE;
+    }
+    const char *name = argv[1];
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) name = "help";
+    if (strcmp(name, "--version") == 0) name = "version";
+    const am_command *command = command_find(name);
+    if (!command) return command_unknown(name);
+
+    am_settings settings;
+    am_error err = {0};
+    int code = AM_EXIT_USAGE;
+    if (am_settings_load(&settings, command->bit, argc - 2, argv + 2, &err)) {
+        fprintf(stderr, "agent-memory: %s\n", err.message);
+    } else if (settings.want_help) {
+        help_command(stdout, command);
+        code = 0;
+    } else if (settings.n_args < command->min_args || settings.n_args > command->max_args) {
+        if (settings.n_args) fprintf(stderr, "agent-memory: %s does not take '%s'\n", command->name, settings.args[settings.n_args - 1]);
+        fprintf(stderr, "usage: agent-memory %s %s\n", command->name, command->args);
+    } else {
+        am_log_setup((am_log_level)settings.log_level, settings.log_format == 1);
+        code = command->run(&settings);
+    }
+    am_settings_free(&settings);
+    return code;
 }

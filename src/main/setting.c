@@ -1,0 +1,48 @@
+/* Owns the table of settings: what exists, its range and default, what it means, and which commands know it. */
+#include "main/setting.h"
+
+#define S AM_CMD_SERVE
+#define C AM_CMD_CHAT
+#define A AM_CMD_AGENTS
+#define M AM_CMD_MODELS
+#define AT(field) offsetof(am_settings, field)
+#define GIB 1073741824.0
+
+const am_setting am_setting_table[] = {
+    {"config", AM_SET_TEXT, AT(config), 0, 0, "", "FILE", S | C | A | M, "YAML file of settings (default: config.yaml in the data folder, when there is one)"},
+    {"host", AM_SET_TEXT, AT(host), 0, 0, "127.0.0.1", "ADDRESS", S | C | A, "address to listen on, or of the server to talk to"},
+    {"port", AM_SET_COUNT, AT(port), 0, 65535, "8000", "N", S | C | A, "port; 0: any free one"},
+    {"data-dir", AM_SET_TEXT, AT(data_dir), 0, 0, "", "DIR", S | C | A | M, "where agents are kept (default: ~/.agent_memory)"},
+    {"model", AM_SET_TEXT, AT(model), 0, 0, "", "DIR", S | C | A | M, "model folder, as Hugging Face or MLX lay it out (default: the embedded memo-28m)"},
+    {"ctx", AM_SET_COUNT, AT(ctx), 0, 16777216, "0", "TOKENS", S | C, "longest conversation; 0: what the model was made for"},
+    {"kv-memory", AM_SET_SIZE, AT(kv_memory_bytes), 0, 16384 * GIB, "0", "SIZE", S | C | A, "memory for agents' attention state; 0: a quarter of the machine's"},
+    {"kv-bits", AM_SET_BITS, AT(bits_k), 4, 32, "4,4", "K,V", S | C | A, "bits of cached keys and values: 16, 8 or 4 (32 for tests)"},
+    {"disk-quota", AM_SET_SIZE, AT(disk_bytes), 0, 1048576 * GIB, "0", "SIZE", S | C, "most that stored blocks may take on disk; 0: no limit"},
+    {"durability", AM_SET_CHOICE, AT(durability), 0, 0, "always", "always|everysec|no", S | C, "when a finished turn is synced to disk"},
+    {"threads", AM_SET_COUNT, AT(threads), 0, 1024, "0", "N", S | C | A | M, "compute threads; 0: one a core"},
+    {"isa", AM_SET_TEXT, AT(isa), 0, 0, "", "NAME", S | C | A | M, "kernel table to use (default: the best this machine has)"},
+    {"seed", AM_SET_COUNT, AT(seed), 0, 9007199254740992.0, "0", "N", S | C, "base of the random draws of requests without a seed; 0: from the system"},
+    {"parallel", AM_SET_COUNT, AT(parallel), 1, 4096, "16", "N", S, "requests that run at once"},
+    {"queue", AM_SET_COUNT, AT(queue), 1, 1000000, "256", "N", S, "requests that wait; one more gets 429"},
+    {"chunk", AM_SET_COUNT, AT(chunk_tokens), 1, 256, "256", "TOKENS", S | C, "longest piece of a prompt in one step"},
+    {"step-time", AM_SET_TIME, AT(step_ms), 1, 60000, "100ms", "TIME", S, "aim for a step's time while others are being answered"},
+    {"max-body", AM_SET_SIZE, AT(max_body_bytes), 1024, 1 * GIB, "32M", "SIZE", S, "largest request body; more gets 413"},
+    {"max-messages", AM_SET_COUNT, AT(max_messages), 1, 10000000, "10000", "N", S, "most messages in one request"},
+    {"max-connections", AM_SET_COUNT, AT(max_connections), 1, 1000000, "4096", "N", S, "most open connections"},
+    {"max-outbox", AM_SET_SIZE, AT(max_outbox_bytes), 65536, 1 * GIB, "8M", "SIZE", S, "unread output of one stream before it is given up"},
+    {"keep-alive", AM_SET_TIME, AT(keep_alive_ms), 100, 3600000, "5s", "TIME", S, "comment on streams that are silent for so long"},
+    {"head-timeout", AM_SET_TIME, AT(head_timeout_ms), 100, 3600000, "10s", "TIME", S, "time for a request's whole head to arrive"},
+    {"idle-timeout", AM_SET_TIME, AT(idle_timeout_ms), 100, 86400000, "75s", "TIME", S, "time before an idle connection is closed"},
+    {"drain", AM_SET_TIME, AT(drain_ms), 0, 86400000, "30s", "TIME", S, "time that running requests get at shutdown"},
+    {"strict-model", AM_SET_FLAG, AT(strict_model), 0, 0, "no", NULL, S, "answer 404 when a request names another model"},
+    {"log-format", AM_SET_CHOICE, AT(log_format), 0, 0, "text", "text|json", S | C | A | M, "form of log lines, on standard error"},
+    {"log-level", AM_SET_CHOICE, AT(log_level), 0, 0, "info", "debug|info|warn|error|off", S | C | A | M, "least that is logged; the commands of the terminal: warn"},
+    {"log-content", AM_SET_FLAG, AT(log_content), 0, 0, "no", NULL, S, "log prompts and answers too"},
+    {"agent", AM_SET_TEXT, AT(agent), 0, 0, "", "NAME", C, "agent to talk to; its conversation is kept and continued"},
+    {"system", AM_SET_TEXT, AT(system), 0, 0, "", "TEXT", C, "system message of a new conversation"},
+    {"temperature", AM_SET_NUMBER, AT(temperature), -1, 2, "-1", "N", C, "0: always the likeliest; negative: the model's"},
+    {"max-tokens", AM_SET_COUNT, AT(max_tokens), 0, 16777216, "0", "N", C, "longest answer; 0: as long as fits"},
+    {"local", AM_SET_FLAG, AT(local), 0, 0, "no", NULL, C | A, "do not look for a running server"},
+};
+const size_t am_n_settings = sizeof am_setting_table / sizeof am_setting_table[0];
+_Static_assert(sizeof am_setting_table / sizeof am_setting_table[0] <= AM_MAX_SETTINGS, "am_settings.origin is too short");

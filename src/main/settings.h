@@ -1,0 +1,64 @@
+/* Every setting of the program, from one table: flags, AGENT_MEMORY_* variables, config file, --help and the start-up line.
+ *
+ * Later ones win: default, config file, environment, command line. */
+#ifndef AM_MAIN_SETTINGS_H
+#define AM_MAIN_SETTINGS_H
+
+#include "base/buf.h"
+
+#include <stdio.h>
+
+/* Commands that take settings, as bits. */
+enum { AM_CMD_SERVE = 1, AM_CMD_CHAT = 2, AM_CMD_AGENTS = 4, AM_CMD_MODELS = 8 };
+
+typedef enum am_origin { AM_ORIGIN_DEFAULT, AM_ORIGIN_FILE, AM_ORIGIN_ENV, AM_ORIGIN_FLAG } am_origin;
+
+enum { AM_MAX_SETTINGS = 48 };
+
+typedef struct am_settings {
+    /* where */
+    const char *config, *host, *data_dir;
+    uint64_t port;
+    /* model and memory */
+    const char *model, *isa;
+    uint64_t ctx, kv_memory_bytes, disk_bytes, threads, seed;
+    uint64_t bits_k, bits_v; /* adjacent: one setting */
+    uint64_t durability;     /* am_durability */
+    /* scheduler */
+    uint64_t parallel, queue, chunk_tokens, step_ms;
+    /* HTTP */
+    uint64_t max_body_bytes, max_messages, max_connections, max_outbox_bytes, keep_alive_ms, head_timeout_ms, idle_timeout_ms, drain_ms;
+    bool strict_model;
+    /* log */
+    uint64_t log_format; /* 0 text, 1 json */
+    uint64_t log_level;  /* am_log_level */
+    bool log_content;
+    /* chat */
+    const char *agent, *system;
+    double temperature; /* negative: the model's */
+    uint64_t max_tokens;
+    bool local;
+
+    /* The rest is the loader's. */
+    am_arena *arena; /* owns every string above */
+    am_origin origin[AM_MAX_SETTINGS];
+    char **args; /* what is not a flag, in order; the strings are argv's */
+    int n_args;
+    bool want_help;
+} am_settings;
+
+/* Fills *settings for one command from all four sources. argv begins after the command's name. AM_EINVAL: a message for the user, with a
+ * suggestion where a name is close to one that exists. am_settings_free in every case. */
+am_status am_settings_load(am_settings *settings, unsigned command, int argc, char **argv, am_error *err);
+void am_settings_free(am_settings *settings);
+
+void am_settings_help(FILE *to, unsigned command);
+/* One log line with every setting of the command as it stands and, for those not at their default, where it came from. */
+void am_settings_log(const am_settings *settings, unsigned command);
+/* The folder of the agents when --data-dir is silent: ~/.agent_memory. "" when there is no home either. */
+const char *am_settings_home(void);
+
+/* The closest of n names to a mistyped one, or NULL when none is close. */
+const char *am_suggest(const char *wrong, const char *const *names, size_t n);
+
+#endif

@@ -1,0 +1,31 @@
+/* Owns how settings become the options of a runtime. */
+#include "main/start.h"
+
+#include "main/progress.h"
+
+am_status am_start_runtime(const am_settings *settings, const char *who, am_runtime **out, am_error *err) {
+    am_progress progress = {0};
+    am_runtime_options options = {
+        .model = settings->model,
+        .data_dir = settings->data_dir,
+        .isa = settings->isa,
+        .who = who,
+        .n_ctx = (uint32_t)settings->ctx,
+        .kv_memory_bytes = settings->kv_memory_bytes,
+        .disk_bytes = settings->disk_bytes,
+        .bits_k = (uint32_t)settings->bits_k,
+        .bits_v = (uint32_t)settings->bits_v,
+        .n_threads = (uint32_t)settings->threads,
+        .max_parallel = (uint32_t)settings->parallel,
+        .max_queue = (uint32_t)settings->queue,
+        .chunk_tokens = (uint32_t)settings->chunk_tokens,
+        .step_ms = (uint32_t)settings->step_ms,
+        .durability = (am_durability)settings->durability,
+        .seed = settings->seed,
+        .progress = am_progress_update,
+        .progress_arg = &progress,
+    };
+    am_status status = am_runtime_start(&options, out, err);
+    am_progress_end(&progress);
+    return status;
+}
