@@ -149,7 +149,7 @@ class Server:
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
         body = {"messages": messages, "temperature": 0, "max_tokens": 32, **more}
-        r = self.request("POST", "/v1/chat/completions", body, {"x-agent-id": agent} if agent else None, timeout)
+        r = self.request("POST", "/v1/chat/completions", body, {"x-agent-id": agent.encode()} if agent else None, timeout)
         expect(r.status == 200, lambda: f"chat answered {r.status}: {r.body[:300]!r}")
         return r.json()
 
@@ -168,7 +168,7 @@ class Server:
         c = http.client.HTTPConnection("127.0.0.1", self.live_port, timeout=timeout)
         try:
             c.request("POST", "/v1/chat/completions", json.dumps(body).encode(),
-                      {"content-type": "application/json", **({"x-agent-id": agent} if agent else {})})
+                      {"content-type": "application/json", **({"x-agent-id": agent.encode()} if agent else {})})
             r = c.getresponse()
             expect(r.status == 200, lambda: f"stream answered {r.status}: {r.read()[:300]!r}")
             for line in r:

@@ -17,7 +17,7 @@ from harness import BINARY, Skip  # noqa: E402
 def tests():
     for path in sorted(glob.glob(os.path.join(os.path.dirname(os.path.abspath(__file__)), "test_*.py"))):
         module = importlib.import_module(os.path.basename(path)[:-3])
-        for name, value in vars(module).items():
+        for name, value in list(vars(module).items()):
             if name.startswith("test_") and getattr(value, "__module__", "") == module.__name__:
                 yield f"{module.__name__[5:]}: {name[5:]}", value
 
