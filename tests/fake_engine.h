@@ -1,0 +1,193 @@
+/* The engine, runtime, model and cache that test_server puts behind the server: every function of theirs that the server calls, played as the
+ * prompt says. Included by test_server.c alone; its link lets these win over the library's. */
+#ifndef AM_TESTS_FAKE_ENGINE_H
+#define AM_TESTS_FAKE_ENGINE_H
+
+#include "base/clock.h"
+#include "server/server.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+/* The engine: each request is a thread that plays the words of its prompt. */
+enum { MAX_PLAYS = 4096, N_CTX = 30000 };
+typedef struct play {
+    uint64_t id;
+    char text[512];
+    am_request request;
+    char agent[AM_NAME_MAX + 1];
+    pthread_t thread;
+    atomic_bool cancel;
+} play;
+static play *plays[MAX_PLAYS];
+static atomic_uint n_plays, n_running, n_canceled, n_active_max;
+static pthread_mutex_t engine_lock = PTHREAD_MUTEX_INITIALIZER; /* events come one at a time, as from one thread */
+static pthread_mutex_t plays_lock = PTHREAD_MUTEX_INITIALIZER;
+static am_request last_request; /* of the latest submission; its views are stale */
+static char last_agent[AM_NAME_MAX + 1];
+static const am_model_info model_info = {.name = "fake-1", .architecture = "llama", .format = "bf16", .n_vocab = 1000, .temperature = 0.7f,
+                                         .top_p = 0.9f, .top_k = 20, .min_p = -1, .repetition_penalty = -1, .n_ctx = N_CTX};
+
+static void emit(play *p, const am_event *event) {
+    pthread_mutex_lock(&engine_lock);
+    p->request.on_event(p->request.arg, event);
+    pthread_mutex_unlock(&engine_lock);
+}
+
+static void say(play *p, const char *text, size_t n) {
+    am_logprob top[2] = {{1, -0.5f}, {2, -1.5f}};
+    emit(p, &(am_event){.kind = AM_EVENT_TOKEN, .token = 1, .text = {text, n}, .logprob = -0.5f, .top = top,
+                        .n_top = p->request.sampling.top_logprobs > 0 ? 2 : 0});
+}
+
+/* say:TEXT in pieces of 3 bytes; slow: until cancelled; wait:MS then "ok"; flood:KIB; fail; lengthy: ends by length. */
+static uint32_t perform(play *p) {
+    uint32_t n = 0;
+    if (strncmp(p->text, "say:", 4) == 0) {
+        for (const char *t = p->text + 4; *t && !p->cancel; n++) {
+            size_t k = strlen(t) < 3 ? strlen(t) : 3;
+            say(p, t, k);
+            t += k;
+        }
+    } else if (strcmp(p->text, "slow") == 0) {
+        for (; !p->cancel && n < 4000; n++, usleep(5000)) say(p, "w ", 2);
+    } else if (strncmp(p->text, "wait:", 5) == 0) {
+        uint64_t start = am_now_ns();
+        while (!p->cancel && am_ms_since(start) < atof(p->text + 5)) usleep(1000);
+        say(p, "ok", 2);
+    } else if (strncmp(p->text, "flood:", 6) == 0) {
+        char kib[1024];
+        memset(kib, 'x', sizeof kib);
+        for (int i = atoi(p->text + 6); i > 0 && !p->cancel; i--, n++) say(p, kib, sizeof kib);
+    }
+    return n;
+}
+
+static void *play_main(void *arg) {
+    play *p = arg;
+    am_turn_info info = {.tier = AM_HOT, .n_prompt = (uint32_t)p->request.tokens.n, .n_cached = 7, .miss = AM_MISS_TOKENS_DIFFER, .miss_at = 7};
+    snprintf(info.agent, sizeof info.agent, "%s", p->agent[0] ? p->agent : "agent-000000000001");
+    if (strcmp(p->text, "fail") == 0) {
+        emit(p, &(am_event){.kind = AM_EVENT_ERROR, .status = AM_EIO, .message = "a disk broke"});
+    } else {
+        if (strncmp(p->text, "late", 4) != 0) emit(p, &(am_event){.kind = AM_EVENT_STARTED, .info = &info});
+        uint32_t n = perform(p);
+        emit(p, &(am_event){.kind = AM_EVENT_DONE, .info = &info, .n_generated = n,
+                            .finish = p->cancel ? AM_FINISH_CANCELED : strcmp(p->text, "lengthy") == 0 ? AM_FINISH_LENGTH : AM_FINISH_STOP});
+    }
+    if (p->cancel) atomic_fetch_add(&n_canceled, 1);
+    atomic_fetch_sub(&n_running, 1);
+    return NULL;
+}
+
+am_status am_engine_submit(am_engine *engine, const am_request *request, uint64_t *id, am_error *err) {
+    (void)engine;
+    if (request->text.n == 4 && memcmp(request->text.p, "full", 4) == 0) return am_fail(err, AM_ELIMIT, "256 requests wait already");
+    play *p = calloc(1, sizeof *p);
+    p->request = *request;
+    snprintf(p->text, sizeof p->text, "%.*s", (int)(request->text.n < 500 ? request->text.n : 500), request->text.p);
+    snprintf(p->agent, sizeof p->agent, "%.*s", (int)request->agent.n, request->agent.n ? request->agent.p : "");
+    pthread_mutex_lock(&plays_lock);
+    last_request = *request;
+    memcpy(last_agent, p->agent, sizeof last_agent);
+    uint32_t at = atomic_fetch_add(&n_plays, 1);
+    assert_true(at < MAX_PLAYS);
+    *id = p->id = at + 1;
+    plays[at] = p;
+    uint32_t active = atomic_fetch_add(&n_running, 1) + 1;
+    if (active > n_active_max) n_active_max = active;
+    pthread_mutex_unlock(&plays_lock);
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 128 << 10);
+    pthread_create(&p->thread, &small, play_main, p);
+    return AM_OK;
+}
+
+void am_engine_cancel(am_engine *engine, uint64_t id) {
+    (void)engine;
+    pthread_mutex_lock(&plays_lock);
+    plays[id - 1]->cancel = true;
+    pthread_mutex_unlock(&plays_lock);
+}
+
+am_status am_engine_call(am_engine *engine, void (*fn)(void *, am_cache *), void *arg) {
+    (void)engine;
+    fn(arg, NULL);
+    return AM_OK;
+}
+void am_engine_stats_get(const am_engine *engine, am_engine_stats *out) {
+    (void)engine;
+    *out = (am_engine_stats){.n_ctx = N_CTX, .last_step_ns = am_now_ns()};
+}
+am_engine *am_runtime_engine(am_runtime *runtime) { return (am_engine *)runtime; }
+const am_model *am_runtime_model(const am_runtime *runtime) { return (const am_model *)runtime; }
+const am_model_info *am_model_info_of(const am_model *model) {
+    (void)model;
+    return &model_info;
+}
+const am_tokenizer *am_model_tokenizer(const am_model *model) { return (const am_tokenizer *)model; }
+am_str am_tokenizer_piece(const am_tokenizer *tokenizer, int32_t id) {
+    (void)tokenizer;
+    return id == 1 ? AM_STR("one") : AM_STR("\xff");
+}
+
+/* The prompt is the last message's content, a token a byte. */
+am_status am_prompt_make(const am_model *model, const am_chat_request *chat, am_prompt *out, am_error *err) {
+    (void)model;
+    const json_t *last = json_array_get(chat->messages, json_array_size(chat->messages) - 1);
+    const char *text = json_string_value(json_object_get(last, "content"));
+    *out = (am_prompt){.rendered.text.max = SIZE_MAX / 2};
+    if (strcmp(text, "refuse me") == 0) return am_fail(err, AM_EINVAL, "Conversation roles must alternate");
+    if (strcmp(text, "dump") == 0) {
+        char *all = json_dumps(chat->messages, JSON_COMPACT);
+        am_buf_printf(&out->rendered.text, "say:%s%s", all, chat->tools ? " with tools" : "");
+        free(all);
+    } else {
+        am_buf_append(&out->rendered.text, text, strlen(text));
+    }
+    out->tokens.n = out->rendered.text.n;
+    return AM_OK;
+}
+void am_prompt_free(am_prompt *prompt) { am_buf_free(&prompt->rendered.text); }
+
+static const am_agent_info known = {.agent = "alice", .tier = AM_WARM, .n_tokens = 42, .n_rows = 41, .n_turns = 3};
+const char *am_tier_name(am_tier tier) { return tier == AM_HOT ? "hot" : tier == AM_WARM ? "warm" : "cold"; }
+void am_miss_text(const am_turn_info *info, char out[64]) { snprintf(out, 64, "tokens_differ_at:%u", info->miss_at); }
+am_status am_agent_name_check(am_str agent, am_error *err) {
+    for (size_t i = 0; i < agent.n; i++)
+        if ((unsigned char)agent.p[i] < ' ') return am_fail(err, AM_EINVAL, "an agent's name has no control characters");
+    return agent.n >= 1 && agent.n <= AM_NAME_MAX ? AM_OK : am_fail(err, AM_EINVAL, "an agent's name has 1 to 200 bytes");
+}
+am_status am_cache_agents(am_cache *cache, const am_tenant *tenant, am_status (*fn)(void *, const am_agent_info *), void *arg) {
+    (void)cache;
+    (void)tenant;
+    return fn(arg, &known);
+}
+am_status am_cache_agent(am_cache *cache, const am_tenant *tenant, am_str agent, am_agent_info *out) {
+    (void)cache;
+    (void)tenant;
+    *out = known;
+    snprintf(out->agent, sizeof out->agent, "%.*s", (int)agent.n, agent.p);
+    return am_str_eq(agent, AM_STR("nobody")) ? AM_ENOTFOUND : AM_OK;
+}
+am_status am_cache_rm(am_cache *cache, const am_tenant *tenant, am_str agent, am_error *err) {
+    (void)cache;
+    (void)tenant;
+    return am_str_eq(agent, AM_STR("busy")) ? am_fail(err, AM_EBUSY, "a turn of 'busy' is running") : AM_OK;
+}
+am_status am_cache_fork(am_cache *cache, const am_tenant *tenant, am_str from, am_str to, am_error *err) {
+    (void)cache;
+    (void)tenant;
+    (void)from;
+    return am_str_eq(to, AM_STR("alice")) ? am_fail(err, AM_EEXIST, "there is an agent 'alice' already") : AM_OK;
+}
+
+#endif
