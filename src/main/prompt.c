@@ -5,6 +5,9 @@
 
 #include <errno.h>
 #include <histedit.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,14 +33,26 @@ static char *prompt_of(EditLine *edit) {
     return (char *)line->prompt;
 }
 
+/* Waits for input. False: *stop was set. Signals are let in only while it waits, so none falls between the look at *stop and the wait. */
+static bool wait_for_input(const volatile sig_atomic_t *stop) {
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    while (!*stop && ppoll(&input, 1, NULL, &before) < 0 && errno == EINTR) continue;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return !*stop;
+}
+
 static int read_character(EditLine *edit, wchar_t *out) {
     am_prompt_line *line;
     mbstate_t state = {0};
     el_get(edit, EL_CLIENTDATA, &line);
     for (;;) {
         char c;
+        if (!wait_for_input(line->stop)) return -1;
         ssize_t n = read(STDIN_FILENO, &c, 1);
-        if (n < 0 && errno == EINTR && !*line->stop) continue;
+        if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return n == 0 ? 0 : -1;
         size_t used = mbrtowc(out, &c, 1, &state);
         if (used == (size_t)-2) continue;
