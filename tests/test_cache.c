@@ -396,11 +396,11 @@ static void the_folder_has_one_master(void **state) {
     place *p = *state;
     int fd, other;
     am_error err = {0};
-    assert_int_equal(am_cache_lock_dir(p->root, "serve 127.0.0.1:8000", &fd, &err), AM_OK);
-    assert_int_equal(am_cache_lock_dir(p->root, "second", &other, &err), AM_EBUSY);
+    assert_int_equal(am_cache_lock_dir(p->root, "serve 127.0.0.1:8000", 0, &fd, &err), AM_OK);
+    assert_int_equal(am_cache_lock_dir(p->root, "second", 0, &other, &err), AM_EBUSY);
     assert_non_null(strstr(err.message, "serve 127.0.0.1:8000"));
     am_cache_lock_release(fd);
-    assert_int_equal(am_cache_lock_dir(p->root, "second", &fd, &err), AM_OK);
+    assert_int_equal(am_cache_lock_dir(p->root, "second", 0, &fd, &err), AM_OK);
     am_cache_lock_release(fd);
 }
 

@@ -102,7 +102,7 @@ am_status am_runtime_start(const am_runtime_options *options, am_runtime **out, 
     if (!rt) return am_fail(err, AM_ENOMEM, "no memory to start");
     rt->lock_fd = -1;
     am_status status = choose_dirs(rt, options->data_dir, err);
-    if (!status) status = am_cache_lock_dir(rt->cache_dir, options->who ? options->who : "", &rt->lock_fd, err);
+    if (!status) status = am_cache_lock_dir(rt->cache_dir, options->who ? options->who : "", options->lock_wait_ms, &rt->lock_fd, err);
     if (!status) status = load_model(rt, options, err);
     if (!status) status = start_engine(rt, options, err);
     if (status) {

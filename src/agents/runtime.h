@@ -11,6 +11,7 @@ typedef struct am_runtime_options {
     const char *data_dir; /* NULL: $AGENT_MEMORY_DATA_DIR, else ~/.agent_memory; states lie in <data_dir>/caches */
     const char *isa;      /* NULL: the best this machine has */
     const char *who;      /* said to a second process that wants the folder: "serve 127.0.0.1:8000" */
+    uint32_t lock_wait_ms; /* how long another process may still have the folder, e.g. a predecessor that is writing its last bytes */
     uint32_t n_ctx;       /* 0: the model's */
     uint64_t kv_memory_bytes; /* 0: a quarter of the machine's memory, at least one full context */
     uint64_t disk_bytes;  /* 0: no quota */

@@ -58,8 +58,9 @@ typedef struct am_cache_options {
     void *wake_arg;
 } am_cache_options;
 
-/* Takes the folder's lock for this process (flock on `<dir>/lock`, which says pid and `who`). AM_EBUSY names the holder. *fd: keep open. */
-am_status am_cache_lock_dir(const char *dir, const char *who, int *fd, am_error *err);
+/* Takes the folder's lock for this process (flock on `<dir>/lock`, which says pid and `who`). AM_EBUSY names the holder, after
+ * wait_ms in which it did not let go. *fd: keep open. */
+am_status am_cache_lock_dir(const char *dir, const char *who, uint32_t wait_ms, int *fd, am_error *err);
 void am_cache_lock_release(int fd);
 
 /* Removes orphaned temporary files, indexes blocks by name and heads by their (checked) headers. Bad heads are refused here. */

@@ -2,6 +2,7 @@
  * people who holds it; it stays behind and means nothing without the lock. */
 #include "cache/cache.h"
 
+#include "base/clock.h"
 #include "base/fs.h"
 
 #include <errno.h>
@@ -9,16 +10,27 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <time.h>
 #include <unistd.h>
 
-am_status am_cache_lock_dir(const char *dir, const char *who, int *fd, am_error *err) {
+/* A process that ends closes its port before its last bytes are on disk, so a successor may come a moment too early. */
+static bool locked_within(int fd, uint32_t wait_ms) {
+    uint64_t start = am_now_ns();
+    while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        if (am_ms_since(start) >= wait_ms) return false;
+        nanosleep(&(struct timespec){.tv_nsec = 10 * 1000000}, NULL);
+    }
+    return true;
+}
+
+am_status am_cache_lock_dir(const char *dir, const char *who, uint32_t wait_ms, int *fd, am_error *err) {
     char path[4096], text[512];
     *fd = -1;
     am_status status = am_fs_mkdirs(dir, err);
     if (status || (status = am_fs_join(path, sizeof path, dir, "lock", err))) return status;
     int f = am_io->open(path, O_RDWR | O_CREAT, 0600);
     if (f < 0) return am_fail(err, f == -EACCES ? AM_EPERM : AM_EIO, "%s: %s", path, strerror(-f));
-    if (flock(f, LOCK_EX | LOCK_NB) != 0) {
+    if (!locked_within(f, wait_ms)) {
         ssize_t n = am_io->pread(f, text, sizeof text - 1, 0);
         text[n > 0 ? n : 0] = 0;
         text[strcspn(text, "\n")] = 0;

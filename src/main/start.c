@@ -3,6 +3,8 @@
 
 #include "main/progress.h"
 
+enum { LOCK_WAIT_MS = 5000 };
+
 am_status am_start_runtime(const am_settings *settings, const char *who, am_runtime **out, am_error *err) {
     am_progress progress = {0};
     am_runtime_options options = {
@@ -10,6 +12,7 @@ am_status am_start_runtime(const am_settings *settings, const char *who, am_runt
         .data_dir = settings->data_dir,
         .isa = settings->isa,
         .who = who,
+        .lock_wait_ms = LOCK_WAIT_MS,
         .n_ctx = (uint32_t)settings->ctx,
         .kv_memory_bytes = settings->kv_memory_bytes,
         .disk_bytes = settings->disk_bytes,

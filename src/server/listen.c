@@ -71,11 +71,11 @@ static bool find_holder(unsigned port, char *who, size_t cap) {
 }
 
 static am_status port_taken(const am_server *server, am_error *err) {
-    char who[400];
+    char who[300];
     unsigned port = server->options.port;
     if (!find_holder(port, who, sizeof who)) snprintf(who, sizeof who, "a process that this user may not look into");
     return am_fail(err, AM_EBUSY,
-                   "port %u on %s is in use by %s; find it with `lsof -ti:%u` or `ss -ltnp 'sport = :%u'`, or choose another port with --port",
+                   "address already in use: port %u on %s belongs to %s; find it with `lsof -ti:%u` or `ss -ltnp 'sport = :%u'`, or choose another port with --port",
                    port, server->host, who, port, port);
 }
 
