@@ -37,7 +37,7 @@ am_exchange *am_exchange_create(am_server *server, am_str head, am_http_refusal 
         free(x);
         return NULL;
     }
-    memcpy(bytes, head.p, head.n);
+    if (head.n) memcpy(bytes, head.p, head.n);
     atomic_init(&x->refs, 1);
     x->server = server;
     x->head_bytes = bytes;

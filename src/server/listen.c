@@ -63,7 +63,7 @@ static bool find_holder(unsigned port, char *who, size_t cap) {
         if (f) fclose(f);
         for (size_t i = 0; i + 1 < n; i++)
             if (command[i] < ' ') command[i] = ' '; /* arguments are separated by NUL */
-        snprintf(who, cap, "pid %s (%s)", e->d_name, command);
+        snprintf(who, cap, "pid %.10s (%.200s)", e->d_name, command);
         found = true;
     }
     if (proc) closedir(proc);

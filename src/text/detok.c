@@ -182,7 +182,7 @@ static am_status bytes_flush(am_detok *d, size_t i, bool last) {
     am_buf_clear(&g->made);
     am_status status = am_utf8_lossy(am_buf_str(&g->held), last, &g->made, &used);
     if (status) return status;
-    memmove(g->held.p, g->held.p + used, g->held.n - used);
+    if (used) memmove(g->held.p, g->held.p + used, g->held.n - used);
     g->held.n -= used;
     return g->made.n ? feed(d, i + 1, am_buf_str(&g->made), g->holds) : AM_OK;
 }
@@ -271,7 +271,7 @@ static am_status push_plain(am_detok *d, int32_t id) {
     size_t used;
     if (!status) status = am_utf8_lossy(am_buf_str(&g->held), false, d->out, &used);
     if (status) return status;
-    memmove(g->held.p, g->held.p + used, g->held.n - used);
+    if (used) memmove(g->held.p, g->held.p + used, g->held.n - used);
     g->held.n -= used;
     return AM_OK;
 }
