@@ -203,6 +203,16 @@ rss() { awk '/^VmRSS/ { print $2 }' "/proc/$SERVER/status"; }
 check "the server's memory can be read from outside" [ "$(rss)" -gt 1000 ]
 check "ps aux | grep -E \"(Metal|mlx|agent_memory)\" | grep -v grep shows it" [ -n "$(ps aux | grep -E "(Metal|mlx|agent_memory)" | grep -v grep)" ]
 
+section "Crashes: what faulthandler was for"
+ask crash "$QUESTION" >/dev/null
+kill -SEGV "$SERVER"
+check "a crash ends the server" within 5 gone
+ended
+check "the log has a report with a backtrace" logged "^backtrace"
+check "and the data folder has it too" grep -q "crashed: SIGSEGV" ~/.agent_memory/crash/*.txt
+check "the server starts again" start
+check "and what was finished is warm" same "$(tier "$(ask crash "$QUESTION")")" warm
+
 section "Cache corruption"
 rm -rf ~/.agent_memory/caches/*.safetensors ~/.agent_memory/caches/*.tmp
 check "Recovery while the server runs: the answer stays right" same "$(answer "$(ask keeper "$QUESTION")")" "$(answer "$cold")"

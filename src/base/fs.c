@@ -2,6 +2,8 @@
  * lives in am_fs_write_atomic alone. */
 #include "base/fs.h"
 
+#include "base/inhand.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -179,13 +181,17 @@ am_status am_map_open(const char *path, am_map *map, am_error *err) {
             status = am_fail(err, AM_EIO, "%s: mmap of %zu bytes: %s", path, n, strerror(errno));
         else
             *map = (am_map){p, n};
+        if (map->p) am_inhand_map(map->p, n, path);
     }
     am_io->close(fd);
     return status;
 }
 
 void am_map_close(am_map *map) {
-    if (map->p) munmap((void *)map->p, map->n);
+    if (map->p) {
+        am_inhand_unmap(map->p);
+        munmap((void *)map->p, map->n);
+    }
     *map = (am_map){0};
 }
 

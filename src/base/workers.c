@@ -3,6 +3,8 @@
  * a moment before they sleep on the condition variable; on a machine with fewer cores than threads the spin is left out. */
 #include "base/workers.h"
 
+#include "base/inhand.h"
+
 #include "base/buf.h"
 
 #include <pthread.h>
@@ -63,6 +65,7 @@ static unsigned wait_for_epoch(am_workers *w, unsigned seen) {
 static void *thread_main(void *p) {
     thread_arg self = *(thread_arg *)p;
     free(p);
+    am_thread_begin("am-worker");
     am_workers *w = self.workers;
     unsigned seen = 0;
     for (;;) {

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/fs.h"
+#include "base/inhand.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -54,6 +55,7 @@ static am_job *list_pop(list *l) {
 
 static void *io_thread(void *arg) {
     am_io_queue *q = arg;
+    am_thread_begin("am-io");
     pthread_mutex_lock(&q->lock);
     for (;;) {
         am_job *job = list_pop(&q->urgent);
@@ -91,6 +93,7 @@ static void sync_file(const char *dir, const char *name) {
 /* Takes what has gathered and makes it durable, once a second and a last time at the end. */
 static void *sync_thread(void *arg) {
     am_io_queue *q = arg;
+    am_thread_begin("am-sync");
     pthread_mutex_lock(&q->lock);
     for (bool stop = false; !stop;) {
         struct timespec until;

@@ -128,7 +128,7 @@ static void cancel_all(am_engine *e) {
 static void *thread_main(void *arg) {
     am_engine *e = arg;
     am_schedule *s = &e->schedule;
-    pthread_setname_np(pthread_self(), "am-engine");
+    am_thread_begin("am-engine");
     for (;;) {
         mail m = take_mail(e, am_schedule_runnable(s));
         for (am_seq *seq = m.incoming, *next; seq; seq = next) {

@@ -41,6 +41,7 @@ static void list_remove(am_seq_list *list, am_seq *seq) {
 am_status am_schedule_init(am_schedule *s, const am_engine_options *options, am_error *err) {
     const am_model_info *info = am_model_info_of(options->model);
     *s = (am_schedule){.options = *options, .n_vocab = info->n_vocab, .retry = true};
+    s->hand = am_inhand_take(info->name, options->cache.kernels->name);
     uint32_t n_rows = options->max_parallel + 1;
     size_t n_logits;
     s->running = am_calloc(options->max_parallel, sizeof *s->running);
@@ -56,6 +57,7 @@ am_status am_schedule_init(am_schedule *s, const am_engine_options *options, am_
 }
 
 void am_schedule_free(am_schedule *s) {
+    am_inhand_give(s->hand);
     am_workspace_free(s->workspace);
     am_sampler_free(s->sampler);
     free(s->running);

@@ -2,6 +2,7 @@
 #ifndef AM_ENGINE_SCHEDULE_H
 #define AM_ENGINE_SCHEDULE_H
 
+#include "base/inhand.h"
 #include "engine/sequence.h"
 
 typedef struct am_seq_list {
@@ -15,6 +16,7 @@ typedef struct am_schedule {
     am_cache *cache;
     am_workspace *workspace;
     am_sampler *sampler;
+    am_inhand *hand; /* what a crash report says this engine was doing */
 
     am_seq_list queue;      /* QUEUED, in order of arrival */
     am_seq **running;       /* [max_parallel] RESTORING, PREFILL, DECODE, in order of admission */

@@ -100,10 +100,13 @@ void am_schedule_step(am_schedule *s) {
     if (s->n_batch == 0) return;
     uint64_t start = am_now_ns();
     am_error err = {0};
+    for (uint32_t i = 0; i < s->n_batch; i++) am_inhand_put(s->hand, s->batch[i]->request.id, s->batch[i]->info.agent);
+    am_inhand_begin(s->hand);
     if (am_model_forward(s->options.model, s->workspace, s->segments, s->n_batch, &err)) {
         am_log(AM_LOG_ERROR, "step_failed", AM_LS("reason", err.message));
         forward_alone(s);
     }
+    am_inhand_done(s->hand);
     uint32_t n_decode = 0, n_prefill = 0;
     for (uint32_t i = 0; i < s->n_batch; i++) {
         *(s->batch[i]->state == AM_SEQ_DECODE ? &n_decode : &n_prefill) += s->segments[i].n_tokens;

@@ -1,6 +1,8 @@
 /* The program: one table of commands, from which the dispatch and the help come. */
 #include "main/commands.h"
 
+#include "main/crash.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -117,6 +119,8 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: agent-memory %s %s\n", command->name, command->args);
     } else {
         am_log_setup((am_log_level)settings.log_level, settings.log_format == 1);
+        am_crash_setup(settings.data_dir ? settings.data_dir : am_settings_home());
+        am_crash_test((am_crash_kind)settings.crash_test);
         code = command->run(&settings);
     }
     am_settings_free(&settings);

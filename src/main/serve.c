@@ -9,6 +9,7 @@
 #include "main/commands.h"
 
 #include "base/clock.h"
+#include "base/inhand.h"
 #include "main/start.h"
 #include "server/server.h"
 
@@ -31,6 +32,7 @@ static struct {
 
 static void *watch_signals(void *arg) {
     (void)arg;
+    am_thread_begin("am-signals");
     for (int n = 0;; n++) {
         int signal_number = 0;
         while (sigwait(&control.signals, &signal_number)) continue;

@@ -1,6 +1,8 @@
 /* Owns the table of settings: what exists, its range and default, what it means, and which commands know it. */
 #include "main/setting.h"
 
+#include "main/crash.h"
+
 #define S AM_CMD_SERVE
 #define C AM_CMD_CHAT
 #define A AM_CMD_AGENTS
@@ -37,6 +39,7 @@ const am_setting am_setting_table[] = {
     {"strict-model", AM_SET_FLAG, AT(strict_model), 0, 0, "no", NULL, S, "answer 404 when a request names another model"},
     {"log-format", AM_SET_CHOICE, AT(log_format), 0, 0, "text", "text|json", S | C | A | M, "form of log lines, on standard error"},
     {"log-level", AM_SET_CHOICE, AT(log_level), 0, 0, "info", "debug|info|warn|error|off", S | C | A | M, "least that is logged; the commands of the terminal: warn"},
+    {"crash-test", AM_SET_CHOICE, AT(crash_test), 0, 0, "no", AM_CRASH_KINDS, S, "crash in the first request, to see what a crash reports"},
     {"log-content", AM_SET_FLAG, AT(log_content), 0, 0, "no", NULL, S, "log prompts and answers too"},
     {"agent", AM_SET_TEXT, AT(agent), 0, 0, "", "NAME", C, "agent to talk to; its conversation is kept and continued"},
     {"system", AM_SET_TEXT, AT(system), 0, 0, "", "TEXT", C, "system message of a new conversation"},

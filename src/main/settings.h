@@ -33,6 +33,7 @@ typedef struct am_settings {
     uint64_t log_format; /* 0 text, 1 json */
     uint64_t log_level;  /* am_log_level */
     bool log_content;
+    uint64_t crash_test; /* am_crash_kind */
     /* chat */
     const char *agent, *system;
     double temperature; /* negative: the model's */

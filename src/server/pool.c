@@ -2,6 +2,7 @@
  * most one exchange in work. */
 #include "server/pool.h"
 
+#include "base/inhand.h"
 #include "server/internal.h"
 
 #include <signal.h>
@@ -24,6 +25,7 @@ struct am_pool {
 
 static void *pool_main(void *arg) {
     am_pool *pool = arg;
+    am_thread_begin("am-request");
     pthread_mutex_lock(&pool->lock);
     for (;;) {
         while (!pool->first && !pool->stop) pthread_cond_wait(&pool->more, &pool->lock);
@@ -31,7 +33,9 @@ static void *pool_main(void *arg) {
         if (!j) break;
         pool->first = j->next;
         pthread_mutex_unlock(&pool->lock);
+        am_inhand_thread(j->x->id, j->x->agent);
         j->fn(j->x);
+        am_inhand_thread(NULL, NULL);
         am_exchange_unref(j->x);
         free(j);
         pthread_mutex_lock(&pool->lock);

@@ -4,6 +4,7 @@
 #include "server/internal.h"
 
 #include "base/clock.h"
+#include "base/inhand.h"
 #include "base/log.h"
 
 #include <signal.h>
@@ -70,6 +71,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg) {
 
 static void *network_main(void *arg) {
     am_server *server = arg;
+    am_thread_begin("am-network");
     event_base_loop(server->base, EVLOOP_NO_EXIT_ON_EMPTY);
     return NULL;
 }

@@ -1,0 +1,83 @@
+"""--crash-test: what a crash of each kind says, on standard error and in the data folder, and how the process ends."""
+import contextlib
+import glob
+import os
+import re
+import signal
+import subprocess
+
+from harness import BINARY, Server, Skip, expect, run, temp_dir, words
+
+KINDS = {"segv": signal.SIGSEGV, "abort": signal.SIGABRT, "bus": signal.SIGBUS, "fpe": signal.SIGFPE, "ill": signal.SIGILL,
+         "jump": signal.SIGSEGV, "stack": signal.SIGSEGV}
+
+
+def need_reports():
+    """A sanitizer reports its own way."""
+    libraries = subprocess.run(["ldd", BINARY], capture_output=True, text=True, check=False).stdout
+    if re.search("lib(asan|tsan)", libraries):
+        raise Skip("a build with a sanitizer")
+
+
+def crash(d, kind):
+    """The report of a server that crashes in its first request."""
+    with Server(d, "--crash-test", kind) as s:
+        with contextlib.suppress(Exception):
+            s.chat("Who are you?", "hans")
+        code = s.process.wait(30)
+        for pump in s.pumps:
+            pump.join(5)
+        said = "\n".join(s.log)
+    expect(code == -KINDS[kind], f"{kind}: ended with {code}")
+    files = glob.glob(os.path.join(d, "crash", "*.txt"))
+    expect(len(files) == 1 and os.stat(files[0]).st_mode & 0o777 == 0o600, f"{kind}: {files}")
+    report = open(files[0], encoding="utf-8").read()
+    expect(report.strip() in said, f"{kind}: standard error says something else:\n{said}")
+    return report
+
+
+def test_each_kind():
+    need_reports()
+    for kind, number in KINDS.items():
+        with temp_dir() as d:
+            report = crash(d, kind)
+            for wanted in (f"crashed: {number.name}", r"model +memo-28m, kernels \w+", r"in hand +request req_\w+, agent hans\n", r"\(am-engine\)",
+                           r"registers\n  (r8|x0) ", r"backtrace.*\n  #0 "):
+                expect(re.search(wanted, report), f"{kind}: no {wanted!r} in\n{report}")
+            frames = re.findall(r"^  #\d+ +0x[0-9a-f]+ (.*)$", report, re.M)
+            if kind not in ("jump", "abort"):
+                expect(re.match(r"(crash_now|recurse|touch_truncated)", frames[0]), f"{kind}: {frames[:3]}")
+            if kind == "jump":
+                expect("in no program" in frames[0] and re.match("am_|crash_now", frames[1]), f"{kind}: {frames[:3]}")
+            elif kind != "stack":
+                expect(any(f.startswith("am_schedule_step") for f in frames), f"{kind}: {frames}")
+            with Server(d) as s:  # and the next start knows nothing of it
+                s.chat("Who are you?", "hans")
+                expect(s.stop() == 0, "exit code")
+
+
+def test_a_truncated_file_is_named():
+    need_reports()
+    with temp_dir() as d:
+        report = crash(d, "bus")
+        expect(f"of the mapped file {d}/crash/truncated" in report and "it has 4096 bytes now" in report, report)
+
+
+def test_finished_turns_survive_a_crash():
+    need_reports()
+    with temp_dir() as d:
+        history = []
+        with Server(d) as s:
+            s.turn(history, "My number is 4711. " + words(400), "a")
+            s.process.send_signal(signal.SIGSEGV)
+            expect(s.process.wait(30) == -signal.SIGSEGV, "exit code")
+        report = open(glob.glob(os.path.join(d, "crash", "*.txt"))[0], encoding="utf-8").read()
+        expect(f"sent by process {os.getpid()}" in report and "nothing: between two passes" in report, report)
+        with Server(d) as s:
+            reply = s.turn(history, "What is my number?", "a")
+            expect(reply["agent_memory"]["tier"] == "warm", reply["agent_memory"])
+
+
+def test_unknown_kinds_are_refused():
+    code, _, err = run("serve", "--port", "0", "--crash-test", "bang")
+    expect(code == 2 and "segv" in err, err)
