@@ -30,7 +30,7 @@ typedef struct am_config {
     const char *data_dir;      /* default: $AGENT_MEMORY_DATA_DIR, else ~/.agent_memory */
     uint32_t n_ctx;            /* tokens; default: the model's */
     size_t kv_memory_bytes;    /* budget for attention state in memory */
-    uint32_t kv_bits_k, kv_bits_v; /* 16, 8 or 4; default 4 */
+    uint32_t kv_bits_k, kv_bits_v; /* 16, 8, 5 or 4; default 5 and 4 */
     uint32_t n_threads;        /* default: the machine's cores */
     uint32_t max_parallel;     /* turns at once; default 16 */
     uint64_t seed;

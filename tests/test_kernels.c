@@ -83,6 +83,41 @@ static void sample_quantised(sample *s) {
     am_pack_affine((void *)(uintptr_t)m->data, m, codes, scales, biases, 0, half);
 }
 
+static bool channels_of(am_dtype dtype) { return dtype == AM_C8 || dtype == AM_C5 || dtype == AM_C4; }
+
+/* Scales and biases of one group of n channels. */
+static void channels_fill(uint8_t *group, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) {
+        scale_store(AM_F16, group, i, (next_float() + 1.5f) / 16.0f);
+        scale_store(AM_F16, group, n + i, next_float());
+    }
+}
+
+static double channel_value(const uint8_t *group, uint32_t n, uint32_t i, uint32_t code) {
+    return (double)scale_value(AM_F16, group, i) * code + scale_value(AM_F16, group, n + i);
+}
+
+/* Bits are laid down here as kernels.h states them. */
+static void sample_channels(sample *s) {
+    const am_mat *m = &s->mat;
+    uint32_t n = m->n_in, bits = m->dtype == AM_C8 ? 8 : m->dtype == AM_C5 ? 5 : 4;
+    size_t panel_bytes = (size_t)2 * n * bits, group_bytes = 4 * (size_t)n + m->group / 16 * panel_bytes;
+    for (uint32_t o = 0; o < m->n_out; o++) {
+        uint8_t *group = (uint8_t *)(uintptr_t)m->data + o / m->group * group_bytes, *panel = group + 4 * n + o % m->group / 16 * panel_bytes;
+        if (o % m->group == 0) {
+            memset(group, 0, group_bytes);
+            channels_fill(group, n);
+        }
+        for (uint32_t i = 0; i < n; i++) {
+            uint32_t code = next_u32() >> (32 - bits);
+            if (bits == 8) panel[i * 16 + o % 16] = (uint8_t)code;
+            else panel[i / 2 * 16 + o % 16] |= (uint8_t)((code & 15) << 4 * (i % 2));
+            if (bits == 5) panel[8 * n + 2 * i + o % 16 / 8] |= (uint8_t)(code >> 4 << o % 8);
+            s->value[(size_t)o * n + i] = channel_value(group, n, i, code);
+        }
+    }
+}
+
 static sample sample_create(am_dtype dtype, am_dtype scale_dtype, uint32_t n_out, uint32_t n_in, uint32_t group) {
     sample s = {.mat = {.dtype = dtype, .scale_dtype = scale_dtype, .n_out = n_out, .n_in = n_in, .group = group}};
     size_t bytes = am_mat_bytes(&s.mat);
@@ -92,6 +127,8 @@ static sample sample_create(am_dtype dtype, am_dtype scale_dtype, uint32_t n_out
     s.value = malloc((size_t)n_out * n_in * sizeof *s.value);
     if (dtype == AM_Q4 || dtype == AM_Q8)
         sample_quantised(&s);
+    else if (channels_of(dtype))
+        sample_channels(&s);
     else
         sample_plain(&s);
     return s;
@@ -105,7 +142,7 @@ static void product_check(const char *table, const sample *s, const float *x, co
         for (uint32_t k = 0; k < s->mat.n_in; k++) {
             double w = s->value[(size_t)o * s->mat.n_in + k];
             sum += x[k] * w;
-            magnitude += fabs(x[k]) * (s->mat.group ? fabs(w) + 4 * (s->mat.dtype == AM_Q8 ? 12 : 1) : fabs(w));
+            magnitude += fabs(x[k]) * (s->mat.group ? fabs(w) + 4 * (s->mat.dtype == AM_Q8 || s->mat.dtype == AM_C8 ? 12 : 1) : fabs(w));
         }
         double bound = (s->mat.n_in + 3) * 0x1p-24 * magnitude * 1.01;
         if (fabs(y[o] - sum) > bound)
@@ -149,6 +186,8 @@ static const struct { am_dtype dtype, scale; uint32_t n_out, n_in, group; } shap
     {AM_F16, 0, 256, 64, 0},     {AM_BF16, 0, 17, 515, 0},        {AM_BF16, 0, 160, 129, 0},      {AM_Q4, AM_F16, 16, 64, 64},
     {AM_Q4, AM_BF16, 47, 576, 64}, {AM_Q4, AM_F32, 130, 320, 32}, {AM_Q4, AM_F16, 256, 48, 16},   {AM_Q4, AM_F16, 95, 640, 128},
     {AM_Q8, AM_F16, 33, 320, 64}, {AM_Q8, AM_BF16, 144, 96, 32},  {AM_Q8, AM_F32, 20, 384, 128},  {AM_Q8, AM_F16, 256, 80, 16},
+    {AM_C8, 0, 256, 64, 128},     {AM_C5, 0, 256, 64, 128},       {AM_C4, 0, 256, 128, 64},       {AM_C4, 0, 96, 48, 32},
+    {AM_C5, 0, 256, 576, 256},    {AM_C8, 0, 128, 80, 32},
 };
 
 static void products_are_right_and_the_same_for_any_batch_and_split(void **state) {
@@ -165,32 +204,27 @@ static void products_are_right_and_the_same_for_any_batch_and_split(void **state
     }
 }
 
-/* Random rows for rows_accumulate and their values. Bits are laid down here as kernels.h states them. */
+/* Random rows for rows_accumulate and their values. */
 static am_rows rows_create(am_dtype dtype, uint32_t n_rows, uint32_t dim, uint32_t group, double *value) {
-    size_t n = (size_t)n_rows * dim, n_groups = group ? n / group : 0;
-    size_t bytes = dtype == AM_F32 ? 4 * n : dtype == AM_F16 ? 2 * n : 4 * n_groups + (dtype == AM_Q4 ? n / 2 : n);
+    am_rows v = {.dtype = dtype, .n_rows = n_rows, .dim = dim, .group = group};
+    size_t bytes = am_rows_bytes(&v), row_bytes = dtype == AM_C8 ? dim : (dim + 31) / 32 * 16 + (dtype == AM_C5 ? dim / 8 : 0);
     uint8_t *data = guarded_alloc(bytes, 64, side);
-    am_rows v = {.dtype = dtype, .n_rows = n_rows, .dim = dim, .group = group, .data = data};
-    for (size_t i = 0; !group && i < n; i++) {
+    v.data = data;
+    for (size_t i = 0; !group && i < (size_t)n_rows * dim; i++) {
         scale_store(dtype, data, i, next_float());
         value[i] = scale_value(dtype, data, i);
     }
-    if (!group) return v;
-    for (size_t i = 0; i < n_groups; i++) {
-        scale_store(AM_F16, data, i, (next_float() + 1.5f) / 16.0f);
-        scale_store(AM_F16, data, n_groups + i, next_float());
-    }
-    uint8_t *codes = data + 4 * n_groups;
-    for (size_t i = 0; i < n; i++) {
-        size_t t = i / dim, d = i % dim;
-        uint8_t code = (uint8_t)next_u32();
-        if (dtype == AM_Q8) {
-            codes[i] = code;
-        } else {
-            code &= 15;
-            codes[t * dim / 2 + d / 32 * 16 + d % 16] |= (uint8_t)(d % 32 < 16 ? code : code << 4);
+    for (uint32_t t = 0; group && t < n_rows; t++) {
+        uint8_t *channels = data + t / group * (4 * dim + group * row_bytes), *row = channels + 4 * dim + t % group * row_bytes;
+        if (t % group == 0) channels_fill(channels, dim);
+        memset(row, 0, row_bytes);
+        for (uint32_t d = 0; d < dim; d++) {
+            uint32_t code = next_u32() >> (dtype == AM_C8 ? 24 : dtype == AM_C5 ? 27 : 28);
+            if (dtype == AM_C8) row[d] = (uint8_t)code;
+            else row[d / 32 * 16 + d % 16] |= (uint8_t)((code & 15) << (d % 32 < 16 ? 0 : 4));
+            if (dtype == AM_C5) row[(dim + 31) / 32 * 16 + d / 8] |= (uint8_t)(code >> 4 << d % 8);
+            value[(size_t)t * dim + d] = channel_value(channels, dim, d, code);
         }
-        value[i] = (double)scale_value(AM_F16, data, i / group) * code + scale_value(AM_F16, data, n_groups + i / group);
     }
     return v;
 }
@@ -225,9 +259,9 @@ static void rows_case(const am_kernels *k, const am_rows *v, const double *value
 static void rows_are_right_and_the_same_for_any_split_and_any_queries(void **state) {
     (void)state;
     static const struct { am_dtype dtype; uint32_t n_rows, dim, group; } cases[] = {
-        {AM_F32, 300, 16, 0},  {AM_F32, 77, 176, 0},  {AM_F16, 256, 64, 0},  {AM_F16, 40, 48, 0},   {AM_Q8, 256, 64, 64},
-        {AM_Q8, 65, 48, 16},   {AM_Q8, 70, 160, 32},  {AM_Q4, 256, 128, 64}, {AM_Q4, 256, 64, 64},  {AM_Q4, 33, 96, 32},
-        {AM_Q4, 257, 192, 64},
+        {AM_F32, 300, 16, 0},  {AM_F32, 77, 176, 0},  {AM_F16, 256, 64, 0},  {AM_F16, 40, 48, 0},   {AM_C8, 256, 64, 128},
+        {AM_C8, 96, 48, 32},   {AM_C8, 64, 160, 64},  {AM_C4, 256, 128, 64}, {AM_C4, 256, 64, 256}, {AM_C4, 32, 96, 32},
+        {AM_C4, 256, 80, 128}, {AM_C5, 128, 16, 64},  {AM_C5, 256, 64, 128}, {AM_C5, 256, 112, 128},
     };
     for (size_t i = 0; i < 2 * sizeof cases / sizeof cases[0]; i++) {
         side = i % 2 ? GUARD_AFTER : GUARD_BEFORE;

@@ -17,8 +17,10 @@ static float next_float(void) {
 
 static const am_kv_spec specs[] = {
     {.n_layer = 2, .n_kv_head = 3, .head_dim_k = 64, .head_dim_v = 64, .bits_k = 4, .bits_v = 4},
-    {.n_layer = 1, .n_kv_head = 2, .head_dim_k = 48, .head_dim_v = 32, .bits_k = 4, .bits_v = 4},
+    {.n_layer = 1, .n_kv_head = 2, .head_dim_k = 48, .head_dim_v = 32, .bits_k = 4, .bits_v = 4, .group_k = 32, .group_v = 64},
     {.n_layer = 2, .n_kv_head = 1, .head_dim_k = 96, .head_dim_v = 80, .bits_k = 8, .bits_v = 8},
+    {.n_layer = 1, .n_kv_head = 2, .head_dim_k = 64, .head_dim_v = 80, .bits_k = 5, .bits_v = 4},
+    {.n_layer = 1, .n_kv_head = 2, .head_dim_k = 80, .head_dim_v = 112, .bits_k = 4, .bits_v = 5, .group_k = 256, .group_v = 256},
     {.n_layer = 1, .n_kv_head = 1, .head_dim_k = 576, .head_dim_v = 512, .bits_k = 8, .bits_v = 4},
     {.n_layer = 1, .n_kv_head = 2, .head_dim_k = 16, .head_dim_v = 128, .bits_k = 16, .bits_v = 4},
     {.n_layer = 3, .n_kv_head = 2, .head_dim_k = 32, .head_dim_v = 16, .bits_k = 32, .bits_v = 32},
@@ -100,35 +102,28 @@ static void an_open_block_gives_back_what_was_put(void **state) {
     }
 }
 
-/* Group by group from the rows that were put: min, max, one scale and bias in f16, the nearest code. */
-static void row_quantised(double *dst, const float *row, uint32_t dim, uint32_t group, uint32_t bits) {
-    for (uint32_t g = 0; g < dim; g += group) {
-        float low = INFINITY, high = -INFINITY;
-        for (uint32_t d = g; d < g + group; d++) {
-            float x = stored(row[d], 16);
-            low = fminf(low, x);
-            high = fmaxf(high, x);
+/* Channel by channel and group by group of tokens from the rows that were put, [token][dim] `stride` apart: min, max, one scale and bias
+ * in f16, the nearest code. */
+static void part_compare(const float *got, const float *put, size_t stride, uint32_t dim, uint32_t group, uint32_t bits) {
+    for (uint32_t d = 0; d < dim; d++) {
+        for (uint32_t g = 0; g < AM_BLOCK_TOKENS; g += group) {
+            float low = INFINITY, high = -INFINITY;
+            for (uint32_t t = g; t < g + group; t++) {
+                low = fminf(low, stored(put[t * stride + d], 16));
+                high = fmaxf(high, stored(put[t * stride + d], 16));
+            }
+            float bias = stored(low, 16), scale = stored((high - low) / (float)((1 << bits) - 1), 16);
+            for (uint32_t t = g; t < g + group; t++) {
+                float x = stored(put[t * stride + d], bits), y = got[t * dim + d];
+                double want = bits >= 16 ? (double)x : (double)scale * rint((double)((stored(x, 16) - bias) / scale)) + (double)bias;
+                assert_true(fabs(y - want) <= (bits >= 16 ? 0 : 32 * 0x1p-24)); /* magnitudes are below 16 */
+            }
         }
-        float bias = stored(low, 16), scale = stored((high - low) / (float)((1 << bits) - 1), 16);
-        for (uint32_t d = g; d < g + group; d++)
-            dst[d] = (double)scale * rint((double)((stored(row[d], 16) - bias) / scale)) + (double)bias;
     }
-}
-
-static void rows_compare(const float *got, const float *row, uint32_t dim, uint32_t bits) {
-    double want[AM_KV_MAX_DIM];
-    uint32_t group = dim % 64 == 0 ? 64 : dim % 32 == 0 ? 32 : 16;
-    if (bits >= 16) {
-        for (uint32_t d = 0; d < dim; d++) assert_true(got[d] == stored(row[d], bits));
-        return;
-    }
-    row_quantised(want, row, dim, group, bits);
-    for (uint32_t d = 0; d < dim; d++) assert_true(fabs(got[d] - want[d]) <= 32 * 0x1p-24); /* magnitudes are below 16 */
 }
 
 static void a_sealed_block_holds_the_quantised_rows(void **state) {
     (void)state;
-    float got[AM_KV_MAX_DIM];
     for (const am_kernels *const *kernels = am_kernels_list(); *kernels; kernels++) {
         for (size_t i = 0; i < N_SPECS; i++) {
             const am_kv_spec *s = &specs[i];
@@ -138,14 +133,18 @@ static void a_sealed_block_holds_the_quantised_rows(void **state) {
             for (uint32_t layer = s->n_layer; layer-- > 0;) am_kv_seal(*kernels, &f.layout, f.open, sealed, layer);
             for (uint32_t layer = 0; layer < s->n_layer; layer++) am_kv_seal(am_kernels_list()[0], &f.layout, f.open, other, layer);
             assert_memory_equal(sealed, other, f.layout.sealed_bytes); /* every byte written, the same on every table */
-            for (uint32_t n = 0; n < s->n_layer * s->n_kv_head * AM_BLOCK_TOKENS; n++) {
-                uint32_t t = n % AM_BLOCK_TOKENS, head = n / AM_BLOCK_TOKENS % s->n_kv_head, layer = n / AM_BLOCK_TOKENS / s->n_kv_head;
-                size_t row = (layer * AM_BLOCK_TOKENS + t) * s->n_kv_head + head;
-                k_read(*kernels, &f, sealed, true, layer, head, t, got);
-                rows_compare(got, f.k + row * s->head_dim_k, s->head_dim_k, s->bits_k);
-                v_read(*kernels, &f, sealed, true, layer, head, t, got);
-                rows_compare(got, f.v + row * s->head_dim_v, s->head_dim_v, s->bits_v);
+            float *k = malloc(AM_BLOCK_TOKENS * s->head_dim_k * sizeof *k), *v = malloc(AM_BLOCK_TOKENS * s->head_dim_v * sizeof *v);
+            for (uint32_t n = 0; n < s->n_layer * s->n_kv_head; n++) {
+                uint32_t head = n % s->n_kv_head, layer = n / s->n_kv_head;
+                size_t row = (size_t)layer * AM_BLOCK_TOKENS * s->n_kv_head + head;
+                for (uint32_t t = 0; t < AM_BLOCK_TOKENS; t++) {
+                    k_read(*kernels, &f, sealed, true, layer, head, t, k + t * s->head_dim_k);
+                    v_read(*kernels, &f, sealed, true, layer, head, t, v + t * s->head_dim_v);
+                }
+                part_compare(k, f.k + row * s->head_dim_k, s->n_kv_head * s->head_dim_k, s->head_dim_k, f.layout.spec.group_k, s->bits_k);
+                part_compare(v, f.v + row * s->head_dim_v, s->n_kv_head * s->head_dim_v, s->head_dim_v, f.layout.spec.group_v, s->bits_v);
             }
+            free(k), free(v);
             free(sealed);
             free(other);
             filled_free(&f);
@@ -208,14 +207,17 @@ static void sizes_are_as_documented(void **state) {
     am_kv_layout l;
     assert_int_equal(am_kv_layout_init(&l, &specs[0], NULL), AM_OK);
     assert_true(l.rotate_k && l.rotate_v);
-    assert_int_equal(l.spec.group_k, 64);
-    assert_int_equal(l.sealed_k_bytes, 256 * 64 * 9 / 16); /* 4.5 bits a value */
+    assert_int_equal(l.spec.group_k, AM_KV_GROUP);
+    assert_int_equal(l.sealed_k_bytes, 256 * 64 * 17 / 32); /* 4.25 bits a value */
     assert_int_equal(l.open_bytes, 2 * 3 * 2 * 256 * 64 * 2);
-    assert_int_equal(l.sealed_bytes * 32, l.open_bytes * 9);
+    assert_int_equal(l.sealed_bytes * 64, l.open_bytes * 17);
     assert_int_equal(am_kv_layout_init(&l, &specs[1], NULL), AM_OK);
-    assert_int_equal(l.spec.group_k, 16);
-    assert_int_equal(l.spec.group_v, 32);
-    assert_int_equal(am_kv_layout_init(&l, &specs[4], NULL), AM_OK);
+    assert_int_equal(l.spec.group_k, 32);
+    assert_int_equal(l.spec.group_v, 64);
+    am_kv_spec spec = {.n_layer = 1, .n_kv_head = 1, .head_dim_k = 64, .head_dim_v = 64, .bits_k = AM_KV_BITS_K, .bits_v = AM_KV_BITS_V};
+    assert_int_equal(am_kv_layout_init(&l, &spec, NULL), AM_OK);
+    assert_int_equal(l.sealed_bytes * 8 * 4, 2 * 256 * 64 * 19); /* the default: 4.75 bits a value */
+    assert_int_equal(am_kv_layout_init(&l, &specs[6], NULL), AM_OK);
     assert_true(!l.rotate_k && l.rotate_v);
     assert_int_equal(l.open_k_bytes, l.sealed_k_bytes);
 }
@@ -223,11 +225,11 @@ static void sizes_are_as_documented(void **state) {
 static void a_bad_spec_is_refused_with_its_reason(void **state) {
     (void)state;
     static const struct { am_kv_spec spec; const char *word; } cases[] = {
-        {{0, 1, 64, 64, 4, 4, 0, 0}, "0 layers"},          {{1, 0, 64, 64, 4, 4, 0, 0}, "0 KV heads"},
-        {{1, 1, 64, 64, 5, 4, 0, 0}, "5"},                 {{1, 1, 64, 64, 4, 0, 0, 0}, "bits"},
-        {{1, 1, 40, 64, 4, 4, 0, 0}, "40"},                {{1, 1, 64, 48, 4, 4, 0, 0}, "4-bit V"},
-        {{1, 1, 64, 0, 16, 16, 0, 0}, "multiples of 16"},  {{1, 1, 1u << 31, 64, 16, 16, 0, 0}, "up to"},
-        {{UINT32_MAX, UINT32_MAX, 4096, 4096, 32, 32, 0, 0}, "address space"},
+        {{0, 1, 64, 64, 4, 4, 0, 0, 0}, "0 layers"},         {{1, 0, 64, 64, 4, 4, 0, 0, 0}, "0 KV heads"},
+        {{1, 1, 64, 64, 6, 4, 0, 0, 0}, "6"},                {{1, 1, 64, 64, 4, 0, 0, 0, 0}, "bits"},
+        {{1, 1, 40, 64, 4, 4, 0, 0, 0}, "40"},               {{1, 1, 64, 64, 4, 4, 0, 48, 0}, "48"},
+        {{1, 1, 64, 0, 16, 16, 0, 0, 0}, "multiples of 16"}, {{1, 1, 1u << 31, 64, 16, 16, 0, 0, 0}, "up to"},
+        {{UINT32_MAX, UINT32_MAX, 4096, 4096, 32, 32, 0, 0, 0}, "address space"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         am_kv_layout l;

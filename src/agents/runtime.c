@@ -65,7 +65,8 @@ static am_status start_engine(am_runtime *rt, const am_runtime_options *o, am_er
     const am_model_info *info = am_model_info_of(rt->model);
     am_kv_spec spec;
     am_engine_options e = {.model = rt->model, .workers = rt->workers};
-    am_status status = am_model_kv_spec(rt->model, o->bits_k ? o->bits_k : 4, o->bits_v ? o->bits_v : 4, &spec, err);
+    uint32_t bits_k = o->bits_k ? o->bits_k : AM_KV_BITS_K, bits_v = o->bits_v ? o->bits_v : AM_KV_BITS_V;
+    am_status status = am_model_kv_spec(rt->model, bits_k, bits_v, &spec, err);
     if (!status) status = am_kv_layout_init(&e.cache.layout, &spec, err);
     if (status) return status;
     e.n_ctx = o->n_ctx ? o->n_ctx : info->n_ctx;

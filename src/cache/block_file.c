@@ -24,7 +24,7 @@ static am_status header_build(const am_cache *c, const am_block *b, am_buf *out,
     am_hash_hex(&b->parent, parent);
     snprintf(bits, sizeof bits, "%u,%u", s->bits_k, s->bits_v);
     snprintf(group, sizeof group, "%u,%u", s->group_k, s->group_v);
-    const am_st_pair metadata[] = {{"format", AM_STR("agent-memory/block/1")}, {"model_tag", am_str_of(c->tag_hex)},
+    const am_st_pair metadata[] = {{"format", AM_STR("agent-memory/block/2")}, {"model_tag", am_str_of(c->tag_hex)},
                                    {"hash", am_str_of(hash)},                   {"parent", am_str_of(parent)},
                                    {"kv_bits", am_str_of(bits)},                {"kv_group_size", am_str_of(group)}};
     const am_st_entry entries[] = {

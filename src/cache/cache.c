@@ -17,10 +17,11 @@ enum { N_IO_THREADS = 2, N_HEAD_BUCKETS = 4096, N_BLOCK_BUCKETS = 4096 };
 /* What makes state usable: the model and the form of its cache. */
 static am_hash model_tag(const am_cache_options *o) {
     const am_kv_spec *s = &o->layout.spec;
-    uint32_t spec[] = {s->n_layer, s->n_kv_head, s->head_dim_k, s->head_dim_v, s->bits_k, s->bits_v, s->group_k, s->group_v, AM_BLOCK_TOKENS};
+    uint32_t spec[] = {s->n_layer, s->n_kv_head, s->head_dim_k, s->head_dim_v, s->bits_k, s->bits_v, s->group_k, s->group_v, s->unrotated,
+                       AM_BLOCK_TOKENS};
     uint8_t bytes[sizeof spec];
     for (size_t i = 0; i < sizeof spec; i++) bytes[i] = (uint8_t)(spec[i / 4] >> (8 * (i % 4)));
-    am_hash_part parts[] = {{"agent-memory/1", 14}, {o->model_fingerprint, sizeof o->model_fingerprint}, {bytes, sizeof bytes}};
+    am_hash_part parts[] = {{"agent-memory/2", 14}, {o->model_fingerprint, sizeof o->model_fingerprint}, {bytes, sizeof bytes}};
     return am_hash_parts(NULL, parts, 3);
 }
 

@@ -56,7 +56,6 @@ static inline vec v_range(uint32_t t, uint32_t from, uint32_t to, vec a, vec b) 
 }
 
 static inline vec v_load_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)); }
-static inline vec v_set_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_set1_epi16((short)*p)); }
 
 static inline vec v_load_bf16(const uint16_t *p) {
     __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
@@ -70,6 +69,12 @@ static inline void v_load_nibbles(const uint8_t *p, vec *low, vec *high) {
     __m256i wide = bytes_widen(p);
     *low = _mm256_cvtepi32_ps(_mm256_and_si256(wide, _mm256_set1_epi32(15)));
     *high = _mm256_cvtepi32_ps(_mm256_srli_epi32(wide, 4));
+}
+
+static inline vec v_add_fifth(vec x, uint32_t bits) {
+    __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    __m256i set = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)bits), lane), lane);
+    return _mm256_add_ps(x, _mm256_and_ps(_mm256_castsi256_ps(set), _mm256_set1_ps(16)));
 }
 
 static inline void v_store_f16(uint16_t *p, vec x) {

@@ -45,7 +45,6 @@ static inline vec v_range(uint32_t t, uint32_t from, uint32_t to, vec a, vec b) 
 }
 
 static inline vec v_load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
-static inline vec v_set_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_set1_epi16((short)*p)); }
 
 static inline vec v_load_bf16(const uint16_t *p) {
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
@@ -61,6 +60,8 @@ static inline void v_load_nibbles(const uint8_t *p, vec *low, vec *high) {
     *low = _mm512_permutexvar_ps(wide, level);
     *high = _mm512_permutexvar_ps(_mm512_srli_epi32(wide, 4), level);
 }
+
+static inline vec v_add_fifth(vec x, uint32_t bits) { return _mm512_mask_add_ps(x, (__mmask16)bits, x, _mm512_set1_ps(16)); }
 
 static inline void v_store_f16(uint16_t *p, vec x) {
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));

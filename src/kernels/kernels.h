@@ -17,35 +17,41 @@
  *                    byte j of pair i: low nibble input 2i, high nibble input 2i+1 of output j
  *   value = scale * code + bias, in float32, rounded as fma(scale, code, bias) where the table fuses, else multiply then add.
  *
- *   am_rows (values of a KV block; n_rows x dim, dim a multiple of 16, of 32 for Q4):
+ *     C8 C5 C4       (keys of a sealed KV block; `group` counts outputs, n_out is a multiple of it) for each group of outputs:
+ *                    scale f16 [n_in], bias f16 [n_in], one of each an input; then the group's panels: codes u8 [n_in][16] (C8), or
+ *                    [n_in/2][16] bytes as in Q4 (C4), followed by u16 [n_in], bit j the fifth bit of output j's code (C5)
+ *
+ *   am_rows (values of a KV block; n_rows x dim, dim a multiple of 16):
  *     F32 F16        [n_rows][dim]
- *     Q8             scale f16 [n_rows][dim/group], bias f16 [n_rows][dim/group], codes u8 [n_rows][dim]
- *     Q4             the same with codes [n_rows][dim/2]: within each run of 32 dims byte j holds dim j (low) and dim j+16 (high) */
+ *     C8 C5 C4       for each group of `group` rows (n_rows is a multiple of it): scale f16 [dim], bias f16 [dim], then the group's
+ *                    rows: codes u8 [dim] (C8), or 16 bytes for each run of 32 dims, byte j holding dim j (low) and, where there is
+ *                    one, dim j+16 (high) (C4), followed by u16 [dim/16], bit j of word i the fifth bit of dim 16i + j (C5) */
 #ifndef AM_KERNELS_KERNELS_H
 #define AM_KERNELS_KERNELS_H
 
 #include "base/buf.h"
 
-typedef enum am_dtype { AM_F32, AM_F16, AM_BF16, AM_Q8, AM_Q4, AM_N_DTYPE } am_dtype;
+typedef enum am_dtype { AM_F32, AM_F16, AM_BF16, AM_Q8, AM_Q4, AM_C8, AM_C5, AM_C4, AM_N_DTYPE } am_dtype;
 
 enum { AM_PANEL = 16 };
 
 typedef struct am_mat {
     am_dtype dtype;
-    am_dtype scale_dtype; /* F32, F16 or BF16; quantised types only */
+    am_dtype scale_dtype; /* F32, F16 or BF16; Q8 and Q4 only */
     uint32_t n_out, n_in; /* n_in is a multiple of group, and even */
-    uint32_t group;       /* 32, 64 or 128 (16 for caches of small heads); quantised types only */
+    uint32_t group;       /* inputs (Q8, Q4: 16, 32, 64 or 128) or outputs (C types: a multiple of 16) that share a scale */
     const void *data;     /* 64-byte aligned */
 } am_mat;
 
 typedef struct am_rows {
     am_dtype dtype;
-    uint32_t n_rows, dim, group;
+    uint32_t n_rows, dim, group; /* rows that share a scale; C types only */
     const void *data;
 } am_rows;
 
-size_t am_mat_panel_bytes(const am_mat *mat);
-size_t am_mat_bytes(const am_mat *mat); /* all panels */
+size_t am_mat_panel_bytes(const am_mat *mat); /* not of C types, whose panels share scales */
+size_t am_mat_bytes(const am_mat *mat);       /* all panels */
+size_t am_rows_bytes(const am_rows *rows);
 static inline uint32_t am_mat_panels(const am_mat *mat) { return (mat->n_out + AM_PANEL - 1) / AM_PANEL; }
 
 /* One step of online softmax over one run of keys for n_q queries. For query i, scores s[i*ld + t] of keys t in [from[i], to[i]) count;
@@ -87,7 +93,7 @@ typedef struct am_kernels {
     /* Round to nearest even; beyond the largest finite f16 the value is clamped, NaN becomes 0 (a cache must stay finite). */
     void (*f32_to_f16)(uint16_t *dst, const float *src, size_t n);
     void (*f16_to_f32)(float *dst, const uint16_t *src, size_t n);
-    /* Quantises to `bits` (8 or 4) with one scale and bias (f16) for n values: bias = min, scale = (max - min) / (2^bits - 1), both
+    /* Quantises to `bits` (8, 5 or 4) with one scale and bias (f16) for n values: bias = min, scale = (max - min) / (2^bits - 1), both
      * rounded to f16 first, code = clamp(round_half_even((x - bias) / scale)); scale 0 gives codes 0. */
     void (*quantise)(uint8_t *codes, uint16_t *scale, uint16_t *bias, const float *src, size_t n, int bits);
 } am_kernels;

@@ -10,52 +10,52 @@
 
 enum { CHUNK = 256 }; /* values converted at a time, on the stack */
 
-static uint32_t group_of(uint32_t dim) { return dim % 64 == 0 ? 64 : dim % 32 == 0 ? 32 : 16; }
 static am_dtype open_dtype(uint32_t bits) { return bits == 32 ? AM_F32 : AM_F16; }
-static am_dtype sealed_dtype(uint32_t bits) { return bits == 4 ? AM_Q4 : bits == 8 ? AM_Q8 : open_dtype(bits); }
-static bool bits_known(uint32_t bits) { return bits == 32 || bits == 16 || bits == 8 || bits == 4; }
+static am_dtype sealed_dtype(uint32_t bits) { return bits == 4 ? AM_C4 : bits == 5 ? AM_C5 : bits == 8 ? AM_C8 : open_dtype(bits); }
+static bool bits_known(uint32_t bits) { return bits == 32 || bits == 16 || bits == 8 || bits == 5 || bits == 4; }
+static bool group_known(uint32_t group) { return group == 32 || group == 64 || group == 128 || group == 256; }
 
-/* Bytes of AM_BLOCK_TOKENS x dim values; dim is at most AM_KV_MAX_DIM, so nothing overflows. */
-static size_t part_bytes(am_dtype dtype, uint32_t dim, uint32_t group) {
-    size_t n = (size_t)AM_BLOCK_TOKENS * dim;
-    if (dtype == AM_F32) return 4 * n;
-    if (dtype == AM_F16) return 2 * n;
-    size_t bytes = 4 * (n / group) + (dtype == AM_Q4 ? n / 2 : n);
-    return (bytes + 63) & ~(size_t)63;
+/* Bytes of one head's part: a multiple of 64, since dimensions are of 16 and a block has 256 tokens. A dimension is at most
+ * AM_KV_MAX_DIM, so nothing overflows. */
+static size_t k_bytes(const am_kv_spec *s, am_dtype dtype) {
+    return am_mat_bytes(&(am_mat){.dtype = dtype, .n_out = AM_BLOCK_TOKENS, .n_in = s->head_dim_k, .group = s->group_k});
+}
+static size_t v_bytes(const am_kv_spec *s, am_dtype dtype) {
+    return am_rows_bytes(&(am_rows){.dtype = dtype, .n_rows = AM_BLOCK_TOKENS, .dim = s->head_dim_v, .group = s->group_v});
 }
 
 static am_status spec_check(const am_kv_spec *s, am_error *err) {
     if (!s->n_layer || !s->n_kv_head) return am_fail(err, AM_EINVAL, "cache spec: %u layers, %u KV heads", s->n_layer, s->n_kv_head);
     if (!bits_known(s->bits_k) || !bits_known(s->bits_v))
-        return am_fail(err, AM_EINVAL, "cache spec: K and V bits must be 4, 8, 16 or 32, not %u and %u", s->bits_k, s->bits_v);
+        return am_fail(err, AM_EINVAL, "cache spec: K and V bits must be 4, 5, 8, 16 or 32, not %u and %u", s->bits_k, s->bits_v);
+    if (!group_known(s->group_k) || !group_known(s->group_v))
+        return am_fail(err, AM_EINVAL, "cache spec: K and V groups must be 32, 64, 128 or 256 tokens, not %u and %u", s->group_k, s->group_v);
     if (!s->head_dim_k || !s->head_dim_v || s->head_dim_k % 16 || s->head_dim_v % 16 || s->head_dim_k > AM_KV_MAX_DIM ||
         s->head_dim_v > AM_KV_MAX_DIM)
         return am_fail(err, AM_EUNSUPPORTED, "cache spec: head dimensions must be multiples of 16 up to %d, not %u (K) and %u (V)",
                        AM_KV_MAX_DIM, s->head_dim_k, s->head_dim_v);
-    if (s->bits_v == 4 && s->head_dim_v % 32)
-        return am_fail(err, AM_EUNSUPPORTED, "cache spec: 4-bit V needs a head dimension that 32 divides, not %u", s->head_dim_v);
     return AM_OK;
 }
 
 am_status am_kv_layout_init(am_kv_layout *layout, const am_kv_spec *spec, am_error *err) {
-    am_status status = spec_check(spec, err);
-    if (status) return status;
     am_kv_layout l = {.spec = *spec};
     am_kv_spec *s = &l.spec;
-    s->group_k = group_of(s->head_dim_k);
-    s->group_v = group_of(s->head_dim_v);
-    l.open_k_bytes = part_bytes(open_dtype(s->bits_k), s->head_dim_k, s->group_k);
-    l.open_v_bytes = part_bytes(open_dtype(s->bits_v), s->head_dim_v, s->group_v);
-    l.sealed_k_bytes = part_bytes(sealed_dtype(s->bits_k), s->head_dim_k, s->group_k);
-    l.sealed_v_bytes = part_bytes(sealed_dtype(s->bits_v), s->head_dim_v, s->group_v);
+    if (!s->group_k) s->group_k = AM_KV_GROUP;
+    if (!s->group_v) s->group_v = AM_KV_GROUP;
+    am_status status = spec_check(s, err);
+    if (status) return status;
+    l.open_k_bytes = k_bytes(s, open_dtype(s->bits_k));
+    l.open_v_bytes = v_bytes(s, open_dtype(s->bits_v));
+    l.sealed_k_bytes = k_bytes(s, sealed_dtype(s->bits_k));
+    l.sealed_v_bytes = v_bytes(s, sealed_dtype(s->bits_v));
     if (!am_size_mul(s->n_kv_head, l.open_k_bytes + l.open_v_bytes, &l.open_layer_bytes) ||
         !am_size_mul(s->n_kv_head, l.sealed_k_bytes + l.sealed_v_bytes, &l.sealed_layer_bytes) ||
         !am_size_mul(s->n_layer, l.open_layer_bytes, &l.open_bytes) ||
         !am_size_mul(s->n_layer, l.sealed_layer_bytes, &l.sealed_bytes))
         return am_fail(err, AM_ELIMIT, "cache spec: a block of %u layers x %u heads does not fit the address space", s->n_layer,
                        s->n_kv_head);
-    l.rotate_k = s->bits_k <= 8;
-    l.rotate_v = s->bits_v <= 8;
+    l.rotate_k = s->bits_k <= 8 && !s->unrotated;
+    l.rotate_v = s->bits_v <= 8 && !s->unrotated;
     *layout = l;
     return AM_OK;
 }
@@ -71,7 +71,6 @@ am_mat am_kv_k(const am_kv_layout *layout, const void *block, bool sealed, uint3
     const am_kv_spec *s = &layout->spec;
     return (am_mat){
         .dtype = sealed ? sealed_dtype(s->bits_k) : open_dtype(s->bits_k),
-        .scale_dtype = AM_F16,
         .n_out = AM_BLOCK_TOKENS,
         .n_in = s->head_dim_k,
         .group = s->group_k,
@@ -81,13 +80,13 @@ am_mat am_kv_k(const am_kv_layout *layout, const void *block, bool sealed, uint3
 
 am_rows am_kv_v(const am_kv_layout *layout, const void *block, bool sealed, uint32_t layer, uint32_t head) {
     const am_kv_spec *s = &layout->spec;
-    size_t k_bytes = sealed ? layout->sealed_k_bytes : layout->open_k_bytes;
+    size_t k_part = sealed ? layout->sealed_k_bytes : layout->open_k_bytes;
     return (am_rows){
         .dtype = sealed ? sealed_dtype(s->bits_v) : open_dtype(s->bits_v),
         .n_rows = AM_BLOCK_TOKENS,
         .dim = s->head_dim_v,
         .group = s->group_v,
-        .data = (const uint8_t *)block + head_offset(layout, sealed, layer, head) + k_bytes,
+        .data = (const uint8_t *)block + head_offset(layout, sealed, layer, head) + k_part,
     };
 }
 
@@ -125,48 +124,66 @@ void am_kv_put(const am_kernels *kernels, const am_kv_layout *layout, void *open
     }
 }
 
-/* One group of inputs of one panel: 16 tokens gathered from lanes, quantised each for itself, their codes laid back into lanes. */
-static void k_group_seal(const am_kernels *kernels, uint8_t *to, const uint16_t *from, uint32_t group, int bits) {
-    float wide[64 * AM_PANEL], token[64];
-    uint8_t codes[64], *to_codes = to + 2 * AM_PANEL * sizeof(uint16_t);
-    uint16_t scale, bias;
-    kernels->f16_to_f32(wide, from, (size_t)group * AM_PANEL);
-    for (uint32_t j = 0; j < AM_PANEL; j++) {
-        for (uint32_t i = 0; i < group; i++) token[i] = wide[i * AM_PANEL + j];
-        kernels->quantise(codes, &scale, &bias, token, group, bits);
-        memcpy(to + j * sizeof scale, &scale, sizeof scale);
-        memcpy(to + (AM_PANEL + j) * sizeof bias, &bias, sizeof bias);
-        if (bits == 8)
-            for (uint32_t i = 0; i < group; i++) to_codes[i * AM_PANEL + j] = codes[i];
-        else
-            for (uint32_t i = 0; i < group; i += 2) to_codes[i / 2 * AM_PANEL + j] = (uint8_t)(codes[i] | codes[i + 1] << 4);
+/* One channel of a group of keys, which lies in runs of 16 tokens, one a panel. */
+static void k_channel_seal(const am_kernels *kernels, const am_mat *to, const uint16_t *from, uint32_t first_panel, uint32_t i) {
+    uint16_t half[AM_BLOCK_TOKENS], *channels = (uint16_t *)(uintptr_t)mat_channels(to, first_panel);
+    uint8_t codes[AM_BLOCK_TOKENS];
+    float wide[AM_BLOCK_TOKENS];
+    for (uint32_t t = 0; t < to->group; t += AM_PANEL)
+        memcpy(half + t, from + k_index(to->n_in, first_panel * AM_PANEL + t, i), AM_PANEL * sizeof *half);
+    kernels->f16_to_f32(wide, half, to->group);
+    kernels->quantise(codes, channels + i, channels + to->n_in + i, wide, to->group, (int)channel_bits(to->dtype));
+    for (uint32_t t = 0; t < to->group; t += AM_PANEL) {
+        uint8_t *panel = (uint8_t *)(uintptr_t)mat_channel_codes(to, first_panel + t / AM_PANEL);
+        const uint8_t *code = codes + t;
+        if (to->dtype == AM_C8) {
+            memcpy(panel + (size_t)i * AM_PANEL, code, AM_PANEL);
+            continue;
+        }
+        uint8_t *pair = panel + (size_t)i / 2 * AM_PANEL;
+        for (uint32_t j = 0; j < AM_PANEL; j++) pair[j] = i % 2 ? (uint8_t)(pair[j] | code[j] << 4) : code[j] & 15;
+        if (to->dtype == AM_C4) continue;
+        uint16_t fifth = 0;
+        for (uint32_t j = 0; j < AM_PANEL; j++) fifth = (uint16_t)(fifth | (code[j] >> 4) << j);
+        memcpy(panel + 8 * (size_t)to->n_in + 2 * i, &fifth, sizeof fifth);
     }
 }
 
 static void k_seal(const am_kernels *kernels, const am_mat *to, const am_mat *from) {
-    uint8_t *out = (uint8_t *)(uintptr_t)to->data;
-    const uint16_t *in = from->data;
-    size_t n_groups = (size_t)am_mat_panels(to) * (to->n_in / to->group), bytes = mat_group_bytes(to);
-    for (size_t g = 0; g < n_groups; g++, out += bytes, in += (size_t)to->group * AM_PANEL)
-        k_group_seal(kernels, out, in, to->group, to->dtype == AM_Q8 ? 8 : 4);
+    for (uint32_t panel = 0; panel < AM_BLOCK_TOKENS / AM_PANEL; panel += to->group / AM_PANEL)
+        for (uint32_t i = 0; i < to->n_in; i++) k_channel_seal(kernels, to, from->data, panel, i);
+}
+
+/* Lays the codes of 16 channels from d on, [16][group], into the rows from t on. */
+static void v_codes_store(const am_rows *to, uint32_t t, uint32_t d, const uint8_t *codes) {
+    for (uint32_t n = 0; n < to->group; n++) {
+        uint8_t *row = (uint8_t *)(uintptr_t)rows_channel_codes(to, t + n);
+        uint16_t fifth = 0;
+        for (uint32_t i = 0; i < 16; i++) {
+            uint8_t code = codes[i * to->group + n], *at = row + d / 32 * 16 + i;
+            if (to->dtype == AM_C8) row[d + i] = code;
+            else *at = d % 32 ? (uint8_t)(*at | code << 4) : code & 15;
+            fifth = (uint16_t)(fifth | (code >> 4 & 1) << i);
+        }
+        if (to->dtype == AM_C5) memcpy(row + (to->dim + 31) / 32 * 16 + d / 8, &fifth, sizeof fifth);
+    }
 }
 
 static void v_seal(const am_kernels *kernels, const am_rows *to, const am_rows *from) {
-    uint16_t *scale = (uint16_t *)(uintptr_t)rows_scale(to, 0), *bias = (uint16_t *)(uintptr_t)rows_bias(to, 0);
-    uint8_t *out = (uint8_t *)(uintptr_t)rows_codes(to, 0), codes[64];
-    const uint16_t *in = from->data;
-    float wide[64];
-    size_t n_groups = (size_t)to->n_rows * (to->dim / to->group);
-    for (size_t g = 0; g < n_groups; g++, in += to->group) {
-        kernels->f16_to_f32(wide, in, to->group);
-        if (to->dtype == AM_Q8) {
-            kernels->quantise(out, scale + g, bias + g, wide, to->group, 8);
-            out += to->group;
-            continue;
+    uint8_t codes[16 * AM_BLOCK_TOKENS];
+    float row[16], wide[16][AM_BLOCK_TOKENS];
+    for (uint32_t t = 0; t < to->n_rows; t += to->group) {
+        uint16_t *channels = (uint16_t *)(uintptr_t)rows_channels(to, t);
+        for (uint32_t d = 0; d < to->dim; d += 16) {
+            for (uint32_t n = 0; n < to->group; n++) {
+                kernels->f16_to_f32(row, (const uint16_t *)from->data + (size_t)(t + n) * to->dim + d, 16);
+                for (uint32_t i = 0; i < 16; i++) wide[i][n] = row[i];
+            }
+            for (uint32_t i = 0; i < 16; i++)
+                kernels->quantise(codes + i * to->group, channels + d + i, channels + to->dim + d + i, wide[i], to->group,
+                                  (int)channel_bits(to->dtype));
+            v_codes_store(to, t, d, codes);
         }
-        kernels->quantise(codes, scale + g, bias + g, wide, to->group, 4);
-        for (uint32_t d = 0; d < to->group; d += 32)
-            for (uint32_t j = 0; j < 16; j++) *out++ = (uint8_t)(codes[d + j] | codes[d + 16 + j] << 4);
     }
 }
 

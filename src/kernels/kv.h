@@ -6,30 +6,35 @@
  * sealed rows live in one space and attention needs no special case; the output is rotated back once.
  *
  * Both kinds of block: for each layer, for each KV head: the K part, then the V part; each part starts 64-byte aligned.
- *   K part: an am_mat of AM_BLOCK_TOKENS outputs x head_dim_k inputs (so scores are a matmul), group group_k, scales f16
- *   V part: am_rows of AM_BLOCK_TOKENS x head_dim_v, group group_v */
+ *   K part: an am_mat of AM_BLOCK_TOKENS outputs x head_dim_k inputs (so scores are a matmul)
+ *   V part: am_rows of AM_BLOCK_TOKENS x head_dim_v
+ *
+ * A sealed part of 8, 5 or 4 bits has one scale and one bias a channel (a dimension of the rotated head) for each run of group_k
+ * (group_v) tokens: a block is quantised whole, so scales can run along tokens, where a channel's mean costs nothing (it is in the bias)
+ * and channels of different size do not share a step. docs/CACHE_QUALITY.md has the measurements behind this form. */
 #ifndef AM_KERNELS_KV_H
 #define AM_KERNELS_KV_H
 
 #include "kernels/kernels.h"
 
-enum { AM_BLOCK_TOKENS = 256, AM_KV_MAX_DIM = 4096 };
+enum { AM_BLOCK_TOKENS = 256, AM_KV_MAX_DIM = 4096, AM_KV_GROUP = 128, AM_KV_BITS_K = 5, AM_KV_BITS_V = 4 };
 
 typedef struct am_kv_spec {
     uint32_t n_layer, n_kv_head, head_dim_k, head_dim_v;
-    uint32_t bits_k, bits_v;   /* 32 (tests), 16, 8 or 4 */
-    uint32_t group_k, group_v; /* largest of 64, 32, 16 that divides the head dimension; set by am_kv_layout_init */
+    uint32_t bits_k, bits_v;   /* 32 (tests), 16, 8, 5 or 4 */
+    uint32_t group_k, group_v; /* tokens that share a scale: 32, 64, 128 or 256; 0: AM_KV_GROUP */
+    uint32_t unrotated;        /* 1: keys and values stay as they are (for comparisons) */
 } am_kv_spec;
 
 typedef struct am_kv_layout {
     am_kv_spec spec;
-    size_t open_k_bytes, open_v_bytes, sealed_k_bytes, sealed_v_bytes; /* of one head's part, padded to 64 */
+    size_t open_k_bytes, open_v_bytes, sealed_k_bytes, sealed_v_bytes; /* of one head's part: multiples of 64 */
     size_t open_layer_bytes, sealed_layer_bytes;
     size_t open_bytes, sealed_bytes; /* whole block */
     bool rotate_k, rotate_v;
 } am_kv_layout;
 
-/* Checks the spec (bits, dims multiples of 16, of 32 for 4-bit V, products without overflow) and fills the sizes. */
+/* Checks the spec (bits, groups, dims multiples of 16, products without overflow), fills in the groups and the sizes. */
 am_status am_kv_layout_init(am_kv_layout *layout, const am_kv_spec *spec, am_error *err);
 
 am_mat am_kv_k(const am_kv_layout *layout, const void *block, bool sealed, uint32_t layer, uint32_t head);

@@ -8,7 +8,15 @@ size_t am_mat_panel_bytes(const am_mat *mat) {
     return mat->n_in / mat->group * mat_group_bytes(mat);
 }
 
-size_t am_mat_bytes(const am_mat *mat) { return am_mat_panels(mat) * am_mat_panel_bytes(mat); }
+size_t am_mat_bytes(const am_mat *mat) {
+    if (dtype_channels(mat->dtype)) return mat->n_out / mat->group * mat_channels_bytes(mat);
+    return am_mat_panels(mat) * am_mat_panel_bytes(mat);
+}
+
+size_t am_rows_bytes(const am_rows *rows) {
+    if (dtype_channels(rows->dtype)) return rows->n_rows / rows->group * rows_channels_bytes(rows);
+    return (size_t)rows->n_rows * rows->dim * dtype_bytes(rows->dtype);
+}
 
 static void panel_transpose_32(uint8_t *dst, const uint8_t *src, size_t n_in, uint32_t lanes) {
     for (size_t k = 0; k < n_in; k++)

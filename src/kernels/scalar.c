@@ -40,8 +40,29 @@ static void group_unpack(float *dst, const am_mat *w, const uint8_t *group) {
     }
 }
 
-/* dst [n][16] = inputs [k0, k0 + n) of a panel; k0 is a multiple of AM_RUN, n at most AM_RUN. */
-static void panel_unpack(float *dst, const am_mat *w, const uint8_t *panel, uint32_t k0, uint32_t n) {
+static float panel_code(const uint8_t *panel, const am_mat *w, uint32_t k, uint32_t j) {
+    if (w->dtype == AM_C8) return (float)panel[k * AM_PANEL + j];
+    uint32_t code = panel[k / 2 * AM_PANEL + j] >> 4 * (k % 2) & 15;
+    if (w->dtype == AM_C5) code |= (panel_fifth(panel, w->n_in, k) >> j & 1) << 4;
+    return (float)code;
+}
+
+static void channels_unpack(float *dst, const am_mat *w, uint32_t p, uint32_t k0, uint32_t n) {
+    const uint16_t *channels = mat_channels(w, p);
+    const uint8_t *panel = mat_channel_codes(w, p);
+    for (uint32_t k = k0; k < k0 + n; k++) {
+        float scale = f16_expand(channels[k]), bias = f16_expand(channels[w->n_in + k]);
+        for (uint32_t j = 0; j < AM_PANEL; j++) *dst++ = scale * panel_code(panel, w, k, j) + bias;
+    }
+}
+
+/* dst [n][16] = inputs [k0, k0 + n) of panel p; k0 is a multiple of AM_RUN, n at most AM_RUN. */
+static void panel_unpack(float *dst, const am_mat *w, uint32_t p, uint32_t k0, uint32_t n) {
+    if (dtype_channels(w->dtype)) {
+        channels_unpack(dst, w, p, k0, n);
+        return;
+    }
+    const uint8_t *panel = mat_panel(w, p);
     size_t first = (size_t)k0 * AM_PANEL, count = (size_t)n * AM_PANEL;
     switch (w->dtype) {
     case AM_F32: memcpy(dst, panel + 4 * first, 4 * count); break;
@@ -73,7 +94,7 @@ static void matmul(float *y, size_t ldy, const float *x, size_t ldx, size_t n_ro
         for (size_t r = 0; r < n_rows; r++) memset(out + r * ldy, 0, lanes * sizeof *out);
         for (uint32_t k = 0; k < w->n_in; k += AM_RUN) {
             uint32_t n = w->n_in - k < AM_RUN ? w->n_in - k : AM_RUN;
-            panel_unpack(weights, w, mat_panel(w, p), k, n);
+            panel_unpack(weights, w, p, k, n);
             for (size_t r = 0; r < n_rows; r++) run_multiply(out + r * ldy, lanes, x + r * ldx + k, weights, n);
         }
     }
@@ -83,14 +104,14 @@ static void mat_row(float *dst, const am_mat *w, uint32_t o) {
     float weights[AM_RUN * AM_PANEL];
     for (uint32_t k = 0; k < w->n_in; k += AM_RUN) {
         uint32_t n = w->n_in - k < AM_RUN ? w->n_in - k : AM_RUN;
-        panel_unpack(weights, w, mat_panel(w, o / AM_PANEL), k, n);
+        panel_unpack(weights, w, o / AM_PANEL, k, n);
         for (uint32_t i = 0; i < n; i++) dst[k + i] = weights[i * AM_PANEL + o % AM_PANEL];
     }
 }
 
 /* ---- values ---- */
 
-/* dst = dims [d, d + 16) of row t; for Q4, where two such runs share their bytes, [d, d + 32). */
+/* dst = dims [d, d + 16) of row t. */
 static void row_unpack(float *dst, const am_rows *v, uint32_t t, uint32_t d) {
     size_t at = (size_t)t * v->dim + d;
     if (v->dtype == AM_F32) {
@@ -101,28 +122,23 @@ static void row_unpack(float *dst, const am_rows *v, uint32_t t, uint32_t d) {
         for (int i = 0; i < 16; i++) dst[i] = f16_expand(((const uint16_t *)v->data)[at + (size_t)i]);
         return;
     }
-    float scale = f16_expand(rows_scale(v, t)[d / v->group]), bias = f16_expand(rows_bias(v, t)[d / v->group]);
-    if (v->dtype == AM_Q8) {
-        const uint8_t *codes = rows_codes(v, t) + d;
-        for (int i = 0; i < 16; i++) dst[i] = scale * (float)codes[i] + bias;
-        return;
-    }
-    const uint8_t *codes = rows_codes(v, t) + d / 2;
-    for (int i = 0; i < 16; i++) {
-        dst[i] = scale * (float)(codes[i] & 15) + bias;
-        dst[16 + i] = scale * (float)(codes[i] >> 4) + bias;
+    const uint16_t *scale = rows_channels(v, t) + d, *bias = scale + v->dim;
+    const uint8_t *row = rows_channel_codes(v, t);
+    for (uint32_t i = 0; i < 16; i++) {
+        uint32_t code = v->dtype == AM_C8 ? row[d + i] : row[d / 32 * 16 + i] >> (d % 32 ? 4 : 0) & 15;
+        if (v->dtype == AM_C5) code |= (row_fifth(row, v->dim, d) >> i & 1) << 4;
+        dst[i] = f16_expand(scale[i]) * (float)code + f16_expand(bias[i]);
     }
 }
 
 static void rows_accumulate(float *acc, size_t ld_acc, const float *p, size_t ld_p, size_t n_q, const am_rows *v, uint32_t t0,
                             uint32_t t1) {
-    uint32_t step = v->dtype == AM_Q4 ? 32 : 16;
-    float row[32];
-    for (uint32_t d = 0; d < v->dim; d += step) {
+    float row[16];
+    for (uint32_t d = 0; d < v->dim; d += 16) {
         for (uint32_t t = t0; t < t1; t++) {
             row_unpack(row, v, t, d);
             for (size_t q = 0; q < n_q; q++)
-                for (uint32_t i = 0; i < step; i++) acc[q * ld_acc + d + i] += p[q * ld_p + t] * row[i];
+                for (uint32_t i = 0; i < 16; i++) acc[q * ld_acc + d + i] += p[q * ld_p + t] * row[i];
         }
     }
 }

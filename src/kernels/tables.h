@@ -85,17 +85,40 @@ static inline uint32_t mat_lanes(const am_mat *mat, uint32_t panel) {
     return left < AM_PANEL ? left : AM_PANEL;
 }
 
-/* Where row t of quantised values keeps its parts. */
-static inline const uint16_t *rows_scale(const am_rows *v, uint32_t t) {
-    return (const uint16_t *)v->data + (size_t)t * (v->dim / v->group);
+/* ---- codes with a scale and a bias a channel ---- */
+
+static inline uint32_t channel_bits(am_dtype dtype) { return dtype == AM_C8 ? 8 : dtype == AM_C5 ? 5 : 4; }
+static inline bool dtype_channels(am_dtype dtype) { return dtype == AM_C8 || dtype == AM_C5 || dtype == AM_C4; }
+
+/* A panel's codes; a row's. */
+static inline size_t channel_panel_bytes(am_dtype dtype, uint32_t n_in) { return (size_t)n_in * AM_PANEL / 8 * channel_bits(dtype); }
+static inline size_t channel_row_bytes(am_dtype dtype, uint32_t dim) {
+    if (dtype == AM_C8) return dim;
+    return (dim + 31) / 32 * 16 + (dtype == AM_C5 ? dim / 8 : 0);
 }
 
-static inline const uint16_t *rows_bias(const am_rows *v, uint32_t t) {
-    return rows_scale(v, v->n_rows) + (size_t)t * (v->dim / v->group);
+/* One group: scales, biases, codes. */
+static inline size_t mat_channels_bytes(const am_mat *mat) {
+    return 4 * (size_t)mat->n_in + mat->group / AM_PANEL * channel_panel_bytes(mat->dtype, mat->n_in);
 }
+static inline size_t rows_channels_bytes(const am_rows *v) { return 4 * (size_t)v->dim + v->group * channel_row_bytes(v->dtype, v->dim); }
 
-static inline const uint8_t *rows_codes(const am_rows *v, uint32_t t) {
-    return (const uint8_t *)rows_bias(v, v->n_rows) + (size_t)t * (v->dtype == AM_Q4 ? v->dim / 2 : v->dim);
+static inline const uint16_t *mat_channels(const am_mat *mat, uint32_t panel) {
+    uint32_t group = panel / (mat->group / AM_PANEL);
+    return (const uint16_t *)(const void *)((const uint8_t *)mat->data + group * mat_channels_bytes(mat));
 }
+static inline const uint8_t *mat_channel_codes(const am_mat *mat, uint32_t panel) {
+    uint32_t in_group = panel % (mat->group / AM_PANEL);
+    return (const uint8_t *)(mat_channels(mat, panel) + 2 * (size_t)mat->n_in) + in_group * channel_panel_bytes(mat->dtype, mat->n_in);
+}
+static inline const uint16_t *rows_channels(const am_rows *v, uint32_t t) {
+    return (const uint16_t *)(const void *)((const uint8_t *)v->data + t / v->group * rows_channels_bytes(v));
+}
+static inline const uint8_t *rows_channel_codes(const am_rows *v, uint32_t t) {
+    return (const uint8_t *)(rows_channels(v, t) + 2 * (size_t)v->dim) + t % v->group * channel_row_bytes(v->dtype, v->dim);
+}
+/* The fifth bits of a panel's inputs from k on; of a row's runs of 16 dimensions from d on. */
+static inline uint32_t panel_fifth(const uint8_t *panel, uint32_t n_in, uint32_t k) { return load_u16(panel + 8 * (size_t)n_in + 2 * k); }
+static inline uint32_t row_fifth(const uint8_t *row, uint32_t dim, uint32_t d) { return load_u16(row + (dim + 31) / 32 * 16 + d / 8); }
 
 #endif

@@ -11,7 +11,7 @@
  * The including file defines: vec, LANES (4, 8 or 16), and v_zero v_set v_load v_store v_add v_sub v_mul v_div v_fma(a,b,c = a*b+c)
  * v_min v_max (of a NaN and x in either place: the second operand) v_round (to integer) v_scale2(y,n = y * 2^n) v_sum v_least v_most
  * v_number (NaN to 0) v_zero_below(y,x,low: y, 0 where x < low) v_range(t,from,to,a,b: a where from <= t + lane < to, else b)
- * v_load_f16 v_load_bf16 v_load_u8 v_load_nibbles v_store_f16 v_store_u8; TILE_PANELS and the two rules of how many panels a tile
+ * v_load_f16 v_load_bf16 v_load_u8 v_load_nibbles v_add_fifth(x,bits: 16 more in lane i where bit i is set) v_store_f16 v_store_u8; TILE_PANELS and the two rules of how many panels a tile
  * of r rows takes, PLAIN_PANELS(r) and QUANT_PANELS(r), chosen so that accumulators fill the registers. */
 #include "kernels/tables.h"
 
@@ -45,6 +45,8 @@ typedef struct tile {
     uint32_t group;
     size_t group_bytes;
     am_dtype scale_dtype;
+    const float *scale, *bias; /* of inputs [k0, k0 + n) of n_in: codes with a scale a channel */
+    uint32_t k0, n_in;
 } tile;
 
 /* ---- tiles: r rows times p panels in registers, r and p constants after inlining ---- */
@@ -126,6 +128,35 @@ INLINE void tile_quantised(const tile *a, const int r, const int p, const am_dty
     acc_end(acc, a, r, p);
 }
 
+/* Codes of inputs k and k + 1 of a panel, vector v of its outputs. */
+INLINE void channel_pair(const uint8_t *panel, const am_dtype dtype, uint32_t n_in, uint32_t k, const int v, vec *low, vec *high) {
+    if (dtype == AM_C8) {
+        *low = v_load_u8(panel + (size_t)k * AM_PANEL + v * LANES);
+        *high = v_load_u8(panel + (size_t)(k + 1) * AM_PANEL + v * LANES);
+        return;
+    }
+    v_load_nibbles(panel + (size_t)k / 2 * AM_PANEL + v * LANES, low, high);
+    if (dtype == AM_C5) {
+        *low = v_add_fifth(*low, panel_fifth(panel, n_in, k) >> v * LANES);
+        *high = v_add_fifth(*high, panel_fifth(panel, n_in, k + 1) >> v * LANES);
+    }
+}
+
+INLINE void tile_channels(const tile *a, const int r, const int p, const am_dtype dtype) {
+    vec acc[TILE_ROWS][TILE_VECS];
+    acc_begin(acc, a, r, p);
+    for (uint32_t k = 0; k < a->n; k += 2) {
+        UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
+            vec low, high;
+            channel_pair((const uint8_t *)a->w + (size_t)(v / PANEL_VECS) * a->w_panel, dtype, a->n_in, a->k0 + k, v % PANEL_VECS, &low, &high);
+            low = v_fma(v_set(a->scale[k]), low, v_set(a->bias[k]));
+            high = v_fma(v_set(a->scale[k + 1]), high, v_set(a->bias[k + 1]));
+            tile_pair(acc, a, r, v, k, low, high);
+        }
+    }
+    acc_end(acc, a, r, p);
+}
+
 /* The tiles that exist, by rows and panels: as many panels as the rule of that row count gives, the many-row width, and one. */
 #define TILE_CASES(r, rule, call)                                                                                      \
     case r:                                                                                                            \
@@ -172,8 +203,26 @@ static void tile_q4(const tile *a, uint32_t rows, uint32_t panels) {
 #undef CALL
 }
 
+static void tile_c8(const tile *a, uint32_t rows, uint32_t panels) {
+#define CALL(r, p) tile_channels(a, r, p, AM_C8)
+    TILE_SWITCH(QUANT_PANELS, CALL)
+#undef CALL
+}
+
+static void tile_c5(const tile *a, uint32_t rows, uint32_t panels) {
+#define CALL(r, p) tile_channels(a, r, p, AM_C5)
+    TILE_SWITCH(QUANT_PANELS, CALL)
+#undef CALL
+}
+
+static void tile_c4(const tile *a, uint32_t rows, uint32_t panels) {
+#define CALL(r, p) tile_channels(a, r, p, AM_C4)
+    TILE_SWITCH(QUANT_PANELS, CALL)
+#undef CALL
+}
+
 typedef void tile_fn(const tile *a, uint32_t rows, uint32_t panels);
-static tile_fn *const tile_of[AM_N_DTYPE] = {tile_f32, tile_f16, tile_bf16, tile_q8, tile_q4};
+static tile_fn *const tile_of[AM_N_DTYPE] = {tile_f32, tile_f16, tile_bf16, tile_q8, tile_q4, tile_c8, tile_c5, tile_c4};
 
 /* All rows by tiles of the same panels. lanes < 16: one panel whose other outputs do not exist in y, so it goes through a copy. */
 static void tile_rows(tile a, tile_fn *fn, size_t n_rows, uint32_t panels, uint32_t lanes) {
@@ -225,6 +274,34 @@ static void panel_unpack(float *dst, const am_mat *w, const uint8_t *panel, uint
     }
 }
 
+/* scale and bias [n] = of channels [k0, k0 + n) of one group. */
+static void channels_load(float *scale, float *bias, const uint16_t *channels, uint32_t n_channels, uint32_t k0, uint32_t n) {
+    for (uint32_t i = 0; i < n; i += LANES) {
+        v_store(scale + i, v_load_f16(channels + k0 + i));
+        v_store(bias + i, v_load_f16(channels + n_channels + k0 + i));
+    }
+}
+
+INLINE void panel_channels_unpack(float *dst, const tile *a, const uint8_t *panel, const am_dtype dtype) {
+    for (uint32_t k = 0; k < a->n; k += 2, dst += 2 * AM_PANEL) {
+        UNROLL for (int v = 0; v < PANEL_VECS; v++) {
+            vec low, high;
+            channel_pair(panel, dtype, a->n_in, a->k0 + k, v, &low, &high);
+            v_store(dst + v * LANES, v_fma(v_set(a->scale[k]), low, v_set(a->bias[k])));
+            v_store(dst + AM_PANEL + v * LANES, v_fma(v_set(a->scale[k + 1]), high, v_set(a->bias[k + 1])));
+        }
+    }
+}
+
+/* dst [n][16] = inputs [k0, k0 + n) of a panel of codes, with the scales of `a`. */
+static void channels_unpack(float *dst, const tile *a, const uint8_t *panel, am_dtype dtype) {
+    switch (dtype) {
+    case AM_C8: panel_channels_unpack(dst, a, panel, AM_C8); break;
+    case AM_C5: panel_channels_unpack(dst, a, panel, AM_C5); break;
+    default: panel_channels_unpack(dst, a, panel, AM_C4);
+    }
+}
+
 /* ---- matrices ---- */
 
 /* Few rows: whole columns of inputs through registers, weights read once from memory. */
@@ -272,67 +349,122 @@ static void matmul_many(tile a, size_t n_rows, const am_mat *w, uint32_t p0, uin
     }
 }
 
+/* Panels [p, end) of one group of outputs, for one run of inputs whose scales are in `a`. */
+static void matmul_channels_run(tile a, size_t n_rows, const am_mat *w, uint32_t p, uint32_t end) {
+    _Alignas(64) float scratch[TILE_PANELS][AM_RUN * AM_PANEL];
+    bool many = n_rows > TILE_ROWS;
+    for (uint32_t n; p < end; p += n, a.y += n * AM_PANEL) {
+        uint32_t wide = many ? TILE_PANELS : QUANT_PANELS(n_rows);
+        n = wide <= end - p ? wide : TILE_PANELS <= end - p ? TILE_PANELS : 1;
+        a.w = many ? (const void *)scratch : mat_channel_codes(w, p);
+        a.w_step = AM_PANEL;
+        a.w_panel = many ? AM_RUN * AM_PANEL : channel_panel_bytes(w->dtype, w->n_in);
+        for (uint32_t i = 0; many && i < n; i++) channels_unpack(scratch[i], &a, mat_channel_codes(w, p + i), w->dtype);
+        tile_rows(a, many ? tile_f32 : tile_of[w->dtype], n_rows, n, AM_PANEL);
+    }
+}
+
+static void matmul_channels(tile a, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1) {
+    _Alignas(64) float scale[AM_RUN], bias[AM_RUN];
+    const float *x = a.x;
+    a.scale = scale;
+    a.bias = bias;
+    a.n_in = w->n_in;
+    for (uint32_t p = p0, end; p < p1; a.y += (end - p) * AM_PANEL, p = end) {
+        uint32_t group_panels = w->group / AM_PANEL;
+        end = (p / group_panels + 1) * group_panels;
+        if (end > p1) end = p1;
+        for (a.k0 = 0; a.k0 < w->n_in; a.k0 += AM_RUN) {
+            a.n = w->n_in - a.k0 < AM_RUN ? w->n_in - a.k0 : AM_RUN;
+            a.fresh = a.k0 == 0;
+            a.x = x + a.k0;
+            channels_load(scale, bias, mat_channels(w, p), w->n_in, a.k0, a.n);
+            matmul_channels_run(a, n_rows, w, p, end);
+        }
+    }
+}
+
 static void matmul(float *y, size_t ldy, const float *x, size_t ldx, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1) {
     tile a = {.y = y + (size_t)p0 * AM_PANEL, .ldy = ldy, .x = x, .ldx = ldx};
-    if (n_rows <= TILE_ROWS)
+    if (dtype_channels(w->dtype))
+        matmul_channels(a, n_rows, w, p0, p1);
+    else if (n_rows <= TILE_ROWS)
         matmul_few(a, n_rows, w, p0, p1);
     else
         matmul_many(a, n_rows, w, p0, p1);
 }
 
 static void mat_row(float *dst, const am_mat *w, uint32_t o) {
-    _Alignas(64) float weights[AM_RUN * AM_PANEL];
+    _Alignas(64) float weights[AM_RUN * AM_PANEL], scale[AM_RUN], bias[AM_RUN];
     for (uint32_t k = 0; k < w->n_in; k += AM_RUN) {
         uint32_t n = w->n_in - k < AM_RUN ? w->n_in - k : AM_RUN;
-        panel_unpack(weights, w, mat_panel(w, o / AM_PANEL), k, n);
+        if (dtype_channels(w->dtype)) {
+            tile a = {.n = n, .scale = scale, .bias = bias, .k0 = k, .n_in = w->n_in};
+            channels_load(scale, bias, mat_channels(w, o / AM_PANEL), w->n_in, k, n);
+            channels_unpack(weights, &a, mat_channel_codes(w, o / AM_PANEL), w->dtype);
+        } else {
+            panel_unpack(weights, w, mat_panel(w, o / AM_PANEL), k, n);
+        }
         for (uint32_t i = 0; i < n; i++) dst[k + i] = weights[i * AM_PANEL + o % AM_PANEL];
     }
 }
 
 /* ---- values: the same tile with tokens as inputs and runs of 16 dimensions as panels ---- */
 
-/* dst [n_t][dims] = dims [d, d + dims) of rows [t, t + n_t). */
-static void rows_unpack(float *dst, const am_rows *v, uint32_t t, uint32_t n_t, uint32_t d, uint32_t dims) {
-    for (uint32_t end = t + n_t; t < end; t++, dst += dims) {
-        const uint16_t *scales = rows_scale(v, t), *biases = rows_bias(v, t);
-        const uint8_t *codes = rows_codes(v, t);
-        uint32_t step = v->dtype == AM_Q4 ? 32 : 16;
-        for (uint32_t i = 0; i < dims; i += step) {
-            uint32_t g = (d + i) / v->group;
-            vec scale = v_set_f16(scales + g), bias = v_set_f16(biases + g);
-            UNROLL for (uint32_t j = 0; j < 16; j += LANES) {
-                if (v->dtype == AM_Q8) {
-                    v_store(dst + i + j, v_fma(scale, v_load_u8(codes + d + i + j), bias));
-                    continue;
+/* dst [n_t][dims] = dims [d, d + dims) of rows [t, t + n_t), which share their scales; d is a multiple of 32. */
+INLINE void rows_channels_unpack(float *dst, const am_rows *v, uint32_t t, uint32_t n_t, uint32_t d, uint32_t dims, const am_dtype dtype) {
+    const uint16_t *scales = rows_channels(v, t) + d, *biases = scales + v->dim;
+    const uint8_t *row = rows_channel_codes(v, t);
+    size_t row_bytes = channel_row_bytes(dtype, v->dim);
+    for (uint32_t i = 0; i < dims; i += dtype == AM_C8 ? 16 : 32) {
+        bool pair = dtype != AM_C8 && i + 16 < dims;
+        UNROLL for (uint32_t j = 0; j < 16; j += LANES) {
+            vec scale = v_load_f16(scales + i + j), bias = v_load_f16(biases + i + j), low, high = v_zero();
+            vec scale2 = pair ? v_load_f16(scales + i + 16 + j) : v_zero(), bias2 = pair ? v_load_f16(biases + i + 16 + j) : v_zero();
+            const uint8_t *codes = row;
+            float *to = dst + i + j;
+            for (uint32_t n = n_t; n--; codes += row_bytes, to += dims) {
+                if (dtype == AM_C8) {
+                    low = v_load_u8(codes + d + i + j);
+                } else {
+                    v_load_nibbles(codes + (d + i) / 2 + j, &low, &high);
+                    if (dtype == AM_C5) low = v_add_fifth(low, row_fifth(codes, v->dim, d + i) >> j);
                 }
-                vec low, high;
-                v_load_nibbles(codes + (d + i) / 2 + j, &low, &high);
-                v_store(dst + i + j, v_fma(scale, low, bias));
-                v_store(dst + i + 16 + j, v_fma(scale, high, bias));
+                v_store(to, v_fma(scale, low, bias));
+                if (!pair) continue;
+                if (dtype == AM_C5) high = v_add_fifth(high, row_fifth(codes, v->dim, d + i + 16) >> j);
+                v_store(to + 16, v_fma(scale2, high, bias2));
             }
         }
+    }
+}
+
+static void rows_unpack(float *dst, const am_rows *v, uint32_t t, uint32_t n_t, uint32_t d, uint32_t dims) {
+    switch (v->dtype) {
+    case AM_C8: rows_channels_unpack(dst, v, t, n_t, d, dims, AM_C8); break;
+    case AM_C5: rows_channels_unpack(dst, v, t, n_t, d, dims, AM_C5); break;
+    default: rows_channels_unpack(dst, v, t, n_t, d, dims, AM_C4);
     }
 }
 
 static void rows_accumulate(float *acc, size_t ld_acc, const float *p, size_t ld_p, size_t n_q, const am_rows *v, uint32_t t0,
                             uint32_t t1) {
     _Alignas(64) float scratch[ROWS_RUN * 4 * AM_PANEL];
-    bool quantised = dtype_quantised(v->dtype);
+    bool codes = dtype_channels(v->dtype);
     tile a = {.ldy = ld_acc, .ldx = ld_p, .w_panel = AM_PANEL};
     for (uint32_t t = t0; t < t1; t += a.n) {
         a.n = t1 - t < ROWS_RUN ? t1 - t : ROWS_RUN;
+        if (codes && a.n > v->group - t % v->group) a.n = v->group - t % v->group;
         for (uint32_t d = 0, dims; d < v->dim; d += dims) {
             dims = v->dim - d < 4 * AM_PANEL ? v->dim - d : 4 * AM_PANEL;
-            if (quantised) {
-                rows_unpack(scratch, v, t, a.n, d, dims);
-            }
-            a.w_step = quantised ? dims : v->dim;
+            if (codes) rows_unpack(scratch, v, t, a.n, d, dims);
+            a.w_step = codes ? dims : v->dim;
             for (uint32_t i = 0, n; i < dims; i += n * AM_PANEL) {
                 n = dims - i >= TILE_PANELS * AM_PANEL ? TILE_PANELS : 1;
                 a.y = acc + d + i;
                 a.x = p + t;
-                a.w = quantised ? (const void *)(scratch + i) : (const uint8_t *)v->data + ((size_t)t * v->dim + d + i) * dtype_bytes(v->dtype);
-                tile_rows(a, quantised ? tile_f32 : tile_of[v->dtype], n_q, n, AM_PANEL);
+                a.w = codes ? (const void *)(scratch + i) : (const uint8_t *)v->data + ((size_t)t * v->dim + d + i) * dtype_bytes(v->dtype);
+                tile_rows(a, codes ? tile_f32 : tile_of[v->dtype], n_q, n, AM_PANEL);
             }
         }
     }

@@ -18,7 +18,7 @@ const am_setting am_setting_table[] = {
     {"model", AM_SET_TEXT, AT(model), 0, 0, "", "DIR", S | C | A | M, "model folder, as Hugging Face or MLX lay it out (default: the embedded memo-28m)"},
     {"ctx", AM_SET_COUNT, AT(ctx), 0, 16777216, "0", "TOKENS", S | C, "longest conversation; 0: what the model was made for"},
     {"kv-memory", AM_SET_SIZE, AT(kv_memory_bytes), 0, 16384 * GIB, "0", "SIZE", S | C | A, "memory for agents' attention state; 0: a quarter of the machine's"},
-    {"kv-bits", AM_SET_BITS, AT(bits_k), 4, 32, "4,4", "K,V", S | C | A, "bits of cached keys and values: 16, 8 or 4 (32 for tests)"},
+    {"kv-bits", AM_SET_BITS, AT(bits_k), 4, 32, "5,4", "K,V", S | C | A, "bits of cached keys and values: 16, 8, 5 or 4 (32 for tests)"},
     {"disk-quota", AM_SET_SIZE, AT(disk_bytes), 0, 1048576 * GIB, "0", "SIZE", S | C, "most that stored blocks may take on disk; 0: no limit"},
     {"durability", AM_SET_CHOICE, AT(durability), 0, 0, "always", "always|everysec|no", S | C, "when a finished turn is synced to disk"},
     {"threads", AM_SET_COUNT, AT(threads), 0, 1024, "0", "N", S | C | A | M, "compute threads; 0: one a core"},

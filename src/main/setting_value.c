@@ -58,13 +58,13 @@ static am_status parse_bits(const char *text, uint64_t *pair, am_error *err) {
     if (*end) goto bad;
     for (int i = 0; i < 2; i++) {
         uint64_t bits = i ? v : k;
-        if (bits != 4 && bits != 8 && bits != 16 && bits != 32) goto bad;
+        if (bits != 4 && bits != 5 && bits != 8 && bits != 16 && bits != 32) goto bad;
     }
     pair[0] = k;
     pair[1] = v;
     return AM_OK;
 bad:
-    return am_fail(err, AM_EINVAL, "must be K,V with each of 16, 8, 4 (or 32), not '%s'", text);
+    return am_fail(err, AM_EINVAL, "must be K,V with each of 16, 8, 5, 4 (or 32), not '%s'", text);
 }
 
 static am_status parse_choice(const am_setting *setting, const char *text, uint64_t *out, am_error *err) {

@@ -26,7 +26,7 @@ def test_mistakes_get_a_suggestion_and_exit_2():
     refused("serv", says="did you mean 'serve'")
     refused("serve", "--prot", "80", says="did you mean '--port'")
     refused("serve", "--port", "80000", says="must be 0 to 65535")
-    refused("serve", "--kv-bits", "5", says="must be K,V")
+    refused("serve", "--kv-bits", "6", says="must be K,V")
     refused("serve", "--kv-memory", "4X", says="like 512M or 4G")
     refused("serve", "--port", says="wants a value")
     refused("serve", "extra", says="does not take 'extra'")
