@@ -588,6 +588,8 @@ static void a_taken_port_is_explained(void **state) {
     assert_non_null(strstr(err.message, "lsof -ti:"));
     assert_non_null(strstr(err.message, "--port"));
     options.host = "no such host";
+    assert_int_equal(am_server_start(&options, &second, &err), AM_EPERM); /* not known to be loopback, and no keys */
+    options.allow_no_auth = true;
     assert_int_equal(am_server_start(&options, &second, &err), AM_EINVAL);
 }
 

@@ -21,7 +21,8 @@ static am_status ask(const keeper *k, const char *method, const char *name, cons
     am_buf path;
     am_buf_init(&path, 4096);
     am_status status = am_client_path(&path, name ? "/v1/agents/" : "/v1/agents", name ? name : "", suffix);
-    am_client_call call = {.host = k->settings->host, .port = (uint16_t)k->settings->port, .method = method, .path = path.p, .body = body};
+    am_client_call call = {.host = k->settings->host, .port = (uint16_t)k->settings->port, .method = method, .path = path.p, .body = body,
+                          .key = k->settings->api_key};
     if (status) am_fail(err, status, "the name is too long");
     else status = am_client_json(&call, out, err);
     am_buf_free(&path);

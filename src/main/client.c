@@ -74,6 +74,12 @@ static am_status begin(talk *t, struct evhttp_connection *connection, am_error *
         evhttp_request_free(request);
         return am_fail(err, AM_EINVAL, "an agent's name must be one line");
     }
+    char authorization[600];
+    if (call->key && snprintf(authorization, sizeof authorization, "Bearer %s", call->key) < (int)sizeof authorization &&
+        evhttp_add_header(headers, "Authorization", authorization)) {
+        evhttp_request_free(request);
+        return am_fail(err, AM_EINVAL, "an API key must be one line");
+    }
     if (call->body) {
         evhttp_add_header(headers, "Content-Type", "application/json");
         evbuffer_add(evhttp_request_get_output_buffer(request), call->body, strlen(call->body));

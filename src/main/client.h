@@ -13,6 +13,7 @@ typedef struct am_client_call {
     const char *path;
     const char *body;  /* JSON, or NULL */
     const char *agent; /* x-agent-id, or NULL */
+    const char *key;   /* sent as a bearer's, or NULL */
     uint32_t timeout_ms; /* of silence; 0: a minute */
     void (*on_bytes)(void *arg, am_str bytes); /* NULL: the body is collected */
     void *arg;

@@ -11,5 +11,6 @@ int am_command_serve(am_settings *settings);
 int am_command_chat(am_settings *settings);
 int am_command_agents(am_settings *settings);
 int am_command_models(am_settings *settings);
+int am_command_keys(am_settings *settings);
 
 #endif

@@ -28,6 +28,11 @@ static const am_command commands[] = {
     {"agents", "list | show NAME | rm NAME... | fork FROM TO", AM_CMD_AGENTS, 0, 1000000, am_command_agents, "list, show, remove and fork agents",
      "Asks the server on --host and --port when one answers, else works on the data folder itself."},
     {"models", "", AM_CMD_MODELS, 0, 0, am_command_models, "describe the model that would be served", ""},
+    {"keys", "add [TENANT] | limit TENANT | list | show ID|TENANT | rm ID...", AM_CMD_KEYS, 0, 1000000, am_command_keys,
+     "make, list and remove the API keys of serve",
+     "add prints the new key once; only its hash is kept, in keys.json of the data folder. Every tenant has agents of its own, which no other tenant\n"
+     "can see or measure; without a name the key is the default tenant's. --max-... set the tenant's limits (limit: those alone).\n"
+     "A running server takes changes up within a second."},
     {"version", "", 0, 0, 0, command_version, "print the version", ""},
     {"help", "[COMMAND]", 0, 0, 1, command_help, "explain a command", ""},
 };

@@ -12,7 +12,9 @@ typedef enum am_setting_kind {
     AM_SET_NUMBER, /* double */
     AM_SET_BITS,   /* two uint64_t: K,V or one for both */
     AM_SET_CHOICE, /* uint64_t: index into choices */
-    AM_SET_FLAG    /* bool */
+    AM_SET_FLAG,   /* bool */
+    AM_SET_LIST,   /* am_setting_list: a flag may be repeated, a file has a list, a variable has commas */
+    AM_SET_SECRET  /* const char *; as TEXT, but never printed */
 } am_setting_kind;
 
 typedef struct am_setting {
@@ -22,7 +24,7 @@ typedef struct am_setting {
     double min, max;
     const char *value;    /* default, as text */
     const char *arg;      /* what --help calls the value; CHOICE: the choices, separated by | */
-    unsigned commands;
+    unsigned commands; /* bits of settings.h */
     const char *help;
 } am_setting;
 

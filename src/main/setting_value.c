@@ -105,6 +105,27 @@ static am_status parse_quantity(const am_setting *setting, const char *text, dou
     return AM_OK;
 }
 
+static am_status list_add(am_arena *arena, am_setting_list *list, char *item, am_error *err) {
+    const char **items = am_arena_alloc(arena, (list->n + 1) * sizeof *items); /* lists are short */
+    if (!items) return am_fail(err, AM_ENOMEM, "no memory for settings");
+    if (list->n) memcpy(items, list->items, list->n * sizeof *items);
+    items[list->n] = item;
+    *list = (am_setting_list){items, list->n + 1};
+    return AM_OK;
+}
+
+/* Appends every item between commas. */
+static am_status parse_list(am_arena *arena, am_setting_list *list, char *text, am_error *err) {
+    am_status status = AM_OK;
+    char *rest = NULL;
+    for (char *item = strtok_r(text, ",", &rest); item && !status; item = strtok_r(NULL, ",", &rest)) {
+        while (*item == ' ') item++;
+        for (size_t n = strlen(item); n && item[n - 1] == ' ';) item[--n] = 0;
+        if (*item) status = list_add(arena, list, item, err);
+    }
+    return status;
+}
+
 am_status am_setting_parse(const am_setting *setting, am_settings *to, am_str text, am_error *err) {
     char *copy = am_arena_strdup(to->arena, text);
     if (!copy) return am_fail(err, AM_ENOMEM, "no memory for settings");
@@ -113,6 +134,8 @@ am_status am_setting_parse(const am_setting *setting, am_settings *to, am_str te
     double value;
     am_status status;
     switch (setting->kind) {
+    case AM_SET_LIST: return parse_list(to->arena, p, copy, err);
+    case AM_SET_SECRET:
     case AM_SET_TEXT: *(const char **)p = *copy ? copy : NULL; return AM_OK;
     case AM_SET_FLAG: return parse_flag(copy, p, err);
     case AM_SET_CHOICE: return parse_choice(setting, copy, p, err);
@@ -140,6 +163,10 @@ void am_setting_print(const am_setting *setting, const am_settings *from, am_buf
     const uint64_t *u = p;
     switch (setting->kind) {
     case AM_SET_TEXT: am_buf_add(out, am_str_of(*(const char *const *)p)); break;
+    case AM_SET_SECRET: am_buf_add(out, am_str_of(*(const char *const *)p ? "(set)" : "")); break;
+    case AM_SET_LIST:
+        for (size_t i = 0; i < ((const am_setting_list *)p)->n; i++) am_buf_printf(out, "%s%s", i ? "," : "", ((const am_setting_list *)p)->items[i]);
+        break;
     case AM_SET_FLAG: am_buf_add(out, am_str_of(*(const bool *)p ? "yes" : "no")); break;
     case AM_SET_BITS: am_buf_printf(out, "%llu,%llu", (unsigned long long)u[0], (unsigned long long)u[1]); break;
     case AM_SET_NUMBER: am_buf_printf(out, "%g", *(const double *)p); break;

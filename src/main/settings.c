@@ -63,6 +63,7 @@ static am_status set(am_settings *settings, const am_setting *setting, am_str va
         am_settings scratch = *settings; /* checked all the same: a wrong value is a mistake even where a stronger one wins */
         return am_setting_parse(setting, &scratch, value, err);
     }
+    if (setting->kind == AM_SET_LIST && *now < origin) *(am_setting_list *)((char *)settings + setting->offset) = (am_setting_list){0};
     am_status status = am_setting_parse(setting, settings, value, err);
     if (!status) *now = origin;
     return status;
@@ -105,6 +106,7 @@ static am_status load_flag(am_settings *settings, unsigned command, int argc, ch
     else if (*at + 1 < argc) value = am_str_of(argv[++*at]);
     else return am_fail(err, AM_EINVAL, "--%s wants a value: %s", setting->name, setting->arg);
     if (set(settings, setting, value, AM_ORIGIN_FLAG, err)) return am_error_prefix(err, "--%s", setting->name);
+    if (setting->kind == AM_SET_SECRET) memset((char *)value.p, '*', value.n); /* ps shows the command line to everybody */
     return AM_OK;
 }
 
@@ -124,6 +126,18 @@ static am_status load_args(am_settings *settings, unsigned command, int argc, ch
     return AM_OK;
 }
 
+static am_status config_list(am_settings *settings, const char *path, yaml_document_t *doc, yaml_node_t *list, const am_setting *setting,
+                             am_error *err) {
+    for (yaml_node_item_t *i = list->data.sequence.items.start; i < list->data.sequence.items.top; i++) {
+        yaml_node_t *item = yaml_document_get_node(doc, *i);
+        size_t line = item->start_mark.line + 1;
+        if (item->type != YAML_SCALAR_NODE) return am_fail(err, AM_EFORMAT, "%s:%zu: %s must be a list of words", path, line, setting->name);
+        am_str text = {(const char *)item->data.scalar.value, item->data.scalar.length};
+        if (set(settings, setting, text, AM_ORIGIN_FILE, err)) return am_error_prefix(err, "%s:%zu: %s", path, line, setting->name);
+    }
+    return AM_OK;
+}
+
 static am_status config_pair(am_settings *settings, const char *path, yaml_document_t *doc, yaml_node_pair_t *pair, am_error *err) {
     yaml_node_t *key = yaml_document_get_node(doc, pair->key), *value = yaml_document_get_node(doc, pair->value);
     size_t line = key->start_mark.line + 1;
@@ -132,6 +146,7 @@ static am_status config_pair(am_settings *settings, const char *path, yaml_docum
     char near[96];
     const am_setting *setting = am_setting_find(name, key->data.scalar.length);
     if (!setting) return am_fail(err, AM_EFORMAT, "%s:%zu: '%.60s' is not a setting%s", path, line, name, hint(name, 0, "", near));
+    if (value->type == YAML_SEQUENCE_NODE && setting->kind == AM_SET_LIST) return config_list(settings, path, doc, value, setting, err);
     if (value->type != YAML_SCALAR_NODE) return am_fail(err, AM_EFORMAT, "%s:%zu: %s must be one value", path, line, setting->name);
     if (strcmp(setting->name, "config") == 0 || (strcmp(setting->name, "data-dir") == 0 && !settings->config))
         return am_fail(err, AM_EFORMAT, "%s:%zu: %s cannot be set in this file", path, line, setting->name);
@@ -205,6 +220,11 @@ const char *am_settings_home(void) {
     const char *home = getenv("HOME");
     if (!home || !*home) return "";
     return snprintf(path, sizeof path, "%s/.agent_memory", home) < (int)sizeof path ? path : "";
+}
+
+am_origin am_settings_origin(const am_settings *settings, const char *name) {
+    const am_setting *setting = am_setting_find(name, strlen(name));
+    return setting ? settings->origin[setting - am_setting_table] : AM_ORIGIN_DEFAULT;
 }
 
 void am_settings_help(FILE *to, unsigned command) {

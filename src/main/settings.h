@@ -9,11 +9,18 @@
 #include <stdio.h>
 
 /* Commands that take settings, as bits. */
-enum { AM_CMD_SERVE = 1, AM_CMD_CHAT = 2, AM_CMD_AGENTS = 4, AM_CMD_MODELS = 8 };
+enum { AM_CMD_SERVE = 1, AM_CMD_CHAT = 2, AM_CMD_AGENTS = 4, AM_CMD_MODELS = 8, AM_CMD_KEYS = 16 };
+enum { AM_RELOADS = 1 << 16 /* in the same word: a running server takes a new value up on SIGHUP */ };
 
 typedef enum am_origin { AM_ORIGIN_DEFAULT, AM_ORIGIN_FILE, AM_ORIGIN_ENV, AM_ORIGIN_FLAG } am_origin;
 
-enum { AM_MAX_SETTINGS = 48 };
+enum { AM_MAX_SETTINGS = 80 };
+
+/* In the order given; a stronger source replaces the whole list. */
+typedef struct am_setting_list {
+    const char **items;
+    size_t n;
+} am_setting_list;
 
 typedef struct am_settings {
     /* where */
@@ -29,6 +36,14 @@ typedef struct am_settings {
     /* HTTP */
     uint64_t max_body_bytes, max_messages, max_connections, max_outbox_bytes, keep_alive_ms, head_timeout_ms, idle_timeout_ms, drain_ms;
     bool strict_model;
+    /* who may */
+    const char *api_key, *admin_key;
+    am_setting_list cors_origins, allow_hosts;
+    bool admin_remote, allow_no_auth;
+    /* keys */
+    bool admin;
+    const char *note;
+    uint64_t max_agents, max_disk_bytes, max_rate, max_parallel;
     /* log */
     uint64_t log_format; /* 0 text, 1 json */
     uint64_t log_level;  /* am_log_level */
@@ -53,6 +68,7 @@ typedef struct am_settings {
 am_status am_settings_load(am_settings *settings, unsigned command, int argc, char **argv, am_error *err);
 void am_settings_free(am_settings *settings);
 
+am_origin am_settings_origin(const am_settings *settings, const char *name); /* where that setting's value is from */
 void am_settings_help(FILE *to, unsigned command);
 /* One log line with every setting of the command as it stands and, for those not at their default, where it came from. */
 void am_settings_log(const am_settings *settings, unsigned command);

@@ -79,6 +79,7 @@ am_status am_talk_run_server(am_talk *talk, am_talk_turn *turn, uint64_t start_n
         .path = "/v1/chat/completions",
         .body = body,
         .agent = turn->agent,
+        .key = talk->settings->api_key,
         .on_bytes = take_bytes,
         .arg = &served,
         .cancel = turn->stop,

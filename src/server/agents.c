@@ -1,5 +1,5 @@
 /* Owns the endpoints about agents: list, show, fork, forget. The cache belongs to the engine's thread, so each asks it between two steps. */
-#include "server/internal.h"
+#include "server/admit.h"
 
 #include <stdio.h>
 
@@ -11,7 +11,7 @@ typedef struct agents_call {
     am_error err;
 } agents_call;
 
-static const am_tenant everybody; /* the one default tenant */
+static const am_tenant *tenant_of(const agents_call *call) { return am_account_tenant(call->x->account); }
 
 static json_t *agent_json(const am_agent_info *a) {
     return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "id", a->agent, "object", "agent", "agent", a->agent, "tier",
@@ -28,12 +28,12 @@ static am_status add_agent(void *arg, const am_agent_info *info) {
 static void list(void *arg, am_cache *cache) {
     agents_call *call = arg;
     call->found = json_array();
-    call->status = am_cache_agents(cache, &everybody, add_agent, call->found);
+    call->status = am_cache_agents(cache, tenant_of(call), add_agent, call->found);
 }
 
 static void show_one(agents_call *call, am_cache *cache, am_str name) {
     am_agent_info info;
-    call->status = am_cache_agent(cache, &everybody, name, &info);
+    call->status = am_cache_agent(cache, tenant_of(call), name, &info);
     if (call->status) am_fail(&call->err, call->status, "there is no agent '%.*s'", (int)name.n, name.p);
     else call->found = agent_json(&info);
 }
@@ -45,12 +45,12 @@ static void show(void *arg, am_cache *cache) {
 
 static void forget(void *arg, am_cache *cache) {
     agents_call *call = arg;
-    call->status = am_cache_rm(cache, &everybody, am_buf_str(&call->x->param), &call->err);
+    call->status = am_cache_rm(cache, tenant_of(call), am_buf_str(&call->x->param), &call->err);
 }
 
 static void fork_one(void *arg, am_cache *cache) {
     agents_call *call = arg;
-    call->status = am_cache_fork(cache, &everybody, am_buf_str(&call->x->param), call->to, &call->err);
+    call->status = am_cache_fork(cache, tenant_of(call), am_buf_str(&call->x->param), call->to, &call->err);
     if (!call->status) show_one(call, cache, call->to);
 }
 
@@ -111,8 +111,9 @@ void am_handle_agent_fork(am_exchange *x) {
     if (am_json_parse(am_buf_str(&x->body), false, &body, &err) || am_json_str(body, "to", &call.to, &err)) {
         am_api_fail(&e, 400, "invalid_body", body ? "to" : NULL, "%s", err.message);
         am_reply_error(x, &e);
-    } else if (name_ok(x, call.to, "to") && name_ok(x, am_buf_str(&x->param), "id") && ask(&call, fork_one)) {
-        am_reply_json(x, 201, call.found);
+    } else if (name_ok(x, call.to, "to") && name_ok(x, am_buf_str(&x->param), "id")) {
+        if (!am_admit_agent(x, call.to, NULL, &e)) am_reply_error(x, &e);
+        else if (ask(&call, fork_one)) am_reply_json(x, 201, call.found);
     }
     json_decref(body);
 }

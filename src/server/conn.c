@@ -6,6 +6,8 @@
  * instead of the reason. */
 #include "server/conn.h"
 
+#include "server/admit.h"
+
 #include "base/clock.h"
 
 #include <errno.h>
@@ -50,21 +52,21 @@ static void begin_exchange(am_conn *conn) {
     conn->close_after = !keep || has_body; /* until the body has been read */
     x->head_only = am_str_eq(x->head.method, AM_STR("HEAD"));
     am_str cors;
-    const char *why = am_gate_check(&server->gate, &x->head, &cors);
+    const char *why = am_gate_check(&atomic_load(&server->config)->gate, &x->head, &cors);
     if (why) {
         refuse(conn, 403, "forbidden_origin", why);
         return;
     }
     if (cors.n < sizeof x->cors) memcpy(x->cors, cors.p ? cors.p : "", cors.n);
     conn->state = AM_CONN_BUSY;
-    if (!am_route_find(x)) return;
+    if (!am_route_find(x) || !am_admit(x, conn->fd)) return;
     if (!x->route->always && atomic_load(&server->stopping)) {
         refuse(conn, 503, "shutting_down", "the server is shutting down");
     } else if (!x->route->always && !atomic_load(&server->runtime)) {
         refuse(conn, 503, "loading", "the model is still being loaded; ask again in a moment");
     } else if (has_body && !content_type_ok(&x->head)) {
         refuse(conn, 415, "unsupported_media_type", "the body must be JSON; send the header content-type: application/json");
-    } else if (x->head.content_length > (int64_t)server->options.max_body_bytes) {
+    } else if (x->head.content_length > (int64_t)am_options_of(server)->max_body_bytes) {
         refuse(conn, 413, "body_too_large", "the request body is longer than this server takes");
     } else if (has_body) {
         conn->close_after = !keep;
@@ -84,7 +86,7 @@ static bool read_head(am_conn *conn) {
     size_t n = evbuffer_get_length(conn->in);
     if (n == 0) return false;
     if (conn->scan.n == 0 && conn->deadline_ns != 0) {
-        uint64_t deadline = ms_from(am_now_ns(), conn->server->options.head_timeout_ms);
+        uint64_t deadline = ms_from(am_now_ns(), am_options_of(conn->server)->head_timeout_ms);
         if (deadline < conn->deadline_ns) conn->deadline_ns = deadline;
     }
     if (n > AM_HTTP_MAX_HEAD + 1) n = AM_HTTP_MAX_HEAD + 1;
@@ -143,7 +145,7 @@ static bool read_body(am_conn *conn) {
     size_t grown = conn->x->body.n - before;
     size_t all = atomic_fetch_add(&server->body_bytes, grown) + grown;
     if (status == AM_EFORMAT) refuse_body(conn, refusal.status, NULL, refusal.why);
-    else if (status == AM_ENOMEM || all / MAX_BODIES > server->options.max_body_bytes)
+    else if (status == AM_ENOMEM || all / MAX_BODIES > am_options_of(server)->max_body_bytes)
         refuse_body(conn, 503, "out_of_memory", "too many large requests at once; ask again in a moment");
     else if (status == AM_OK) dispatch(conn);
     return true;
@@ -188,7 +190,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg) {
     } else if (conn->state == AM_CONN_LINGER || conn->state == AM_CONN_CLOSING) {
         conn->n_lingered += (uint64_t)n;
         evbuffer_drain(conn->in, (size_t)n);
-        if (conn->n_lingered > 2 * conn->server->options.max_body_bytes) conn->dead = true;
+        if (conn->n_lingered > 2 * am_options_of(conn->server)->max_body_bytes) conn->dead = true;
     } else {
         am_conn_process(conn);
     }
@@ -207,7 +209,7 @@ void am_conn_accept(am_server *server, int fd) {
     conn->out = evbuffer_new();
     conn->readable = event_new(server->base, fd, EV_READ | EV_PERSIST, on_readable, conn);
     conn->writable = event_new(server->base, fd, EV_WRITE | EV_PERSIST, am_conn_on_writable, conn);
-    conn->deadline_ns = ms_from(am_now_ns(), server->options.head_timeout_ms);
+    conn->deadline_ns = ms_from(am_now_ns(), am_options_of(server)->head_timeout_ms);
     conn->next = server->conns;
     if (conn->next) conn->next->prev = conn;
     server->conns = conn;
@@ -263,7 +265,7 @@ static void check_deadline(am_conn *conn, uint64_t now) {
         conn->x->conn = conn;
         refuse_body(conn, 408, NULL, "the request head did not arrive in time");
     } else if (conn->state == AM_CONN_BODY) {
-        uint64_t allowed_ms = conn->server->options.head_timeout_ms + conn->x->body.n * 1000 / MIN_BODY_RATE;
+        uint64_t allowed_ms = am_options_of(conn->server)->head_timeout_ms + conn->x->body.n * 1000 / MIN_BODY_RATE;
         if (now > ms_from(conn->body_start_ns, allowed_ms)) refuse_body(conn, 408, NULL, "the request body came too slowly");
     }
     bool unread = evbuffer_get_length(conn->out) > 0;

@@ -63,7 +63,7 @@ static void finish_exchange(am_conn *conn) {
         conn->state = AM_CONN_CLOSING;
     } else {
         conn->state = AM_CONN_HEAD;
-        conn->deadline_ns = am_now_ns() + conn->server->options.idle_timeout_ms * 1000000ull;
+        conn->deadline_ns = am_now_ns() + am_options_of(conn->server)->idle_timeout_ms * 1000000ull;
     }
 }
 
@@ -130,7 +130,7 @@ void am_conn_on_writable(evutil_socket_t fd, short what, void *arg) {
 void am_conn_keep_alive(am_conn *conn, uint64_t now_ns) {
     am_exchange *x = conn->x;
     uint64_t silent_ms = (now_ns - x->last_sent_ns) / 1000000u;
-    if (now_ns < x->last_sent_ns || silent_ms < conn->server->options.keepalive_ms || evbuffer_get_length(conn->out)) return;
+    if (now_ns < x->last_sent_ns || silent_ms < am_options_of(conn->server)->keepalive_ms || evbuffer_get_length(conn->out)) return;
     conn->write_progress_ns = now_ns;
     pthread_mutex_lock(&x->lock);
     if (x->mode == AM_REPLY_STREAM && !x->finished) {

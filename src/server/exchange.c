@@ -44,7 +44,7 @@ am_exchange *am_exchange_create(am_server *server, am_str head, am_http_refusal 
     x->start_ns = x->last_sent_ns = am_now_ns();
     pthread_mutex_init(&x->lock, NULL);
     am_buf_init(&x->param, AM_HTTP_MAX_TARGET);
-    am_buf_init(&x->body, server->options.max_body_bytes);
+    am_buf_init(&x->body, am_options_of(server)->max_body_bytes);
     am_buf_init(&x->headers, 4096);
     am_buf_init(&x->out, SIZE_MAX / 2);
     atomic_fetch_add(&server->n_exchanges, 1);
@@ -65,6 +65,7 @@ void am_exchange_unref(am_exchange *x) {
     if (!x || atomic_fetch_sub(&x->refs, 1) != 1) return;
     am_server *server = x->server;
     if (x->state_free) x->state_free(x->state);
+    if (x->counted) am_account_end(server->auth, x->account);
     am_exchange_drop_body(x);
     am_buf_free(&x->param);
     am_buf_free(&x->headers);
@@ -107,6 +108,6 @@ void am_exchange_log(am_exchange *x, const char *outcome) {
     bool quiet = x->route && x->route->quiet && x->status < 400;
     am_log(quiet ? AM_LOG_DEBUG : AM_LOG_INFO, "http_request", AM_LV("method", x->head.method), AM_LV("path", path),
            AM_LI("status", x->status), AM_LU("bytes", x->n_sent), AM_LF("ms", am_ms_since(x->start_ns)), AM_LS("request_id", x->id),
-           AM_LS("agent", x->agent), AM_LS("outcome", outcome));
+           AM_LS("tenant", x->account ? am_account_tenant(x->account)->name : ""), AM_LS("agent", x->agent), AM_LS("outcome", outcome));
     pthread_mutex_unlock(&x->lock);
 }

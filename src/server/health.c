@@ -46,7 +46,7 @@ void am_handle_health(am_exchange *x) {
     bool good = h.loaded && !h.stopping && !h.stuck;
     json_t *body = json_pack("{s:s, s:s, s:I}", "status", state_name(&h), "version", AM_VERSION, "uptime_s",
                              (json_int_t)(am_wall_ns() / 1000000000u - x->server->started_s));
-    if (good) {
+    if (good && x->known) { /* how much is going on is not for strangers */
         const am_engine_stats *s = &h.stats;
         json_object_set_new(body, "model", json_string(am_model_info_of(am_runtime_model(atomic_load(&x->server->runtime)))->name));
         json_object_set_new(body, "requests", json_pack("{s:i, s:i, s:i, s:i}", "running", (int)s->n_running, "queued", (int)s->n_queued,

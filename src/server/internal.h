@@ -6,6 +6,7 @@
 #ifndef AM_SERVER_INTERNAL_H
 #define AM_SERVER_INTERNAL_H
 
+#include "server/auth.h"
 #include "server/gate.h"
 #include "server/http_parse.h"
 #include "server/pool.h"
@@ -19,10 +20,18 @@ typedef struct am_conn am_conn;
 typedef struct am_exchange am_exchange;
 typedef struct am_route am_route;
 
-struct am_server {
+/* What may change while the server runs, replaced as a whole: a reader on any thread takes one and it stays as it is. */
+typedef struct am_server_config {
+    struct am_server_config *older; /* kept until the server is freed */
+    am_arena *arena;                /* of the lists */
     am_server_options options;
-    char host[256];
     am_gate gate;
+} am_server_config;
+
+struct am_server {
+    _Atomic(am_server_config *) config;
+    am_auth *auth;
+    char host[256];
     uint16_t port;
     struct event_base *base;
     struct event *listeners[8];
@@ -45,6 +54,8 @@ struct am_server {
     am_exchange *ready_first, *ready_last;
 };
 
+static inline const am_server_options *am_options_of(const am_server *server) { return &atomic_load(&server->config)->options; }
+
 typedef enum am_reply_mode {
     AM_REPLY_NONE,
     AM_REPLY_WHOLE, /* out is the body, complete */
@@ -64,6 +75,9 @@ struct am_exchange {
     am_buf param;  /* the path's {id}, unescaped */
     am_buf body;
     char cors[300];
+    am_account *account; /* whose request it is; NULL: not known yet */
+    bool known;          /* it came with a key that counts, or none is needed */
+    bool counted;        /* among the account's running requests */
     bool head_only; /* a HEAD request: the reply has no body */
 
     pthread_mutex_t lock; /* protects what follows up to the next comment */
@@ -137,6 +151,10 @@ void am_conn_close(am_conn *conn);            /* frees it; its request is cancel
 bool am_conn_is_idle(const am_conn *conn); /* nothing is being asked or answered */
 am_conn *am_conn_next(const am_conn *conn); /* in server->conns */
 
+/* config.c */
+am_status am_server_config_make(const am_server_options *options, const char *host, bool closed, am_server_config **out, am_error *err);
+void am_server_config_free(am_server_config *config); /* and the older ones */
+
 /* listen.c */
 am_status am_listen(am_server *server, am_error *err);
 void am_listen_close(am_server *server);
@@ -150,6 +168,9 @@ struct am_route {
     bool on_network;  /* quick enough for the network thread */
     bool always;      /* also while loading and stopping */
     bool quiet;       /* logged at level debug */
+    bool open;        /* wants no key */
+    bool admin;       /* the admin's: this machine and the admin key (am_auth_admin) */
+    bool scrape;      /* this machine without a key, or the admin key from anywhere */
 };
 /* Finds the route of x (x->route, x->param) or replies (404, 405, 204 for OPTIONS). */
 bool am_route_find(am_exchange *x);

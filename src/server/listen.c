@@ -72,7 +72,7 @@ static bool find_holder(unsigned port, char *who, size_t cap) {
 
 static am_status port_taken(const am_server *server, am_error *err) {
     char who[300];
-    unsigned port = server->options.port;
+    unsigned port = am_options_of(server)->port;
     if (!find_holder(port, who, sizeof who)) snprintf(who, sizeof who, "a process that this user may not look into");
     return am_fail(err, AM_EBUSY,
                    "address already in use: port %u on %s belongs to %s; find it with `lsof -ti:%u` or `ss -ltnp 'sport = :%u'`, or choose another port with --port",
@@ -105,7 +105,7 @@ static void on_connection(evutil_socket_t listener, short what, void *arg) {
         if (fd < 0) return;
         int on = 1;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-        if (server->n_conns < server->options.max_connections) am_conn_accept(server, fd);
+        if (server->n_conns < am_options_of(server)->max_connections) am_conn_accept(server, fd);
         else turn_away(fd);
     }
 }
@@ -154,20 +154,20 @@ am_status am_listen(am_server *server, am_error *err) {
         memmove(host, host + 1, n - 2);
         host[n - 2] = 0;
     }
-    raise_file_limit(server->options.max_connections);
+    raise_file_limit(am_options_of(server)->max_connections);
     int code = getaddrinfo(host, NULL, &hints, &list);
     if (code) return am_fail(err, AM_EINVAL, "cannot listen on host '%s': %s", server->host, gai_strerror(code));
     am_status status = AM_EIO;
     int why = 0;
     for (struct addrinfo *a = list; a && server->n_listeners < sizeof server->listeners / sizeof *server->listeners; a = a->ai_next) {
-        am_status one = open_listener(server, a, server->n_listeners ? server->port : server->options.port);
+        am_status one = open_listener(server, a, server->n_listeners ? server->port : am_options_of(server)->port);
         if (one) why = errno;
         if (one == AM_OK && status != AM_EBUSY) status = AM_OK;
         if (one == AM_EBUSY) status = AM_EBUSY;
     }
     freeaddrinfo(list);
     if (status == AM_EBUSY) status = port_taken(server, err);
-    else if (status) status = am_fail(err, AM_EIO, "cannot listen on %s port %u: %s", server->host, server->options.port, strerror(why));
+    else if (status) status = am_fail(err, AM_EIO, "cannot listen on %s port %u: %s", server->host, am_options_of(server)->port, strerror(why));
     if (status) am_listen_close(server);
     return status;
 }

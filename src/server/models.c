@@ -20,7 +20,7 @@ void am_handle_models(am_exchange *x) {
 
 bool am_model_name_ok(const am_server *server, am_str name, am_api_error *e) {
     const char *loaded = am_model_info_of(am_runtime_model(atomic_load(&server->runtime)))->name;
-    if (name.n == 0 || server->options.unknown_model_ok || am_str_eq(name, am_str_of(loaded))) return true;
+    if (name.n == 0 || am_options_of(server)->unknown_model_ok || am_str_eq(name, am_str_of(loaded))) return true;
     return am_api_fail(e, 404, "model_not_found", "model", "the model '%.*s' is not loaded; this server has '%s'",
                        (int)(name.n > 100 ? 100 : name.n), name.p, loaded);
 }

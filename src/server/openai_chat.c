@@ -6,6 +6,7 @@
  * any others. */
 #include "server/openai.h"
 
+#include "server/admit.h"
 #include "server/identity.h"
 #include "server/models.h"
 
@@ -79,7 +80,7 @@ static void submit_error(am_status status, const am_error *err, am_api_error *e)
 static void submit(am_completion *c, am_request *request) {
     am_exchange *x = c->x;
     uint64_t seed = request->sampling.seed;
-    bool refused = false, gone;
+    bool refused = false, unkept = request->ephemeral, gone;
     pthread_mutex_lock(&x->lock);
     gone = x->gone;
     pthread_mutex_unlock(&x->lock);
@@ -87,7 +88,7 @@ static void submit(am_completion *c, am_request *request) {
         am_error err = {0};
         uint64_t id;
         request->arg = &c->choices[i];
-        request->ephemeral = i > 0;
+        request->ephemeral = i > 0 || unkept;
         request->sampling.seed = seed + i;
         am_exchange_ref(x); /* the engine's, until this choice's last event */
         am_status status = refused || gone ? AM_ECANCELED : am_engine_submit(c->engine, request, &id, &err);
@@ -121,7 +122,7 @@ static bool fit_context(const am_openai_request *r, size_t n_prompt, uint32_t n_
 }
 
 static bool make_prompt(const am_completion *c, const am_openai_request *r, am_prompt *prompt, am_api_error *e) {
-    json_t *messages = am_openai_messages(r->messages, c->x->server->options.max_messages, e);
+    json_t *messages = am_openai_messages(r->messages, am_options_of(c->x->server)->max_messages, e);
     if (!messages) return false;
     am_chat_request chat = {.messages = messages, .tools = r->tools, .kwargs = r->kwargs, .add_generation_prompt = true, .now_s = c->created_s};
     am_error err = {0};
@@ -139,15 +140,15 @@ static bool start(am_completion *c, const am_openai_request *r, am_str agent, am
     am_prompt prompt = {0};
     if (!make_prompt(c, r, &prompt, e)) return false;
     am_engine_stats_get(c->engine, &stats);
-    am_request request = {.agent = agent, .tokens = prompt.tokens, .text = am_buf_str(&prompt.rendered.text), .input = prompt.rendered.input,
+    am_request request = {.tenant = *am_account_tenant(x->account), .agent = agent, .tokens = prompt.tokens, .text = am_buf_str(&prompt.rendered.text), .input = prompt.rendered.input,
                           .n_input = prompt.rendered.n_input, .sampling = am_openai_sampling(r, am_model_info_of(c->model)), .stops = r->stops,
                           .n_stops = r->n_stops, .n_stop_tokens = r->n_stop_tokens, .ignore_eos = r->ignore_eos,
                           .keep_special = !r->skip_special_tokens, .no_reuse = !r->cache_prompt, .on_event = am_choice_on_event};
     memcpy(request.stop_tokens, r->stop_tokens, sizeof request.stop_tokens);
     snprintf(request.id, sizeof request.id, "%.63s", x->id);
-    bool ok = fit_context(r, prompt.tokens.n, stats.n_ctx, &request.max_tokens, e);
+    bool ok = fit_context(r, prompt.tokens.n, stats.n_ctx, &request.max_tokens, e) && am_admit_agent(x, agent, &request.ephemeral, e);
     if (ok) {
-        if (x->server->options.log_content) am_log(AM_LOG_INFO, "prompt", AM_LS("request_id", x->id), AM_LV("text", request.text));
+        if (am_options_of(x->server)->log_content) am_log(AM_LOG_INFO, "prompt", AM_LS("request_id", x->id), AM_LV("text", request.text));
         if (c->n_choices > 1 && !request.sampling.has_seed) {
             request.sampling.has_seed = true; /* choices without seeds of their own would be one answer n times */
             am_random_bytes(&request.sampling.seed, sizeof request.sampling.seed);

@@ -103,7 +103,7 @@ static void on_done(am_choice *choice, const am_event *event) {
            AM_LU("prompt_tokens", c->info.n_prompt), AM_LU("cached_tokens", c->info.n_cached), AM_LU("generated_tokens", event->n_generated),
            AM_LF("queue_ms", event->queue_ms), AM_LF("restore_ms", c->info.restore_ms), AM_LF("prefill_ms", event->prefill_ms),
            AM_LF("decode_ms", event->decode_ms));
-    if (c->x->server->options.log_content && !c->stream) am_log(AM_LOG_INFO, "answer", AM_LS("request_id", c->x->id), AM_LV("text", am_buf_str(&choice->text)));
+    if (am_options_of(c->x->server)->log_content && !c->stream) am_log(AM_LOG_INFO, "answer", AM_LS("request_id", c->x->id), AM_LV("text", am_buf_str(&choice->text)));
 }
 
 static void take_info(am_choice *choice, const am_turn_info *info) {

@@ -12,11 +12,11 @@ static const am_route routes[] = {
     {.method = "GET", .path = "/agents/{id}", .handler = am_handle_agent},
     {.method = "DELETE", .path = "/agents/{id}", .handler = am_handle_agent_delete},
     {.method = "POST", .path = "/agents/{id}/fork", .handler = am_handle_agent_fork},
-    {.method = "GET", .path = "/health", .handler = am_handle_health, .on_network = true, .always = true, .quiet = true},
-    {.method = "GET", .path = "/health/live", .handler = am_handle_live, .on_network = true, .always = true, .quiet = true},
-    {.method = "GET", .path = "/health/ready", .handler = am_handle_ready, .on_network = true, .always = true, .quiet = true},
-    {.method = "GET", .path = "/health/startup", .handler = am_handle_startup, .on_network = true, .always = true, .quiet = true},
-    {.method = "GET", .path = "/", .handler = am_handle_root, .on_network = true},
+    {.method = "GET", .path = "/health", .handler = am_handle_health, .on_network = true, .always = true, .quiet = true, .open = true},
+    {.method = "GET", .path = "/health/live", .handler = am_handle_live, .on_network = true, .always = true, .quiet = true, .open = true},
+    {.method = "GET", .path = "/health/ready", .handler = am_handle_ready, .on_network = true, .always = true, .quiet = true, .open = true},
+    {.method = "GET", .path = "/health/startup", .handler = am_handle_startup, .on_network = true, .always = true, .quiet = true, .open = true},
+    {.method = "GET", .path = "/", .handler = am_handle_root, .on_network = true, .open = true},
 };
 enum { N_ROUTES = sizeof routes / sizeof *routes, MAX_NEAR = 3, MAX_COMPARED = 64 };
 

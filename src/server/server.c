@@ -83,6 +83,8 @@ static void server_free(am_server *server) {
     if (server->wake_fd >= 0) close(server->wake_fd);
     if (server->base) event_base_free(server->base);
     pthread_mutex_destroy(&server->ready_lock);
+    am_auth_free(server->auth);
+    am_server_config_free(atomic_load(&server->config));
     free(server);
 }
 
@@ -108,29 +110,38 @@ static am_status start_thread(am_server *server, am_error *err) {
     return failed ? am_fail(err, AM_ENOMEM, "cannot start the network thread") : AM_OK;
 }
 
-static void set_defaults(am_server_options *o) {
-    if (!o->max_body_bytes) o->max_body_bytes = 32u << 20;
-    if (!o->max_messages) o->max_messages = 10000;
-    if (!o->max_connections) o->max_connections = 4096;
-    if (!o->keepalive_ms) o->keepalive_ms = 5000;
-    if (!o->head_timeout_ms) o->head_timeout_ms = 10000;
-    if (!o->idle_timeout_ms) o->idle_timeout_ms = 75000;
-    if (!o->max_outbox_bytes) o->max_outbox_bytes = 8u << 20;
+/* Whoever reaches a public address without keys may read every agent: only when the operator said so. */
+static am_status check_public(const am_server *server, const am_server_options *options, am_error *err) {
+    if (options->allow_no_auth || am_gate_is_loopback(server->host) || am_auth_n_keys(server->auth)) return AM_OK;
+    return am_fail(err, AM_EPERM,
+                   "without keys this server listens on this machine only, not on %s: make a key with `agent-memory keys add NAME`, or set "
+                   "AGENT_MEMORY_API_KEY, or say --allow-no-auth when everybody who reaches the port may use it", server->host);
+}
+
+static am_status read_config(am_server *server, const am_server_options *options, am_server_config **out, am_error *err) {
+    am_auth_options keys = {.api_key = options->api_key, .admin_key = options->admin_key, .data_dir = options->keys_dir,
+                            .admin_remote = options->admin_remote,
+                            .required = !options->allow_no_auth && !am_gate_is_loopback(server->host)};
+    *out = NULL;
+    am_status status = am_auth_load(server->auth, &keys, err);
+    if (!status) status = am_server_config_make(options, server->host, am_auth_is_closed(server->auth), out, err);
+    return status;
 }
 
 am_status am_server_start(const am_server_options *options, am_server **out, am_error *err) {
     am_server *server = am_calloc(1, sizeof *server);
     *out = NULL;
     if (!server) return am_fail(err, AM_ENOMEM, "no memory for the server");
-    server->options = *options;
-    set_defaults(&server->options);
     snprintf(server->host, sizeof server->host, "%s", options->host ? options->host : "127.0.0.1");
-    server->options.host = server->host;
     server->wake_fd = -1;
     server->started_s = am_wall_ns() / 1000000000u;
     pthread_mutex_init(&server->ready_lock, NULL);
-    am_gate_init(&server->gate, server->host);
-    am_status status = make_events(server, err);
+    am_server_config *config = NULL;
+    am_status status = am_auth_create(&server->auth, err);
+    if (!status) status = read_config(server, options, &config, err);
+    if (!status) status = check_public(server, options, err);
+    atomic_store(&server->config, config);
+    if (!status) status = make_events(server, err);
     if (!status) status = am_listen(server, err);
     if (!status) status = am_pool_start(N_REQUEST_THREADS, &server->pool, err);
     if (!status) status = start_thread(server, err);
@@ -144,6 +155,19 @@ am_status am_server_start(const am_server_options *options, am_server **out, am_
     return AM_OK;
 }
 
+/* One caller at a time. The limit on connections of this process was raised when it started; a higher one may meet EMFILE, which pauses accepting. */
+am_status am_server_reload(am_server *server, const am_server_options *options, am_error *err) {
+    am_server_config *config;
+    am_status status = read_config(server, options, &config, err);
+    if (status) return status;
+    config->older = atomic_load(&server->config);
+    atomic_store(&server->config, config);
+    if (am_auth_is_closed(server->auth) && am_auth_n_keys(server->auth) == 0)
+        am_log(AM_LOG_WARN, "no_keys", AM_LS("reason", "the last key is gone: requests are refused until there is one"));
+    return AM_OK;
+}
+
+size_t am_server_n_keys(const am_server *server) { return am_auth_n_keys(server->auth); }
 uint16_t am_server_port(const am_server *server) { return server->port; }
 void am_server_attach(am_server *server, am_runtime *runtime) { atomic_store(&server->runtime, runtime); }
 void am_server_stop_accepting(am_server *server) { atomic_store(&server->stopping, true); }

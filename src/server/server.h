@@ -21,12 +21,24 @@ typedef struct am_server_options {
     size_t max_outbox_bytes;   /* unread output of one stream before its request is cancelled: 8 MiB */
     bool unknown_model_ok;     /* true: any model name gets the loaded model (default); false: 404 */
     bool log_content;          /* write prompts and answers to the log; never by default */
+    const char *const *cors_origins; /* further origins whose pages may use this server */
+    size_t n_cors_origins;
+    const char *const *allow_hosts;  /* further names the Host header may have */
+    size_t n_allow_hosts;
+    const char *api_key, *admin_key; /* NULL: none; hashed at once */
+    const char *keys_dir;            /* the data folder, for its keys.json; NULL: none is read */
+    bool admin_remote;               /* admin endpoints also from other machines, with the admin key */
+    bool allow_no_auth;              /* listen on a public address without keys */
 } am_server_options;
 
 /* Binds and starts to listen; /health/live answers and everything else says 503 with retry-after until a runtime is attached. Port in use:
- * AM_EBUSY with a line that says who (pid and command when it can be known), how to find it and how to choose another. Nothing on disk is touched. */
+ * AM_EBUSY with a line that says who (pid and command when it can be known), how to find it and how to choose another. A public address without
+ * keys: AM_EPERM, unless allow_no_auth. Nothing on disk is touched. */
 am_status am_server_start(const am_server_options *options, am_server **out, am_error *err);
 uint16_t am_server_port(const am_server *server);
+/* Keys and everything in options but host, port and max_connections' file limit, from now on; running requests end as they began. On failure all stays. */
+am_status am_server_reload(am_server *server, const am_server_options *options, am_error *err);
+size_t am_server_n_keys(const am_server *server); /* tenants' keys; 0: anybody who reaches the port may use it */
 void am_server_attach(am_server *server, am_runtime *runtime);
 /* New requests get 503 with retry-after from now on; running ones go on. */
 void am_server_stop_accepting(am_server *server);

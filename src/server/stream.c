@@ -17,7 +17,7 @@ void am_stream_open(am_exchange *x, const char *content_type) {
 am_status am_stream_write(am_exchange *x, am_str bytes) {
     pthread_mutex_lock(&x->lock);
     am_status status = x->gone ? AM_ECANCELED : x->too_slow ? AM_ELIMIT : AM_OK;
-    if (!status && (x->out.n + bytes.n > x->server->options.max_outbox_bytes || am_buf_add(&x->out, bytes))) {
+    if (!status && (x->out.n + bytes.n > am_options_of(x->server)->max_outbox_bytes || am_buf_add(&x->out, bytes))) {
         x->too_slow = true; /* the network thread hangs up, which cancels the request */
         status = AM_ELIMIT;
     }
