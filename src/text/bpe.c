@@ -30,7 +30,7 @@ static inline const am_pair *pair_find(const am_bpe *bpe, int32_t left, int32_t 
 
 am_status am_bpe_reserve(am_bpe *bpe, size_t n_pairs, am_error *err) {
     size_t n = 64;
-    while (n < n_pairs + n_pairs / 2) n *= 2;
+    while (n / 4 * 3 < n_pairs) n *= 2;
     if (bpe->pairs && n <= bpe->mask + 1) return AM_OK;
     am_pair *pairs = am_calloc(n, sizeof *pairs);
     if (!pairs) return am_fail(err, AM_ENOMEM, "no memory for the merges");
@@ -47,9 +47,13 @@ am_status am_bpe_reserve(am_bpe *bpe, size_t n_pairs, am_error *err) {
     return AM_OK;
 }
 
+void am_bpe_prefetch(const am_bpe *bpe, int32_t left, int32_t right) {
+    if (bpe->pairs) __builtin_prefetch(&bpe->pairs[pair_slot((uint64_t)(uint32_t)left << 32 | (uint32_t)right, bpe->mask)], 1);
+}
+
 am_status am_bpe_merge(am_bpe *bpe, int32_t left, int32_t right, uint32_t rank, int32_t id, am_error *err) {
-    if (!bpe->pairs || bpe->n_pairs + bpe->n_pairs / 2 >= bpe->mask) {
-        am_status status = am_bpe_reserve(bpe, bpe->n_pairs * 2 + 64, err);
+    if (!bpe->pairs || bpe->n_pairs >= (bpe->mask + 1) / 4 * 3) {
+        am_status status = am_bpe_reserve(bpe, bpe->n_pairs + bpe->n_pairs / 4 + 64, err);
         if (status) return status;
     }
     uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
@@ -187,50 +191,64 @@ static void merge_short(const am_bpe *bpe, am_symbol *y, size_t *n_symbols) {
     *n_symbols = n;
 }
 
-static inline bool sooner(const am_candidate *a, const am_candidate *b) {
-    return a->rank != b->rank ? a->rank < b->rank : a->pos < b->pos;
+/* The heap's entries are rank << 32 | position, so that the smallest is the next merge; four children a node, for the caches' sake. */
+static void heap_sink(uint64_t *heap, size_t n, size_t i, uint64_t c) {
+    for (size_t child; (child = 4 * i + 1) < n; i = child) {
+        size_t end = child + 4 < n ? child + 4 : n;
+        for (size_t k = child + 1; k < end; k++)
+            if (heap[k] < heap[child]) child = k;
+        if (heap[child] >= c) break;
+        heap[i] = heap[child];
+    }
+    heap[i] = c;
 }
 
-static bool heap_put(am_scratch *s, am_candidate c) {
-    if (!am_grow(&s->heap, &s->heap_cap, s->n_heap + 1, sizeof *s->heap)) return false;
+static bool heap_put(am_scratch *s, uint64_t c) {
+    if (s->n_heap == s->heap_cap && !am_grow(&s->heap, &s->heap_cap, s->n_heap + 1, sizeof *s->heap)) return false;
     size_t i = s->n_heap++;
-    for (size_t up; i > 0 && (up = (i - 1) / 2, sooner(&c, &s->heap[up])); i = up) s->heap[i] = s->heap[up];
+    for (size_t up; i > 0 && (up = (i - 1) / 4, c < s->heap[up]); i = up) s->heap[i] = s->heap[up];
     s->heap[i] = c;
     return true;
 }
 
-static am_candidate heap_take(am_scratch *s) {
-    am_candidate top = s->heap[0], last = s->heap[--s->n_heap];
-    size_t i = 0;
-    for (size_t child; (child = 2 * i + 1) < s->n_heap; i = child) {
-        if (child + 1 < s->n_heap && sooner(&s->heap[child + 1], &s->heap[child])) child++;
-        if (!sooner(&s->heap[child], &last)) break;
-        s->heap[i] = s->heap[child];
-    }
-    s->heap[i] = last;
+static uint64_t heap_take(am_scratch *s) {
+    uint64_t top = s->heap[0];
+    s->n_heap--;
+    heap_sink(s->heap, s->n_heap, 0, s->heap[s->n_heap]);
     return top;
 }
 
 static bool candidate_put(const am_bpe *bpe, am_scratch *s, int32_t i) {
     const am_symbol *y = s->symbols;
     const am_pair *pair = pair_find(bpe, y[i].id, y[y[i].next].id);
-    return !pair || heap_put(s, (am_candidate){pair->rank, (uint32_t)i, pair->id});
+    return !pair || heap_put(s, (uint64_t)pair->rank << 32 | (uint32_t)i);
+}
+
+/* All first candidates at once: cheaper than one by one. */
+static bool heap_make(const am_bpe *bpe, am_scratch *s, int32_t n) {
+    if (!am_grow(&s->heap, &s->heap_cap, (size_t)n + 1, sizeof *s->heap)) return false;
+    s->n_heap = 0;
+    for (int32_t i = 0; i + 1 < n; i++) {
+        const am_pair *pair = pair_find(bpe, s->symbols[i].id, s->symbols[i + 1].id);
+        if (pair) s->heap[s->n_heap++] = (uint64_t)pair->rank << 32 | (uint32_t)i;
+    }
+    for (size_t i = s->n_heap / 4 + 1; i-- > 0;)
+        if (i < s->n_heap) heap_sink(s->heap, s->n_heap, i, s->heap[i]);
+    return true;
 }
 
 static bool merge_long(const am_bpe *bpe, am_scratch *s, size_t *n_symbols) {
     am_symbol *y = s->symbols;
     int32_t n = (int32_t)*n_symbols;
-    s->n_heap = 0;
     for (int32_t i = 0; i < n; i++) y[i].prev = i - 1, y[i].next = i + 1 < n ? i + 1 : -1;
-    for (int32_t i = 0; i + 1 < n; i++)
-        if (!candidate_put(bpe, s, i)) return false;
+    if (!heap_make(bpe, s, n)) return false;
     while (s->n_heap) {
-        am_candidate c = heap_take(s);
-        int32_t i = (int32_t)c.pos, right = y[i].next;
+        uint64_t c = heap_take(s);
+        int32_t i = (int32_t)(uint32_t)c, right = y[i].next;
         if (right < 0) continue; /* gone, or the last */
         const am_pair *pair = pair_find(bpe, y[i].id, y[right].id);
-        if (!pair || pair->id != c.id) continue; /* stale */
-        y[i].id = c.id;
+        if (!pair || pair->rank != c >> 32) continue; /* stale */
+        y[i].id = pair->id;
         y[i].next = y[right].next;
         y[right].next = GONE;
         if (y[i].next >= 0) y[y[i].next].prev = i;

@@ -175,6 +175,11 @@ static am_status fallback_flush(am_detok *d, size_t i) {
     return status;
 }
 
+static void held_drop(stage *g, size_t n) {
+    if (n) memmove(g->held.p, g->held.p + n, g->held.n - n);
+    g->held.n -= n;
+}
+
 static am_status bytes_flush(am_detok *d, size_t i, bool last) {
     stage *g = &d->stages[i];
     if (g->holds && !last) return AM_OK;
@@ -182,8 +187,7 @@ static am_status bytes_flush(am_detok *d, size_t i, bool last) {
     am_buf_clear(&g->made);
     am_status status = am_utf8_lossy(am_buf_str(&g->held), last, &g->made, &used);
     if (status) return status;
-    if (used) memmove(g->held.p, g->held.p + used, g->held.n - used);
-    g->held.n -= used;
+    held_drop(g, used);
     return g->made.n ? feed(d, i + 1, am_buf_str(&g->made), g->holds) : AM_OK;
 }
 
@@ -271,8 +275,7 @@ static am_status push_plain(am_detok *d, int32_t id) {
     size_t used;
     if (!status) status = am_utf8_lossy(am_buf_str(&g->held), false, d->out, &used);
     if (status) return status;
-    if (used) memmove(g->held.p, g->held.p + used, g->held.n - used);
-    g->held.n -= used;
+    held_drop(g, used);
     return AM_OK;
 }
 

@@ -144,23 +144,54 @@ bool am_half_put(const am_tokenizer *t, am_str s, am_buf *out) {
     return true;
 }
 
-static am_status merge_put(am_tokenizer *t, const am_buf *text, size_t left_n, uint32_t rank, am_error *err) {
-    am_str left = {text->p, left_n}, right = {text->p + left_n, text->n - left_n};
-    int32_t l = am_words_find(&t->words, left), r = am_words_find(&t->words, right), id;
-    if (t->bpe.prefix.n == 0) id = am_words_find(&t->words, am_buf_str(text));
-    else {
-        am_buf joined;
-        am_buf_init(&joined, text->n + 1);
-        size_t cut = t->bpe.prefix.n < right.n ? t->bpe.prefix.n : right.n;
-        am_status status = am_buf_add(&joined, left);
-        if (!status) status = am_buf_append(&joined, right.p + cut, right.n - cut);
-        id = status ? -1 : am_words_find(&t->words, am_buf_str(&joined));
-        am_buf_free(&joined);
-    }
-    if (l < 0 || r < 0 || id < 0)
-        return am_fail(err, AM_EFORMAT, "merge %u ('%.*s' with '%.*s') names a token that the vocabulary lacks", rank + 1,
+/* Merges wait in a short queue while the memory that their look-ups will touch is fetched. */
+enum { QUEUE = 16 };
+typedef struct waiting {
+    am_buf text; /* both halves side by side */
+    size_t left_n;
+    uint64_t hash[3]; /* left, right, joined */
+    uint32_t rank;
+    int32_t left, right, id; /* once resolved */
+    bool full;
+} waiting;
+
+static am_str waiting_part(const waiting *w, int part) {
+    if (part == 0) return (am_str){w->text.p, w->left_n};
+    if (part == 1) return (am_str){w->text.p + w->left_n, w->text.n - w->left_n};
+    return am_buf_str(&w->text);
+}
+
+/* With a prefix for inner entries, the merged entry lacks the right half's. */
+static int32_t joined_find(const am_tokenizer *t, const waiting *w) {
+    if (t->bpe.prefix.n == 0) return am_words_find_hashed(&t->words, am_buf_str(&w->text), w->hash[2]);
+    am_buf joined;
+    am_buf_init(&joined, w->text.n + 1);
+    size_t right_n = w->text.n - w->left_n, cut = t->bpe.prefix.n < right_n ? t->bpe.prefix.n : right_n;
+    am_status status = am_buf_append(&joined, w->text.p, w->left_n);
+    if (!status) status = am_buf_append(&joined, w->text.p + w->left_n + cut, right_n - cut);
+    int32_t id = status ? -1 : am_words_find(&t->words, am_buf_str(&joined));
+    am_buf_free(&joined);
+    return id;
+}
+
+/* Looks the three up; what they are goes into w. */
+static am_status merge_resolve(am_tokenizer *t, waiting *w, am_error *err) {
+    if (!w->full) return AM_OK;
+    am_str left = waiting_part(w, 0), right = waiting_part(w, 1);
+    w->left = am_words_find_hashed(&t->words, left, w->hash[0]);
+    w->right = am_words_find_hashed(&t->words, right, w->hash[1]);
+    w->id = joined_find(t, w);
+    if (w->left < 0 || w->right < 0 || w->id < 0)
+        return am_fail(err, AM_EFORMAT, "merge %u ('%.*s' with '%.*s') names a token that the vocabulary lacks", w->rank + 1,
                        (int)(left.n < 60 ? left.n : 60), left.p, (int)(right.n < 60 ? right.n : 60), right.p);
-    return am_bpe_merge(&t->bpe, l, r, rank, id, err);
+    am_bpe_prefetch(&t->bpe, w->left, w->right);
+    return AM_OK;
+}
+
+static am_status merge_put(am_tokenizer *t, waiting *w, am_error *err) {
+    if (!w->full) return AM_OK;
+    w->full = false;
+    return am_bpe_merge(&t->bpe, w->left, w->right, w->rank, w->id, err);
 }
 
 /* One merge: "left right" or ["left", "right"], its halves side by side in text. */
@@ -188,24 +219,42 @@ static am_status merge_read(const am_tokenizer *t, am_jscan *j, am_buf *text, si
     return AM_OK;
 }
 
+/* What was `age` merges ago. */
+static waiting *queue_at(waiting *queue, uint32_t rank, uint32_t age) { return &queue[(rank - age) % QUEUE]; }
+
+/* Moves every waiting merge a step on, after the newest came in. */
+static am_status queue_step(am_tokenizer *t, waiting *queue, uint32_t rank, am_error *err) {
+    for (int step = 0; step < 3; step++) {
+        const waiting *w = queue_at(queue, rank, (uint32_t)step * 4);
+        for (int part = 0; w->full && part < 3; part++) am_words_prefetch(&t->words, w->hash[part], step);
+    }
+    am_status status = merge_resolve(t, queue_at(queue, rank, 11), err);
+    return status ? status : merge_put(t, queue_at(queue, rank, QUEUE - 1), err);
+}
+
 static am_status merges_read(am_tokenizer *t, am_str list, am_error *err) {
     am_jscan j;
     am_jscan_init(&j, list);
-    am_buf text;
-    am_buf_init(&text, 1 << 24);
+    waiting queue[QUEUE] = {0};
+    for (size_t i = 0; i < QUEUE; i++) am_buf_init(&queue[i].text, 1 << 24);
     am_status status = am_jscan_take(&j, '[') ? AM_OK : am_jscan_fail(&j, "the merges' array", err);
-    if (!status) status = am_bpe_reserve(&t->bpe, list.n / 24, err);
+    if (!status) status = am_bpe_reserve(&t->bpe, list.n / 32, err);
     bool more = !status && !am_jscan_take(&j, ']');
-    for (uint32_t rank = 0; more && !status;) {
-        size_t left_n = 0;
-        bool spelled = true;
-        status = merge_read(t, &j, &text, &left_n, &spelled, rank, err);
-        if (!status && spelled) status = merge_put(t, &text, left_n, rank, err);
-        rank++;
+    uint32_t rank = 0;
+    for (; more && !status; rank++) {
+        waiting *w = &queue[rank % QUEUE];
+        w->rank = rank;
+        status = merge_read(t, &j, &w->text, &w->left_n, &w->full, rank, err);
+        for (int part = 0; !status && w->full && part < 3; part++) w->hash[part] = am_words_hash(waiting_part(w, part));
+        if (!status) status = queue_step(t, queue, rank, err);
         more = am_jscan_take(&j, ',');
         if (!more && !status && !am_jscan_take(&j, ']')) status = am_jscan_fail(&j, "',' or ']'", err);
     }
-    am_buf_free(&text);
+    for (uint32_t i = 0; i < QUEUE && !status; i++, rank++) { /* empty the queue */
+        queue[rank % QUEUE].full = false;
+        status = queue_step(t, queue, rank, err);
+    }
+    for (size_t i = 0; i < QUEUE; i++) am_buf_free(&queue[i].text);
     am_jscan_free(&j);
     return status;
 }

@@ -27,9 +27,12 @@ typedef struct am_word_slot {
     uint32_t tag;
     int32_t id; /* -1: empty */
 } am_word_slot;
+typedef struct am_word_at {
+    uint32_t off, len; /* into bytes */
+} am_word_at;
 typedef struct am_words {
     am_buf bytes;
-    uint32_t *off, *len; /* [n] into bytes */
+    am_word_at *at; /* [n] */
     uint8_t *flags;      /* [n] */
     size_t n, cap, longest;
     am_word_slot *slots; /* [mask + 1]; only after sealing */
@@ -40,6 +43,10 @@ am_status am_words_add(am_words *words, uint64_t id, am_str s, am_error *err);
 void am_words_undo_bytes(am_words *words);
 am_status am_words_seal(am_words *words, am_error *err);
 int32_t am_words_find(const am_words *words, am_str s); /* -1 when there is none */
+/* The same in steps, for loading: a merge is three look-ups in tables larger than the caches. prefetch: steps 0, 1, 2 in turn. */
+uint64_t am_words_hash(am_str s);
+void am_words_prefetch(const am_words *words, uint64_t hash, int step);
+int32_t am_words_find_hashed(const am_words *words, am_str s, uint64_t hash); /* sealed words only */
 am_str am_words_get(const am_words *words, int64_t id); /* empty when out of range */
 void am_words_free(am_words *words);
 
@@ -101,11 +108,6 @@ typedef struct am_symbol {
     uint32_t pos;
     int32_t prev, next; /* next == -2: gone */
 } am_symbol;
-typedef struct am_candidate {
-    uint32_t rank, pos;
-    int32_t id;
-} am_candidate;
-
 /* All memory of one call of encode; freed at its end. */
 typedef struct am_scratch {
     am_mapped text[2];
@@ -113,7 +115,7 @@ typedef struct am_scratch {
     am_pieces pieces, more, parts;
     am_symbol *symbols;
     size_t symbols_cap;
-    am_candidate *heap;
+    uint64_t *heap; /* bpe.c: rank << 32 | position */
     size_t n_heap, heap_cap;
     void *path; /* unigram.c */
     size_t path_cap;
@@ -245,6 +247,7 @@ typedef struct am_bpe {
     am_words letters; /* characters of merges that are no entries themselves: ids from words.n on (SentencePiece) */
 } am_bpe;
 am_status am_bpe_reserve(am_bpe *bpe, size_t n_pairs, am_error *err);
+void am_bpe_prefetch(const am_bpe *bpe, int32_t left, int32_t right); /* for a merge that comes soon */
 am_status am_bpe_merge(am_bpe *bpe, int32_t left, int32_t right, uint32_t rank, int32_t id, am_error *err);
 /* Appends a half of a merge as the vocabulary keeps it: false when a byte-level text can never spell it. */
 bool am_half_put(const am_tokenizer *t, am_str s, am_buf *out);

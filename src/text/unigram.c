@@ -22,7 +22,7 @@ am_status am_unigram_seal(am_tokenizer *t, am_error *err) {
     am_bytes_seal(t);
     size_t n = 0;
     for (size_t id = 0; id < t->words.n; id++)
-        if (t->words.len[id] && am_words_find(&t->words, am_words_get(&t->words, (int64_t)id)) == (int32_t)id)
+        if (t->words.at[id].len && am_words_find(&t->words, am_words_get(&t->words, (int64_t)id)) == (int32_t)id)
             entries[n++] = (am_trie_entry){am_words_get(&t->words, (int64_t)id), (int32_t)id};
     am_status status = am_trie_build(&t->unigram.trie, entries, n, err);
     free(entries);

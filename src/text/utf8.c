@@ -66,6 +66,7 @@ uint32_t am_byte_char(uint8_t byte) {
 }
 
 int am_char_byte(uint32_t cp) {
+    if (cp - 0x21 < 0x5E) return (int)cp; /* nearly all of them */
     if (cp < 0x100) return stands_for_itself(cp) ? (int)cp : -1;
     if (cp <= 0x120) return (int)(cp - 0x100);
     if (cp <= 0x142) return (int)(cp - 0x121 + 0x7F);

@@ -25,10 +25,9 @@ bool am_grow(void *p, size_t *cap, size_t n, size_t size) {
 }
 
 static bool words_widen(am_words *w, size_t n) {
-    size_t cap = w->cap, a = cap, b = cap, c = cap;
-    if (!am_grow(&w->off, &a, n, sizeof *w->off) || !am_grow(&w->len, &b, n, sizeof *w->len) || !am_grow(&w->flags, &c, n, 1))
-        return false;
-    w->cap = c;
+    size_t a = w->cap, b = w->cap;
+    if (!am_grow(&w->at, &a, n, sizeof *w->at) || !am_grow(&w->flags, &b, n, 1)) return false;
+    w->cap = b;
     return true;
 }
 
@@ -37,16 +36,14 @@ am_status am_words_add(am_words *w, uint64_t id, am_str s, am_error *err) {
     if (w->bytes.max == 0) am_buf_init(&w->bytes, (size_t)1 << 31);
     if (id >= w->n) {
         if (!words_widen(w, id + 1)) return am_fail(err, AM_ENOMEM, "no memory for the vocabulary");
-        memset(w->off + w->n, 0, (id + 1 - w->n) * sizeof *w->off);
-        memset(w->len + w->n, 0, (id + 1 - w->n) * sizeof *w->len);
+        memset(w->at + w->n, 0, (id + 1 - w->n) * sizeof *w->at);
         memset(w->flags + w->n, 0, id + 1 - w->n);
         w->n = id + 1;
     }
     uint32_t off = (uint32_t)w->bytes.n;
     am_status status = am_buf_add(&w->bytes, s);
     if (status) return am_fail(err, status, "the vocabulary is too large");
-    w->off[id] = off;
-    w->len[id] = (uint32_t)s.n;
+    w->at[id] = (am_word_at){off, (uint32_t)s.n};
     if (s.n > w->longest) w->longest = s.n;
     w->flags[id] |= AM_WORD_PRESENT | AM_WORD_FINDABLE;
     return AM_OK;
@@ -55,8 +52,8 @@ am_status am_words_add(am_words *w, uint64_t id, am_str s, am_error *err) {
 void am_words_undo_bytes(am_words *w) {
     for (size_t id = 0; id < w->n; id++) {
         if (!(w->flags[id] & AM_WORD_FINDABLE)) continue;
-        char *p = w->bytes.p + w->off[id];
-        size_t n = w->len[id], i = 0, k = 0;
+        char *p = w->bytes.p + w->at[id].off;
+        size_t n = w->at[id].len, i = 0, k = 0;
         for (uint32_t cp; i < n; i += am_utf8_get(p + i, &cp))
             if (am_utf8_get(p + i, &cp) && am_char_byte(cp) < 0) break;
         if (i < n) {
@@ -68,7 +65,7 @@ void am_words_undo_bytes(am_words *w) {
             i += am_utf8_get(p + i, &cp);
             p[k++] = (char)am_char_byte(cp);
         }
-        w->len[id] = (uint32_t)k;
+        w->at[id].len = (uint32_t)k;
     }
 }
 
@@ -107,26 +104,36 @@ am_status am_words_seal(am_words *w, am_error *err) {
     return AM_OK;
 }
 
-int32_t am_words_find(const am_words *w, am_str s) {
-    if (!w->slots) return -1;
-    uint64_t h = hash_of(s.p, s.n);
+uint64_t am_words_hash(am_str s) { return hash_of(s.p, s.n); }
+
+void am_words_prefetch(const am_words *w, uint64_t h, int step) {
+    const am_word_slot *slot = &w->slots[h & w->mask];
+    if (step == 0) __builtin_prefetch(slot);
+    else if (slot->id >= 0 && slot->tag == (uint32_t)(h >> 32)) {
+        if (step == 1) __builtin_prefetch(&w->at[slot->id]);
+        else __builtin_prefetch(w->bytes.p + w->at[slot->id].off);
+    }
+}
+
+int32_t am_words_find(const am_words *w, am_str s) { return w->slots ? am_words_find_hashed(w, s, hash_of(s.p, s.n)) : -1; }
+
+int32_t am_words_find_hashed(const am_words *w, am_str s, uint64_t h) {
     uint32_t tag = (uint32_t)(h >> 32);
     for (size_t i = h & w->mask;; i = (i + 1) & w->mask) {
         int32_t id = w->slots[i].id;
         if (id < 0) return -1;
-        if (w->slots[i].tag == tag && w->len[id] == s.n && memcmp(w->bytes.p + w->off[id], s.p, s.n) == 0) return id;
+        if (w->slots[i].tag == tag && w->at[id].len == s.n && memcmp(w->bytes.p + w->at[id].off, s.p, s.n) == 0) return id;
     }
 }
 
 am_str am_words_get(const am_words *w, int64_t id) {
     if (id < 0 || (size_t)id >= w->n || !w->bytes.p) return (am_str){"", 0};
-    return (am_str){w->bytes.p + w->off[id], w->len[id]};
+    return (am_str){w->bytes.p + w->at[id].off, w->at[id].len};
 }
 
 void am_words_free(am_words *w) {
     am_buf_free(&w->bytes);
-    free(w->off);
-    free(w->len);
+    free(w->at);
     free(w->flags);
     free(w->slots);
     *w = (am_words){0};
