@@ -37,6 +37,7 @@ LIB     := $(BUILD)/libagent-memory.a
 BIN     := $(BUILD)/agent-memory
 TESTS   := $(patsubst tests/test_%.c,$(BUILD)/tests/test_%,$(sort $(wildcard tests/test_*.c)))
 TEST_LIB := $(patsubst tests/%.c,$(BUILD)/tests/%.o,$(filter-out $(wildcard tests/test_*.c),$(wildcard tests/*.c)))
+FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 BENCHES := $(patsubst bench/bench_%.c,$(BUILD)/bench/bench_%,$(sort $(wildcard bench/bench_*.c)))
 
 all: $(BIN) compile_commands.json
@@ -44,7 +45,7 @@ all: $(BIN) compile_commands.json
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	@echo "CC $<"
-	$(Q)$(CC) $(CFLAGS_ALL) $(if $(filter src/kernels/%,$<),$(FLAGS_$(*F))) -MMD -MP -c $< -o $@
+	$(Q)$(CC) $(CFLAGS_ALL) $(if $(filter src/kernels/%,$<),$(FLAGS_$(*F)) $(SAN_KERNELS)) -MMD -MP -c $< -o $@
 
 $(BUILD)/%.o: %.S Makefile
 	@mkdir -p $(@D)
@@ -65,6 +66,12 @@ FAKES_server := -Wl,--allow-multiple-definition
 $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(TEST_LIB) $(LIB)
 	$(Q)$(CC) -o $@ $^ $(FAKES_$*) -lcmocka $(LIBS)
 
+# every fuzz target over the inputs of tests/data/fuzz
+$(BUILD)/tests/test_fuzz: $(FUZZERS:%=$(BUILD)/tests/fuzz/fuzz_%.o)
+
+$(BUILD)/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/*.h $(LIB)
+	$(Q)$(CC) $(CFLAGS_ALL) -DFUZZ_ALONE -fsanitize=fuzzer -o $@ $(filter-out %.h,$^) $(LIBS)
+
 $(BUILD)/bench/bench_%: $(BUILD)/bench/bench_%.o $(LIB)
 	$(Q)$(CC) -o $@ $^ $(LIBS)
 
@@ -79,6 +86,17 @@ check:
 
 tsan:
 	@$(MAKE) --no-print-directory test BUILD=build/tsan OPT=-O1 SAN="-fsanitize=thread -fno-omit-frame-pointer"
+
+# one target of tests/fuzz for SECONDS under libFuzzer, ASan and UBSan; what it finds goes to build/fuzz/found, and from there to tests/data/fuzz/FUZZ
+# (clang 14 takes half an hour for kernels with coverage, and no target calls them)
+FUZZ_SAN := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+fuzz:
+	@test -f "tests/fuzz/fuzz_$(FUZZ).c" || { echo "make fuzz FUZZ=name SECONDS=60; names: $(FUZZERS)"; exit 1; }
+	@$(MAKE) --no-print-directory build/fuzz/fuzz_$(FUZZ) BUILD=build/fuzz CC=clang-14 OPT=-O1 \
+	    SAN="$(FUZZ_SAN)" SAN_KERNELS="-fno-sanitize=all"
+	@mkdir -p build/fuzz/corpus/$(FUZZ) build/fuzz/found
+	@build/fuzz/fuzz_$(FUZZ) -max_total_time=$(or $(SECONDS),60) -timeout=20 -rss_limit_mb=3072 -max_len=16384 -print_final_stats=1 -verbosity=1 \
+	    -artifact_prefix=build/fuzz/found/$(FUZZ)- $(patsubst %,-dict=%,$(wildcard tests/fuzz/$(FUZZ).dict)) build/fuzz/corpus/$(FUZZ) tests/data/fuzz/$(FUZZ)
 
 lint:
 	@tools/lint
@@ -111,11 +129,12 @@ help:
 	@echo "make            build/agent-memory and build/libagent-memory.a (release)"
 	@echo "make test       every C test, one line each (ONLY=name for one file)"
 	@echo "make check      the same under AddressSanitizer and UBSan;  make tsan  under ThreadSanitizer"
+	@echo "make fuzz FUZZ=name SECONDS=60   one target of tests/fuzz under libFuzzer (clang-14)"
 	@echo "make lint       rooms, sizes, formatting"
 	@echo "make bench      the benchmarks of docs/BENCHMARKS.md (RUNS=5)"
 	@echo "make torture    1,000 kills, 2,000 turns, 100 bit flips of each kind of file"
 	@echo "make install PREFIX=/usr/local"
 
-.PHONY: all tests test check tsan lint bench torture install libs clean help
+.PHONY: all tests test check tsan fuzz lint bench torture install libs clean help
 .SECONDARY:
--include $(OBJ:.o=.d) $(TESTS:=.d) $(TEST_LIB:.o=.d) $(BENCHES:=.d)
+-include $(OBJ:.o=.d) $(TESTS:=.d) $(TEST_LIB:.o=.d) $(BENCHES:=.d) $(FUZZERS:%=$(BUILD)/tests/fuzz/fuzz_%.d)
