@@ -102,8 +102,10 @@ void am_bpe_free(am_bpe *bpe) {
 
 /* ---- a piece's first symbols */
 
+/* A pending unknown can come behind bytes of a later character (symbols_make): places never go back all the same. */
 static bool symbol_put(am_scratch *s, size_t *n, int32_t id, size_t pos) {
     if (!am_grow(&s->symbols, &s->symbols_cap, *n + 1, sizeof *s->symbols)) return false;
+    if (*n && s->symbols[*n - 1].pos > pos) pos = s->symbols[*n - 1].pos;
     s->symbols[(*n)++] = (am_symbol){id, (uint32_t)pos, 0, 0};
     return true;
 }
