@@ -3,6 +3,8 @@
  * second, the files written since. */
 #include "cache/internal.h"
 
+#include "cache/metrics.h"
+
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/inhand.h"
@@ -59,6 +61,7 @@ static void *io_thread(void *arg) {
     pthread_mutex_lock(&q->lock);
     for (;;) {
         am_job *job = list_pop(&q->urgent);
+        bool reads = job != NULL;
         if (!job) job = list_pop(&q->normal);
         if (!job && q->stop) break;
         if (!job) {
@@ -67,7 +70,9 @@ static void *io_thread(void *arg) {
         }
         pthread_mutex_unlock(&q->lock);
         job->err = (am_error){0};
+        uint64_t start = am_now_ns();
         job->status = job->run(q->cache, job, &job->err);
+        am_metric_observe(reads ? &am_metric_read_time : &am_metric_save_time, 0, am_now_ns() - start);
         pthread_mutex_lock(&q->lock);
         list_add(&q->done, job);
         pthread_cond_signal(&q->finished);

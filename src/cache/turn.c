@@ -2,6 +2,8 @@
  * over to the agent's head. Opening (finding and reserving) is in match.c. */
 #include "cache/match.h"
 
+#include "cache/metrics.h"
+
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -22,7 +24,11 @@ static void settle_info(am_turn *t, uint32_t n_usable, uint32_t n_matched) {
         info->miss = t->blocks[n_usable]->lost;
     else if (t->rows_lost != AM_MISS_NONE)
         info->miss = t->rows_lost;
-    if (t->from_disk) info->restore_ms = am_ms_since(t->started_ns);
+    if (t->from_disk) {
+        uint64_t ns = am_now_ns() - t->started_ns;
+        info->restore_ms = (double)ns / 1e6;
+        am_metric_observe(&am_metric_restore_time, 0, ns);
+    }
     t->ready = true;
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/metrics.h"
 #include "engine/seam.h"
 
 #include <stdlib.h>
@@ -187,7 +188,15 @@ static am_status release_text(am_seq *seq) {
 }
 
 am_status am_seq_accept(am_seq *seq, const am_sample *sample) {
-    if (seq->n_generated++ == 0) seq->first_ns = am_now_ns();
+    uint64_t now = am_now_ns();
+    if (seq->n_generated++ == 0) {
+        seq->first_ns = now;
+        am_metric_observe(&am_metric_first_token, seq->info.tier, now - seq->submitted_ns);
+    } else {
+        am_metric_observe(&am_metric_between_tokens, 0, now - seq->token_ns);
+    }
+    seq->token_ns = now;
+    am_metric_add(&am_metric_generated_tokens, 0, 1);
     seq->last = sample->token;
     am_history_add(&seq->history, sample->token, true);
     seq->finish = AM_FINISH_STOP;
@@ -239,11 +248,13 @@ void am_seq_send_done(am_seq *seq) {
         .decode_ms = span_ms(seq->first_ns, end),
     };
     log_done(seq, AM_LOG_INFO, "");
+    am_metric_add(&am_metric_turns, seq->finish, 1);
     am_seq_send(seq, &event);
 }
 
 void am_seq_send_error(am_seq *seq, am_status status, const char *message) {
     seq->finish = AM_FINISH_ERROR;
     log_done(seq, AM_LOG_WARN, message);
+    am_metric_add(&am_metric_turns, AM_FINISH_ERROR, 1);
     am_seq_send(seq, &(am_event){.kind = AM_EVENT_ERROR, .status = status, .message = message});
 }

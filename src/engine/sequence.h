@@ -45,7 +45,7 @@ typedef struct am_seq {
     am_buf text; /* one token's text */
     am_stops stops;
 
-    uint64_t submitted_ns, started_ns, first_ns, ended_ns;
+    uint64_t submitted_ns, started_ns, first_ns, token_ns /* of the last token */, ended_ns;
     am_finish finish;
     int stop; /* index of the stop string that ended it, or -1 */
 } am_seq;

@@ -2,9 +2,11 @@
  * fingerprint that names everything which can change a logit. */
 #include "model/internal.h"
 
+#include "base/clock.h"
 #include "base/fs.h"
 #include "model/embedded.h"
 #include "model/gguf_model.h"
+#include "model/metrics.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -210,7 +212,7 @@ static am_status read_config(am_model *m, source *s, const am_model_options *opt
     return status;
 }
 
-am_status am_model_load(const char *path, const am_model_options *options, am_model **out, am_error *err) {
+static am_status load(const char *path, const am_model_options *options, am_model **out, am_error *err) {
     source s = {0};
     *out = NULL;
     am_model *m = am_calloc(1, sizeof *m);
@@ -230,6 +232,14 @@ am_status am_model_load(const char *path, const am_model_options *options, am_mo
         am_model_free(m);
     else
         *out = m;
+    return status;
+}
+
+am_status am_model_load(const char *path, const am_model_options *options, am_model **out, am_error *err) {
+    uint64_t start = am_now_ns();
+    am_status status = load(path, options, out, err);
+    am_metric_add(&am_metric_model_loads, status ? AM_LOAD_FAILED : AM_LOAD_OK, 1);
+    if (!status) am_metric_observe(&am_metric_model_load_time, 0, am_now_ns() - start);
     return status;
 }
 

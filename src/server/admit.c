@@ -47,6 +47,7 @@ static bool refuse_key(am_exchange *x, am_auth_verdict verdict) {
                 am_auth_text(verdict));
     if (verdict == AM_AUTH_REMOTE) e.code = "admin_is_local";
     refuse(x, &e);
+    am_metrics_refused(AM_REFUSED_KEY);
     return false;
 }
 
@@ -76,6 +77,7 @@ static bool within_rate(am_exchange *x) {
                 (unsigned long long)rate.limit, text);
     e.retry_after_s = (unsigned)((rate.retry_ms + 999) / 1000);
     refuse(x, &e);
+    am_metrics_refused(AM_REFUSED_RATE);
     return false;
 }
 
@@ -90,6 +92,7 @@ static bool within_parallel(am_exchange *x) {
                 (unsigned long long)limit);
     e.retry_after_s = 1;
     refuse(x, &e);
+    am_metrics_refused(AM_REFUSED_PARALLEL);
     return false;
 }
 
@@ -147,6 +150,7 @@ bool am_admit_agent(am_exchange *x, am_str agent, bool *ephemeral, am_api_error 
     else
         am_api_fail(e, 429, "disk_quota_exceeded", NULL, "the agents of this key's tenant take %llu bytes of the %llu they may take on disk; delete one "
                     "(DELETE /v1/agents/NAME)", (unsigned long long)u.disk_bytes, (unsigned long long)quota.disk_bytes);
+    am_metrics_refused(AM_REFUSED_QUOTA);
     e->retry_after_s = 60; /* time alone does not help, but clients that retry should do so slowly */
     return false;
 }

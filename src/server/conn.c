@@ -54,6 +54,7 @@ static void begin_exchange(am_conn *conn) {
     am_str cors;
     const char *why = am_gate_check(&atomic_load(&server->config)->gate, &x->head, &cors);
     if (why) {
+        am_metrics_refused(AM_REFUSED_ORIGIN);
         refuse(conn, 403, "forbidden_origin", why);
         return;
     }

@@ -69,6 +69,7 @@ struct am_exchange {
 
     /* Written by the network thread before the handler runs, then only read. */
     char id[72]; /* x-request-id */
+    char trace[33]; /* the trace id of its traceparent, or empty */
     char *head_bytes;
     am_http_head head;
     const am_route *route;
@@ -136,6 +137,9 @@ void am_reply_refuse(am_exchange *x, int status, const char *code, const char *m
 void am_api_error_json(const am_api_error *e, am_buf *out); /* {"error":{...}} */
 int am_status_http(am_status status); /* of an engine's or cache's failure */
 const char *am_http_reason(int status);
+enum { AM_HTTP_N_STATUS = 24 }; /* that this server sends */
+size_t am_http_status_index(int status); /* 0: not one of them */
+int am_http_status_at(size_t index);
 
 /* stream.c: any thread. write: AM_ELIMIT when the reader is too slow (the exchange is then given up), AM_ECANCELED when it is gone. */
 void am_stream_open(am_exchange *x, const char *content_type);
@@ -150,6 +154,10 @@ void am_conn_tick(am_conn *conn, uint64_t now_ns); /* deadlines, keep-alive comm
 void am_conn_close(am_conn *conn);            /* frees it; its request is cancelled */
 bool am_conn_is_idle(const am_conn *conn); /* nothing is being asked or answered */
 am_conn *am_conn_next(const am_conn *conn); /* in server->conns */
+
+/* metrics.c */
+typedef enum am_refused { AM_REFUSED_ORIGIN, AM_REFUSED_KEY, AM_REFUSED_RATE, AM_REFUSED_PARALLEL, AM_REFUSED_QUOTA } am_refused;
+void am_metrics_refused(am_refused why);
 
 /* config.c */
 am_status am_server_config_make(const am_server_options *options, const char *host, bool closed, am_server_config **out, am_error *err);
@@ -175,12 +183,14 @@ struct am_route {
 /* Finds the route of x (x->route, x->param) or replies (404, 405, 204 for OPTIONS). */
 bool am_route_find(am_exchange *x);
 void am_route_list(json_t *array); /* "GET /v1/models" ... */
+void am_route_count(const am_route *route, int status); /* a reply was sent; NULL: to no route */
+void am_route_metrics(am_buf *out);
 
 /* Handlers. */
 am_handler am_handle_chat;
 am_handler am_handle_models, am_handle_model;
 am_handler am_handle_health, am_handle_live, am_handle_ready, am_handle_startup;
-am_handler am_handle_root;
+am_handler am_handle_root, am_handle_metrics;
 am_handler am_handle_agents, am_handle_agent, am_handle_agent_delete, am_handle_agent_fork;
 
 #endif

@@ -5,19 +5,25 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *am_http_reason(int status) {
-    static const struct {
-        int status;
-        const char *text;
-    } list[] = {{200, "OK"}, {201, "Created"}, {204, "No Content"}, {400, "Bad Request"}, {401, "Unauthorized"}, {403, "Forbidden"},
-                {404, "Not Found"}, {405, "Method Not Allowed"}, {408, "Request Timeout"}, {409, "Conflict"}, {413, "Content Too Large"},
-                {414, "URI Too Long"}, {415, "Unsupported Media Type"}, {417, "Expectation Failed"}, {429, "Too Many Requests"},
-                {431, "Request Header Fields Too Large"}, {500, "Internal Server Error"}, {501, "Not Implemented"},
-                {503, "Service Unavailable"}, {505, "HTTP Version Not Supported"}};
-    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
-        if (list[i].status == status) return list[i].text;
-    return "Error";
+static const struct {
+    int status;
+    const char *text;
+} statuses[] = {{0, "Error"}, {200, "OK"}, {201, "Created"}, {202, "Accepted"}, {204, "No Content"}, {400, "Bad Request"}, {401, "Unauthorized"},
+                {403, "Forbidden"}, {404, "Not Found"}, {405, "Method Not Allowed"}, {408, "Request Timeout"}, {409, "Conflict"},
+                {413, "Content Too Large"}, {414, "URI Too Long"}, {415, "Unsupported Media Type"}, {417, "Expectation Failed"},
+                {422, "Unprocessable Content"}, {429, "Too Many Requests"}, {431, "Request Header Fields Too Large"},
+                {500, "Internal Server Error"}, {501, "Not Implemented"}, {503, "Service Unavailable"}, {505, "HTTP Version Not Supported"},
+                {507, "Insufficient Storage"}};
+_Static_assert(sizeof statuses / sizeof *statuses == AM_HTTP_N_STATUS, "counts of requests have a place for each");
+
+size_t am_http_status_index(int status) {
+    size_t i = AM_HTTP_N_STATUS - 1;
+    while (i && statuses[i].status != status) i--;
+    return i;
 }
+
+int am_http_status_at(size_t index) { return statuses[index].status; }
+const char *am_http_reason(int status) { return statuses[am_http_status_index(status)].text; }
 
 int am_status_http(am_status status) {
     switch (status) {

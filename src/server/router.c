@@ -1,6 +1,8 @@
 /* Owns the table of endpoints. Each is reached with and without the prefix /v1, as clients differ on whose base URL has it. */
 #include "server/internal.h"
 
+#include "base/metrics.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -16,11 +18,14 @@ static const am_route routes[] = {
     {.method = "GET", .path = "/health/live", .handler = am_handle_live, .on_network = true, .always = true, .quiet = true, .open = true},
     {.method = "GET", .path = "/health/ready", .handler = am_handle_ready, .on_network = true, .always = true, .quiet = true, .open = true},
     {.method = "GET", .path = "/health/startup", .handler = am_handle_startup, .on_network = true, .always = true, .quiet = true, .open = true},
+    {.method = "GET", .path = "/metrics", .handler = am_handle_metrics, .on_network = true, .always = true, .quiet = true, .scrape = true},
     {.method = "GET", .path = "/", .handler = am_handle_root, .on_network = true, .open = true},
 };
 enum { N_ROUTES = sizeof routes / sizeof *routes, MAX_NEAR = 3, MAX_COMPARED = 64 };
 
-static bool is_health(const am_route *route) { return am_str_starts(am_str_of(route->path), AM_STR("/health")); }
+static bool is_health(const am_route *route) {
+    return am_str_starts(am_str_of(route->path), AM_STR("/health")) || strcmp(route->path, "/metrics") == 0;
+}
 
 void am_route_list(json_t *array) {
     for (size_t i = 0; i < N_ROUTES; i++) {
@@ -127,4 +132,25 @@ bool am_route_find(am_exchange *x) {
     if (known || (preflight && am_str_eq(path, AM_STR("*")))) reply_methods(x, allowed, preflight);
     else reply_not_found(x, path);
     return false;
+}
+
+/* Requests by route and status. A path that is no route is not shown: clients choose it. */
+static _Atomic uint64_t counts[N_ROUTES + 1][AM_HTTP_N_STATUS];
+
+void am_route_count(const am_route *route, int status) {
+    atomic_fetch_add_explicit(&counts[route ? (size_t)(route - routes) : N_ROUTES][am_http_status_index(status)], 1, memory_order_relaxed);
+}
+
+void am_route_metrics(am_buf *out) {
+    am_metric_write_head("agent_memory_http_requests_total", "Requests answered, by endpoint and status; status 0: the client left before.", AM_METRIC_COUNTER, out);
+    for (size_t i = 0; i <= N_ROUTES; i++) {
+        const am_route *r = i < N_ROUTES ? &routes[i] : NULL;
+        bool plain = r && (r->path[1] == 0 || is_health(r));
+        for (size_t s = 0; s < AM_HTTP_N_STATUS; s++) {
+            uint64_t n = atomic_load_explicit(&counts[i][s], memory_order_relaxed);
+            if (n == 0) continue;
+            am_buf_printf(out, "agent_memory_http_requests_total{method=\"%s\",route=\"%s%s\",status=\"%d\"} %llu\n", r ? r->method : "", plain || !r ? "" : "/v1",
+                          r ? r->path : "other", am_http_status_at(s), (unsigned long long)n);
+        }
+    }
 }
