@@ -14,7 +14,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { MAX_HEADER = 4096, TOKENS_BYTES = AM_BLOCK_TOKENS * 4 };
+enum { MAX_HEADER = 4096, TOKENS_BYTES = AM_BLOCK_TOKENS * 4, MAX_BLOCK_BYTES = 1 << 30 };
 
 static am_status header_build(const am_cache *c, const am_block *b, am_buf *out, am_error *err) {
     const am_kv_layout *l = &c->options.layout;
@@ -116,5 +116,51 @@ am_status am_block_file_read(am_cache *c, am_job *job, am_error *err) {
         am_io->close(fd);
     }
     if (status == AM_EFORMAT || status == AM_ECORRUPT) am_refuse_file(c, name, status, err->message);
+    return status;
+}
+
+static bool metadata_hash(const am_st *st, const char *key, am_hash *out) {
+    am_str text;
+    return am_st_metadata(st, key, &text) && am_hash_parse(text.p, text.n, out);
+}
+
+static am_status view_parts(am_st *st, am_block_view *v, am_error *err) {
+    const am_st_tensor *tokens = am_st_find(st, AM_STR("tokens")), *kv = am_st_find(st, AM_STR("kv")), *sum = am_st_find(st, AM_STR("sum"));
+    am_str format;
+    bool known = am_st_metadata(st, "format", &format) && (am_str_eq(format, AM_STR("agent-memory/block/2")) || am_str_eq(format, AM_STR("agent-memory/block/1")));
+    if (!known) return am_fail(err, AM_EFORMAT, "metadata 'format' is not agent-memory/block/2"); /* the first form has the same parts */
+    if (!metadata_hash(st, "hash", &v->hash) || !metadata_hash(st, "parent", &v->parent) || !metadata_hash(st, "model_tag", &v->tag))
+        return am_fail(err, AM_EFORMAT, "metadata 'hash', 'parent' and 'model_tag' have not 64 digits each");
+    if (am_st_count(st) != 3 || !tokens || tokens->dtype != AM_ST_I32 || tokens->n_bytes != TOKENS_BYTES || !kv || kv->dtype != AM_ST_U8 || !sum ||
+        sum->n_bytes != 16 || sum->at + 16 != v->bytes.n)
+        return am_fail(err, AM_EFORMAT, "tensors are not 'tokens' (256 of I32), 'kv' (U8) and 'sum' (16 bytes, the last)");
+    am_sum found = am_sum_of(v->bytes.p, (size_t)sum->at);
+    if (memcmp(found.b, v->bytes.p + sum->at, 16) != 0) return am_fail(err, AM_ECORRUPT, "checksum does not match");
+    v->kv_at = (size_t)kv->at;
+    v->kv_bytes = (size_t)kv->n_bytes;
+    for (size_t i = 0; i < AM_BLOCK_TOKENS; i++) {
+        const uint8_t *t = (const uint8_t *)v->bytes.p + tokens->at + 4 * i;
+        v->tokens[i] = (int32_t)((uint32_t)t[0] | (uint32_t)t[1] << 8 | (uint32_t)t[2] << 16 | (uint32_t)t[3] << 24);
+    }
+    return AM_OK;
+}
+
+am_status am_block_file_view(const char *dir, const char *name, am_block_view *v, am_error *err) {
+    static const am_st_limits limits = {MAX_HEADER, 3, MAX_HEADER};
+    char path[4096];
+    am_st *st = NULL;
+    struct stat found;
+    *v = (am_block_view){0};
+    am_buf_init(&v->bytes, MAX_BLOCK_BYTES);
+    am_status status = am_fs_join(path, sizeof path, dir, name, err);
+    if (status) return status;
+    int r = am_io->lstat(path, &found);
+    if (r < 0) return am_fail(err, r == -ENOENT ? AM_ENOTFOUND : AM_EIO, "%s", strerror(-r));
+    if (!S_ISREG(found.st_mode)) return am_fail(err, AM_EFORMAT, S_ISLNK(found.st_mode) ? "is a symbolic link" : "not a regular file");
+    if ((status = am_fs_read_file(path, &v->bytes, MAX_BLOCK_BYTES, err))) return status;
+    if (v->bytes.n < 8) status = am_fail(err, AM_EFORMAT, "only %zu bytes", v->bytes.n);
+    if (!status) status = am_st_parse((const uint8_t *)v->bytes.p, v->bytes.n, v->bytes.n, &limits, &st, err);
+    if (!status) status = view_parts(st, v, err);
+    am_st_free(st);
     return status;
 }

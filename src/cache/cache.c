@@ -15,13 +15,12 @@
 enum { N_IO_THREADS = 2, N_HEAD_BUCKETS = 4096, N_BLOCK_BUCKETS = 4096 };
 
 /* What makes state usable: the model and the form of its cache. */
-static am_hash model_tag(const am_cache_options *o) {
-    const am_kv_spec *s = &o->layout.spec;
+am_hash am_model_tag(const am_kv_spec *s, const uint8_t fingerprint[16]) {
     uint32_t spec[] = {s->n_layer, s->n_kv_head, s->head_dim_k, s->head_dim_v, s->bits_k, s->bits_v, s->group_k, s->group_v, s->unrotated,
                        AM_BLOCK_TOKENS};
     uint8_t bytes[sizeof spec];
     for (size_t i = 0; i < sizeof spec; i++) bytes[i] = (uint8_t)(spec[i / 4] >> (8 * (i % 4)));
-    am_hash_part parts[] = {{"agent-memory/2", 14}, {o->model_fingerprint, sizeof o->model_fingerprint}, {bytes, sizeof bytes}};
+    am_hash_part parts[] = {{"agent-memory/2", 14}, {fingerprint, 16}, {bytes, sizeof bytes}};
     return am_hash_parts(NULL, parts, 3);
 }
 
@@ -131,7 +130,7 @@ am_status am_cache_open(const am_cache_options *options, am_cache **out, am_erro
     c->n_head_buckets = N_HEAD_BUCKETS;
     c->block_buckets = am_calloc(N_BLOCK_BUCKETS, sizeof *c->block_buckets);
     c->head_buckets = am_calloc(N_HEAD_BUCKETS, sizeof *c->head_buckets);
-    c->tag = model_tag(options);
+    c->tag = am_model_tag(&options->layout.spec, options->model_fingerprint);
     am_hash_hex(&c->tag, c->tag_hex);
     if (!c->dir || !c->model_name || !c->block_buckets || !c->head_buckets) {
         status = am_fail(err, AM_ENOMEM, "no memory for a cache");

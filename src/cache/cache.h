@@ -62,6 +62,8 @@ typedef struct am_cache_options {
  * wait_ms in which it did not let go. *fd: keep open. */
 am_status am_cache_lock_dir(const char *dir, const char *who, uint32_t wait_ms, int *fd, am_error *err);
 void am_cache_lock_release(int fd);
+/* Whether somebody has it, and (as they said it) who; takes nothing. */
+bool am_cache_lock_held(const char *dir, char who[512]);
 
 /* Removes orphaned temporary files, indexes blocks by name and heads by their (checked) headers. Bad heads are refused here. */
 am_status am_cache_open(const am_cache_options *options, am_cache **out, am_error *err);

@@ -104,17 +104,7 @@ static am_status metadata_u64(const am_st *st, const char *key, uint64_t max, ui
     return AM_OK;
 }
 
-/* A file taken apart; views into its bytes. */
-typedef struct parsed {
-    am_str agent, tag;
-    char tenant[64];
-    const uint8_t *tokens, *chain;
-    uint64_t n_tokens, n_chain, n_rows, created_ns, used_ns, n_turns;
-    size_t sum_at;
-    bool has_rows;
-} parsed;
-
-static am_status parse_metadata(const am_st *st, parsed *p, am_error *err) {
+static am_status parse_metadata(const am_st *st, am_head_view *p, am_error *err) {
     am_str format = {0}, tenant = {0};
     if (!am_st_metadata(st, "format", &format) || !am_str_eq(format, AM_STR("agent-memory/head/1")))
         return am_fail(err, AM_EFORMAT, "metadata 'format' is not agent-memory/head/1");
@@ -129,7 +119,7 @@ static am_status parse_metadata(const am_st *st, parsed *p, am_error *err) {
     return status;
 }
 
-static am_status parse(const am_cache *c, const am_st *st, const uint8_t *bytes, parsed *p, am_error *err) {
+static am_status parse(const am_cache *c, const am_st *st, const uint8_t *bytes, am_head_view *p, am_error *err) {
     am_status status = parse_metadata(st, p, err);
     if (status) return status;
     const am_st_tensor *tokens = am_st_find(st, AM_STR("tokens")), *chain = am_st_find(st, AM_STR("chain"));
@@ -143,7 +133,7 @@ static am_status parse(const am_cache *c, const am_st *st, const uint8_t *bytes,
     p->tokens = bytes + tokens->at;
     p->chain = chain ? bytes + chain->at : NULL;
     p->sum_at = (size_t)sum->at;
-    p->has_rows = rows != NULL;
+    p->rows_bytes = rows ? rows->n_bytes : 0;
     uint64_t open = p->n_rows % AM_BLOCK_TOKENS;
     if (p->n_rows > p->n_tokens || p->n_chain != p->n_rows / AM_BLOCK_TOKENS)
         return am_fail(err, AM_EFORMAT, "%llu tokens, %llu rows and %llu blocks do not fit together", (unsigned long long)p->n_tokens,
@@ -153,7 +143,7 @@ static am_status parse(const am_cache *c, const am_st *st, const uint8_t *bytes,
     return AM_OK;
 }
 
-static am_status make_head(am_cache *c, const char *name, const parsed *p, const uint8_t *bytes, size_t file_bytes, am_error *err) {
+static am_status make_head(am_cache *c, const char *name, const am_head_view *p, am_error *err) {
     am_tenant tenant = {0};
     snprintf(tenant.name, sizeof tenant.name, "%s", p->tenant);
     char tag[65] = {0};
@@ -188,52 +178,66 @@ static am_status make_head(am_cache *c, const char *name, const parsed *p, const
     h->used_ns = p->used_ns;
     h->n_turns = (uint32_t)p->n_turns;
     h->on_disk = true;
-    h->rows_on_disk = p->has_rows;
-    h->file_bytes = file_bytes;
+    h->rows_on_disk = p->rows_bytes > 0;
+    h->file_bytes = p->file_bytes;
     h->sum_at = p->sum_at;
-    memcpy(h->sum.b, bytes + p->sum_at, 16);
+    memcpy(h->sum.b, p->bytes.p + p->sum_at, 16);
     am_keep_set_chain(c, h, chain, n_chain);
     return AM_OK;
 }
 
-/* Reads header, tokens, chain and sum (not the rows) and checks them. */
-static am_status load_from(am_cache *c, const char *name, int fd, const char *path, am_error *err) {
+void am_head_view_free(am_head_view *view) {
+    am_st_free(view->file);
+    am_buf_free(&view->bytes);
+    *view = (am_head_view){0};
+}
+
+static am_status view_from(const am_cache *c, int fd, const char *path, am_head_view *v, am_error *err) {
     struct stat st;
     uint8_t first[8];
     uint64_t header_bytes;
-    am_st *file = NULL;
-    am_buf b;
-    am_buf_init(&b, MAX_HEAD_BYTES);
-    parsed p = {0};
+    am_buf *b = &v->bytes;
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) return am_fail(err, AM_EFORMAT, "not a regular file");
     if (st.st_size < 8) return am_fail(err, AM_EFORMAT, "only %lld bytes", (long long)st.st_size);
+    v->file_bytes = (uint64_t)st.st_size;
     am_status status = am_fs_read_at(fd, path, first, 8, 0, err);
-    if (!status) status = am_st_header_bytes(first, (uint64_t)st.st_size, &limits, &header_bytes, err);
-    if (!status && !(status = am_buf_reserve(&b, (size_t)header_bytes))) status = am_fs_read_at(fd, path, b.p, (size_t)header_bytes, 0, err);
-    if (!status) status = am_st_parse((uint8_t *)b.p, (size_t)header_bytes, (uint64_t)st.st_size, &limits, &file, err);
-    const am_st_tensor *sum = status ? NULL : am_st_find(file, AM_STR("sum"));
+    if (!status) status = am_st_header_bytes(first, v->file_bytes, &limits, &header_bytes, err);
+    if (!status && !(status = am_buf_reserve(b, (size_t)header_bytes))) status = am_fs_read_at(fd, path, b->p, (size_t)header_bytes, 0, err);
+    if (!status) status = am_st_parse((uint8_t *)b->p, (size_t)header_bytes, v->file_bytes, &limits, &v->file, err);
+    const am_st_tensor *sum = status ? NULL : am_st_find(v->file, AM_STR("sum"));
     if (!status && !sum) status = am_fail(err, AM_EFORMAT, "tensor 'sum' is missing");
-    if (!status && (status = am_buf_reserve(&b, (size_t)sum->at + 16))) am_fail(err, status, "a head of %llu bytes", (unsigned long long)sum->at);
-    if (!status) status = am_fs_read_at(fd, path, b.p, (size_t)sum->at + 16, 0, err);
+    if (!status && (status = am_buf_reserve(b, (size_t)sum->at + 16))) am_fail(err, status, "a head of %llu bytes", (unsigned long long)sum->at);
+    if (!status) status = am_fs_read_at(fd, path, b->p, (size_t)sum->at + 16, 0, err);
     if (!status) {
-        am_sum found = am_sum_of(b.p, (size_t)sum->at);
-        if (memcmp(found.b, b.p + sum->at, 16) != 0) status = am_fail(err, AM_ECORRUPT, "checksum does not match");
+        am_sum found = am_sum_of(b->p, (size_t)sum->at);
+        if (memcmp(found.b, b->p + sum->at, 16) != 0) status = am_fail(err, AM_ECORRUPT, "checksum does not match");
     }
-    if (!status) status = parse(c, file, (uint8_t *)b.p, &p, err);
-    if (!status) status = make_head(c, name, &p, (uint8_t *)b.p, (size_t)st.st_size, err);
-    am_st_free(file);
-    am_buf_free(&b);
+    return status ? status : parse(c, v->file, (uint8_t *)b->p, v, err);
+}
+
+am_status am_head_file_view(const am_cache *c, const char *name, am_head_view *out, am_error *err) {
+    char path[4096];
+    *out = (am_head_view){0};
+    am_buf_init(&out->bytes, MAX_HEAD_BYTES);
+    am_status status = am_fs_join(path, sizeof path, c->dir, name, err);
+    if (status) return status;
+    int fd = am_io->open(path, O_RDONLY | O_NONBLOCK, 0);
+    if (fd < 0) {
+        status = fd == -ELOOP ? AM_EFORMAT : fd == -ENOENT ? AM_ENOTFOUND : AM_EIO;
+        return am_fail(err, status, "%s", fd == -ELOOP ? "is a symbolic link" : strerror(-fd));
+    }
+    status = view_from(c, fd, path, out, err);
+    am_io->close(fd);
+    if (status) am_head_view_free(out);
     return status;
 }
 
 am_status am_head_file_load(am_cache *c, const char *name, am_error *err) {
-    char path[4096];
-    am_status status = am_fs_join(path, sizeof path, c->dir, name, err);
+    am_head_view view;
+    am_status status = am_head_file_view(c, name, &view, err);
     if (status) return status;
-    int fd = am_io->open(path, O_RDONLY | O_NONBLOCK, 0);
-    if (fd < 0) return am_fail(err, fd == -ELOOP ? AM_EFORMAT : AM_EIO, "%s", fd == -ELOOP ? "is a symbolic link" : strerror(-fd));
-    status = load_from(c, name, fd, path, err);
-    am_io->close(fd);
+    status = make_head(c, name, &view, err);
+    am_head_view_free(&view);
     return status;
 }
 

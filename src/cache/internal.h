@@ -9,6 +9,7 @@
 #define AM_CACHE_INTERNAL_H
 
 #include "cache/cache.h"
+#include "model/safetensors.h"
 
 typedef struct am_block am_block;
 typedef struct am_head am_head;
@@ -175,6 +176,9 @@ void am_index_touch_head(am_cache *cache, am_head *head);
 bool am_index_is_foreign(const am_cache *cache, const am_tenant *tenant, am_str agent);
 am_status am_index_add_foreign(am_cache *cache, const char *tenant, am_str agent);
 
+/* What makes state usable: the model and the form of its cache (cache.c). */
+am_hash am_model_tag(const am_kv_spec *spec, const uint8_t fingerprint[16]);
+
 /* name.c */
 char *am_head_file_name(const char *tenant, am_str agent, const char *tag_hex); /* allocated */
 void am_block_file_name(const am_hash *hash, char out[96]);
@@ -182,8 +186,30 @@ void am_block_file_name(const am_hash *hash, char out[96]);
 /* block_file.c, head_file.c */
 am_status am_block_file_read(am_cache *cache, am_job *job, am_error *err);
 am_status am_block_file_write(am_cache *cache, am_job *job, am_error *err);
+/* A whole block's file, checked by itself: form, length, checksum. The tokens are [AM_BLOCK_TOKENS]; kv views into bytes, when they were asked for. */
+typedef struct am_block_view {
+    am_hash hash, parent, tag;
+    int32_t tokens[AM_BLOCK_TOKENS];
+    am_buf bytes;
+    size_t kv_at, kv_bytes;
+} am_block_view;
+am_status am_block_file_view(const char *dir, const char *name, am_block_view *out, am_error *err); /* the caller frees out->bytes */
 am_status am_head_file_build(const am_cache *cache, const am_head *head, am_head_image *out, am_error *err);
 am_status am_head_file_write(am_cache *cache, am_job *job, am_error *err);
+/* A head's file, read and checked up to its `sum`; the rest are views into its bytes. */
+typedef struct am_head_view {
+    am_buf bytes;
+    am_st *file;
+    am_str agent, tag;
+    char tenant[64];
+    const uint8_t *tokens, *chain;
+    uint64_t n_tokens, n_chain, n_rows, created_ns, used_ns, n_turns, rows_bytes, file_bytes;
+    size_t sum_at; /* the sum, then rows_bytes of rows, then their sum, when there are rows */
+} am_head_view;
+/* Looks at dir, tag_hex and layout of the cache alone. AM_EFORMAT, AM_ECORRUPT, AM_ENOTFOUND, AM_EIO; on success the caller frees *out. */
+am_status am_head_file_view(const am_cache *cache, const char *name, am_head_view *out, am_error *err);
+void am_head_view_free(am_head_view *view);
+
 am_status am_head_file_load(am_cache *cache, const char *name, am_error *err); /* adds the head, or notes a foreign one */
 am_status am_head_file_read_rows(am_cache *cache, am_job *job, am_error *err);
 /* Moves a file to refused/ and logs why. Any thread. */

@@ -23,6 +23,12 @@ static bool locked_within(int fd, uint32_t wait_ms) {
     return true;
 }
 
+static void read_text(int fd, char text[512]) {
+    ssize_t n = am_io->pread(fd, text, 511, 0);
+    text[n > 0 ? n : 0] = 0;
+    text[strcspn(text, "\n")] = 0;
+}
+
 am_status am_cache_lock_dir(const char *dir, const char *who, uint32_t wait_ms, int *fd, am_error *err) {
     char path[4096], text[512];
     *fd = -1;
@@ -31,9 +37,7 @@ am_status am_cache_lock_dir(const char *dir, const char *who, uint32_t wait_ms, 
     int f = am_io->open(path, O_RDWR | O_CREAT, 0600);
     if (f < 0) return am_fail(err, f == -EACCES ? AM_EPERM : AM_EIO, "%s: %s", path, strerror(-f));
     if (!locked_within(f, wait_ms)) {
-        ssize_t n = am_io->pread(f, text, sizeof text - 1, 0);
-        text[n > 0 ? n : 0] = 0;
-        text[strcspn(text, "\n")] = 0;
+        read_text(f, text);
         am_io->close(f);
         return am_fail(err, AM_EBUSY, "%s is in use by %s; stop it, or choose another --data-dir", dir, *text ? text : "another process");
     }
@@ -51,4 +55,16 @@ void am_cache_lock_release(int fd) {
     if (fd < 0) return;
     if (ftruncate(fd, 0) != 0) {} /* the text is only for people */
     am_io->close(fd);
+}
+
+bool am_cache_lock_held(const char *dir, char who[512]) {
+    char path[4096];
+    who[0] = 0;
+    if (am_fs_join(path, sizeof path, dir, "lock", NULL)) return false;
+    int fd = am_io->open(path, O_RDONLY | O_NONBLOCK, 0);
+    if (fd < 0) return false;
+    bool held = flock(fd, LOCK_SH | LOCK_NB) != 0; /* a server that starts in this very moment tries again */
+    if (held) read_text(fd, who);
+    am_io->close(fd);
+    return held;
 }

@@ -170,12 +170,12 @@ static const struct {
 enum { N_VERBS = sizeof verbs / sizeof verbs[0] };
 
 static int wrong_verb(const char *verb) {
-    const char *names[N_VERBS];
-    for (size_t i = 0; i < N_VERBS; i++) names[i] = verbs[i].name;
-    const char *close = am_suggest(verb, names, N_VERBS);
+    const char *names[N_VERBS + 1] = {"verify"};
+    for (size_t i = 0; i < N_VERBS; i++) names[i + 1] = verbs[i].name;
+    const char *close = am_suggest(verb, names, N_VERBS + 1);
     if (*verb) fprintf(stderr, "agent-memory: unknown command 'agents %s'", verb);
     if (close) fprintf(stderr, " (did you mean '%s'?)", close);
-    fprintf(stderr, "%susage: agent-memory agents list | show NAME | rm NAME... | fork FROM TO\n", *verb ? "\n" : "");
+    fprintf(stderr, "%susage: agent-memory agents list | show NAME | rm NAME... | fork FROM TO | verify\n", *verb ? "\n" : "");
     return AM_EXIT_USAGE;
 }
 
@@ -184,6 +184,7 @@ int am_command_agents(am_settings *settings) {
     int n = settings->n_args ? settings->n_args - 1 : 0;
     size_t v = 0;
     while (v < N_VERBS && strcmp(verbs[v].name, verb) != 0) v++;
+    if (strcmp(verb, "verify") == 0 && n == 0) return am_command_agents_verify(settings);
     if (v == N_VERBS) return wrong_verb(verb);
     if (n < verbs[v].min_args || n > verbs[v].max_args) return wrong_verb("");
 

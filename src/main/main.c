@@ -25,8 +25,10 @@ static const am_command commands[] = {
     {"chat", "", AM_CMD_CHAT, 0, 0, am_command_chat, "chat in the terminal, with a running server or by itself",
      "Talks to the server on --host and --port when one answers, else loads the model itself. /help lists what can be typed.\n"
      "When standard input is not a terminal, every line is a message."},
-    {"agents", "list | show NAME | rm NAME... | fork FROM TO", AM_CMD_AGENTS, 0, 1000000, am_command_agents, "list, show, remove and fork agents",
-     "Asks the server on --host and --port when one answers, else works on the data folder itself."},
+    {"agents", "list | show NAME | rm NAME... | fork FROM TO | verify", AM_CMD_AGENTS, 0, 1000000, am_command_agents,
+     "list, show, remove, fork and verify agents",
+     "Asks the server on --host and --port when one answers, else works on the data folder itself.\n"
+     "verify reads every file of the data folder, also beside a running server: exit code 0 all is well, 3 something is wrong, 1 it could not look."},
     {"models", "", AM_CMD_MODELS, 0, 0, am_command_models, "describe the model that would be served", ""},
     {"keys", "add [TENANT] | limit TENANT | list | show ID|TENANT | rm ID...", AM_CMD_KEYS, 0, 1000000, am_command_keys,
      "make, list and remove the API keys of serve",

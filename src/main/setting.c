@@ -59,6 +59,9 @@ const am_setting am_setting_table[] = {
     {"system", AM_SET_TEXT, AT(system), 0, 0, "", "TEXT", C, "system message of a new conversation"},
     {"temperature", AM_SET_NUMBER, AT(temperature), -1, 2, "-1", "N", C, "0: always the likeliest; negative: the model's"},
     {"max-tokens", AM_SET_COUNT, AT(max_tokens), 0, 16777216, "0", "N", C, "longest answer; 0: as long as fits"},
+    {"repair", AM_SET_FLAG, AT(repair), 0, 0, "no", NULL, A, "verify: move what is wrong to refused/, remove orphans; no server may run"},
+    {"deep", AM_SET_FLAG, AT(deep), 0, 0, "no", NULL, A, "verify: compute every agent of the model again and compare bit for bit"},
+    {"json", AM_SET_FLAG, AT(json), 0, 0, "no", NULL, A, "verify: print JSON"},
     {"local", AM_SET_FLAG, AT(local), 0, 0, "no", NULL, C | A, "do not look for a running server"},
 };
 const size_t am_n_settings = sizeof am_setting_table / sizeof am_setting_table[0];

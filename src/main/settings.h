@@ -54,6 +54,8 @@ typedef struct am_settings {
     double temperature; /* negative: the model's */
     uint64_t max_tokens;
     bool local;
+    /* diagnosis */
+    bool repair, deep, json;
 
     /* The rest is the loader's. */
     am_arena *arena; /* owns every string above */
