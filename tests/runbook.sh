@@ -203,6 +203,14 @@ again=$(ask keeper "$QUESTION")
 check "which forces a cold start" same "$(tier "$again")" cold
 check "with the same answer" same "$(answer "$again")" "$(answer "$cold")"
 
+section "The same in one command"
+check "doctor finds nothing bad about a healthy server" "$bin" doctor --port "$PORT" >/dev/null
+check "stop ends it and says so" grep -q "gone after" <<<"$("$bin" stop --port "$PORT")"
+check "the port is free" gone
+ended
+check "the log says server_shutdown_complete" logged server_shutdown_complete
+check "it starts again" start
+
 section "Checking memory pressure before and after"
 rss() { awk '/^VmRSS/ { print $2 }' "/proc/$SERVER/status"; }
 check "the server's memory can be read from outside" [ "$(rss)" -gt 1000 ]

@@ -35,6 +35,12 @@ static const am_command commands[] = {
      "add prints the new key once; only its hash is kept, in keys.json of the data folder. Every tenant has agents of its own, which no other tenant\n"
      "can see or measure; without a name the key is the default tenant's. --max-... set the tenant's limits (limit: those alone).\n"
      "A running server takes changes up within a second."},
+    {"doctor", "", AM_CMD_DOCTOR, 0, 0, am_command_doctor, "look for what is wrong with server, data folder and machine",
+     "Each finding comes with what to do. --fix mends what cannot do harm; it never ends a process and never removes an agent.\n"
+     "Exit code: 0 nothing is bad (there may be warnings), 3 something is, 1 it could not look."},
+    {"stop", "", AM_CMD_STOP, 0, 0, am_command_stop, "end the server on --port, properly",
+     "SIGTERM, then waits until the process is gone. A process that is no server of ours is left alone.\n"
+     "Exit code: 0 it is gone (or there was none), 1 it is not, 3 it had to be killed (with --force)."},
     {"version", "", 0, 0, 0, command_version, "print the version", ""},
     {"help", "[COMMAND]", 0, 0, 1, command_help, "explain a command", ""},
 };

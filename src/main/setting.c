@@ -8,15 +8,17 @@
 #define A AM_CMD_AGENTS
 #define M AM_CMD_MODELS
 #define K AM_CMD_KEYS
+#define D AM_CMD_DOCTOR
+#define P AM_CMD_STOP
 #define R AM_RELOADS
 #define AT(field) offsetof(am_settings, field)
 #define GIB 1073741824.0
 
 const am_setting am_setting_table[] = {
-    {"config", AM_SET_TEXT, AT(config), 0, 0, "", "FILE", S | C | A | M | K, "YAML file of settings (default: config.yaml in the data folder, when there is one)"},
-    {"host", AM_SET_TEXT, AT(host), 0, 0, "127.0.0.1", "ADDRESS", S | C | A, "address to listen on, or of the server to talk to"},
-    {"port", AM_SET_COUNT, AT(port), 0, 65535, "8000", "N", S | C | A, "port; 0: any free one"},
-    {"data-dir", AM_SET_TEXT, AT(data_dir), 0, 0, "", "DIR", S | C | A | M | K, "where agents are kept (default: ~/.agent_memory)"},
+    {"config", AM_SET_TEXT, AT(config), 0, 0, "", "FILE", S | C | A | M | K | D | P, "YAML file of settings (default: config.yaml in the data folder, when there is one)"},
+    {"host", AM_SET_TEXT, AT(host), 0, 0, "127.0.0.1", "ADDRESS", S | C | A | D | P, "address to listen on, or of the server to talk to"},
+    {"port", AM_SET_COUNT, AT(port), 0, 65535, "8000", "N", S | C | A | D | P, "port; 0: any free one"},
+    {"data-dir", AM_SET_TEXT, AT(data_dir), 0, 0, "", "DIR", S | C | A | M | K | D | P, "where agents are kept (default: ~/.agent_memory)"},
     {"model", AM_SET_TEXT, AT(model), 0, 0, "", "DIR", S | C | A | M, "model folder, as Hugging Face or MLX lay it out (default: the embedded memo-28m)"},
     {"ctx", AM_SET_COUNT, AT(ctx), 0, 16777216, "0", "TOKENS", S | C, "longest conversation; 0: what the model was made for"},
     {"kv-memory", AM_SET_SIZE, AT(kv_memory_bytes), 0, 16384 * GIB, "0", "SIZE", S | C | A, "memory for agents' attention state; 0: a quarter of the machine's"},
@@ -24,7 +26,7 @@ const am_setting am_setting_table[] = {
     {"disk-quota", AM_SET_SIZE, AT(disk_bytes), 0, 1048576 * GIB, "0", "SIZE", S | C, "most that stored blocks may take on disk; 0: no limit"},
     {"durability", AM_SET_CHOICE, AT(durability), 0, 0, "always", "always|everysec|no", S | C, "when a finished turn is synced to disk"},
     {"threads", AM_SET_COUNT, AT(threads), 0, 1024, "0", "N", S | C | A | M, "compute threads; 0: one a core"},
-    {"isa", AM_SET_TEXT, AT(isa), 0, 0, "", "NAME", S | C | A | M, "kernel table to use (default: the best this machine has)"},
+    {"isa", AM_SET_TEXT, AT(isa), 0, 0, "", "NAME", S | C | A | M | D, "kernel table to use (default: the best this machine has)"},
     {"seed", AM_SET_COUNT, AT(seed), 0, 9007199254740992.0, "0", "N", S | C, "base of the random draws of requests without a seed; 0: from the system"},
     {"parallel", AM_SET_COUNT, AT(parallel), 1, 4096, "16", "N", S, "requests that run at once"},
     {"queue", AM_SET_COUNT, AT(queue), 1, 1000000, "256", "N", S, "requests that wait; one more gets 429"},
@@ -51,8 +53,8 @@ const am_setting am_setting_table[] = {
     {"max-disk", AM_SET_SIZE, AT(max_disk_bytes), 0, 1048576 * GIB, "0", "SIZE", K, "what the tenant's agents may take on disk; 0: no limit"},
     {"max-rate", AM_SET_COUNT, AT(max_rate), 0, 1e9, "0", "N", K, "requests a minute; 0: no limit"},
     {"max-parallel", AM_SET_COUNT, AT(max_parallel), 0, 1e6, "0", "N", K, "requests of the tenant that may run at once; 0: no limit"},
-    {"log-format", AM_SET_CHOICE, AT(log_format), 0, 0, "text", "text|json", S | C | A | M | K | R, "form of log lines, on standard error"},
-    {"log-level", AM_SET_CHOICE, AT(log_level), 0, 0, "info", "debug|info|warn|error|off", S | C | A | M | K | R, "least that is logged; the commands of the terminal: warn"},
+    {"log-format", AM_SET_CHOICE, AT(log_format), 0, 0, "text", "text|json", S | C | A | M | K | R | D | P, "form of log lines, on standard error"},
+    {"log-level", AM_SET_CHOICE, AT(log_level), 0, 0, "info", "debug|info|warn|error|off", S | C | A | M | K | R | D | P, "least that is logged; the commands of the terminal: warn"},
     {"crash-test", AM_SET_CHOICE, AT(crash_test), 0, 0, "no", AM_CRASH_KINDS, S, "crash in the first request, to see what a crash reports"},
     {"log-content", AM_SET_FLAG, AT(log_content), 0, 0, "no", NULL, S | R, "log prompts and answers too"},
     {"agent", AM_SET_TEXT, AT(agent), 0, 0, "", "NAME", C, "agent to talk to; its conversation is kept and continued"},
@@ -61,7 +63,10 @@ const am_setting am_setting_table[] = {
     {"max-tokens", AM_SET_COUNT, AT(max_tokens), 0, 16777216, "0", "N", C, "longest answer; 0: as long as fits"},
     {"repair", AM_SET_FLAG, AT(repair), 0, 0, "no", NULL, A, "verify: move what is wrong to refused/, remove orphans; no server may run"},
     {"deep", AM_SET_FLAG, AT(deep), 0, 0, "no", NULL, A, "verify: compute every agent of the model again and compare bit for bit"},
-    {"json", AM_SET_FLAG, AT(json), 0, 0, "no", NULL, A, "verify: print JSON"},
+    {"json", AM_SET_FLAG, AT(json), 0, 0, "no", NULL, A | D, "verify, doctor: print JSON"},
+    {"fix", AM_SET_FLAG, AT(fix), 0, 0, "no", NULL, D, "mend what cannot do harm: permissions, temporary files of a crash"},
+    {"wait", AM_SET_TIME, AT(wait_ms), 0, 86400000, "40s", "TIME", P, "time the server gets to end by itself; its --drain and a little more"},
+    {"force", AM_SET_FLAG, AT(force), 0, 0, "no", NULL, P, "SIGKILL as the last resort when it does not"},
     {"local", AM_SET_FLAG, AT(local), 0, 0, "no", NULL, C | A, "do not look for a running server"},
 };
 const size_t am_n_settings = sizeof am_setting_table / sizeof am_setting_table[0];

@@ -2,8 +2,8 @@
 #include "server/internal.h"
 
 #include "base/log.h"
+#include "base/procs.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
@@ -15,65 +15,11 @@
 
 enum { BACKLOG = 4096 };
 
-/* The inode of the socket that listens on port, from /proc/net/tcp or tcp6; 0 when there is none. */
-static unsigned long listening_inode(const char *table, unsigned port) {
-    FILE *f = fopen(table, "re");
-    char line[512];
-    unsigned long inode = 0;
-    while (f && inode == 0 && fgets(line, sizeof line, f)) {
-        unsigned local, state;
-        unsigned long number;
-        if (sscanf(line, " %*d: %*[0-9A-Fa-f]:%x %*[0-9A-Fa-f]:%*x %x %*s %*s %*s %*s %*s %lu", &local, &state, &number) == 3 &&
-            local == port && state == 0x0a)
-            inode = number;
-    }
-    if (f) fclose(f);
-    return inode;
-}
-
-static bool process_has(const char *pid, unsigned long inode) {
-    char dir[300], path[600], link[64], wanted[64];
-    snprintf(dir, sizeof dir, "/proc/%s/fd", pid);
-    snprintf(wanted, sizeof wanted, "socket:[%lu]", inode);
-    DIR *d = opendir(dir);
-    bool found = false;
-    struct dirent *e;
-    while (d && !found && (e = readdir(d))) {
-        snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
-        ssize_t n = readlink(path, link, sizeof link - 1);
-        found = n > 0 && (size_t)n == strlen(wanted) && memcmp(link, wanted, (size_t)n) == 0;
-    }
-    if (d) closedir(d);
-    return found;
-}
-
-/* "pid 123 (agent-memory serve)"; false when it cannot be known (another user's process, no /proc). */
-static bool find_holder(unsigned port, char *who, size_t cap) {
-    unsigned long inode = listening_inode("/proc/net/tcp", port);
-    if (inode == 0) inode = listening_inode("/proc/net/tcp6", port);
-    DIR *proc = inode ? opendir("/proc") : NULL;
-    bool found = false;
-    struct dirent *e;
-    while (proc && !found && (e = readdir(proc))) {
-        if (e->d_name[0] < '0' || e->d_name[0] > '9' || !process_has(e->d_name, inode)) continue;
-        char path[300], command[120] = "";
-        snprintf(path, sizeof path, "/proc/%s/cmdline", e->d_name);
-        FILE *f = fopen(path, "re");
-        size_t n = f ? fread(command, 1, sizeof command - 1, f) : 0;
-        if (f) fclose(f);
-        for (size_t i = 0; i + 1 < n; i++)
-            if (command[i] < ' ') command[i] = ' '; /* arguments are separated by NUL */
-        snprintf(who, cap, "pid %.10s (%.200s)", e->d_name, command);
-        found = true;
-    }
-    if (proc) closedir(proc);
-    return found;
-}
-
 static am_status port_taken(const am_server *server, am_error *err) {
-    char who[300];
+    char who[300] = "a process that this user may not look into";
     unsigned port = am_options_of(server)->port;
-    if (!find_holder(port, who, sizeof who)) snprintf(who, sizeof who, "a process that this user may not look into");
+    am_proc proc;
+    if (am_proc_of_port(port, &proc) == AM_OK) snprintf(who, sizeof who, "pid %d (%s)", proc.pid, proc.command);
     return am_fail(err, AM_EBUSY,
                    "address already in use: port %u on %s belongs to %s; find it with `lsof -ti:%u` or `ss -ltnp 'sport = :%u'`, or choose another port with --port",
                    port, server->host, who, port, port);
