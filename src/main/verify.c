@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "cache/verify.h"
 #include "main/progress.h"
+#include "server/keyring.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,8 @@ typedef struct verifier {
     am_progress progress;
     am_workers *workers;
     am_model *model;
+    am_keyring ring; /* the tenants' salts */
+    am_tenant *tenants;
     json_t *findings; /* NULL: they are printed */
 } verifier;
 
@@ -94,6 +97,18 @@ static am_status open_dir(verifier *v, am_error *err) {
     return status;
 }
 
+/* The salts, so that tenants' names can be checked too. A file of keys that cannot be read leaves them unchecked, and
+ * says so. */
+static void load_tenants(verifier *v, am_verify_options *o) {
+    am_error err = {0};
+    const char *data = v->settings->data_dir ? v->settings->data_dir : am_settings_home();
+    if (am_keyring_read(data, &v->ring, &err)) fprintf(stderr, "agent-memory: %s\n", err.message);
+    v->tenants = am_calloc(v->ring.n_tenants + 1, sizeof *v->tenants);
+    for (size_t i = 0; v->tenants && i < v->ring.n_tenants; i++) v->tenants[i] = v->ring.tenants[i].tenant;
+    o->tenants = v->tenants;
+    o->n_tenants = v->tenants ? v->ring.n_tenants : 0;
+}
+
 int am_command_agents_verify(am_settings *settings) {
     verifier v = {.settings = settings, .lock_fd = -1};
     am_error err = {0};
@@ -103,6 +118,7 @@ int am_command_agents_verify(am_settings *settings) {
     am_status status = open_dir(&v, &err);
     char who[512];
     if (!status && !settings->repair) options.served = am_cache_lock_held(v.dir, who);
+    if (!status) load_tenants(&v, &options);
     if (!status && settings->deep) status = load_model(&v, &options, &err);
     if (!status) status = am_verify(&options, &result, &err);
     if (status)
@@ -115,5 +131,7 @@ int am_command_agents_verify(am_settings *settings) {
     am_model_free(v.model);
     am_workers_free(v.workers);
     am_cache_lock_release(v.lock_fd);
+    am_keyring_free(&v.ring);
+    free(v.tenants);
     return status ? AM_EXIT_FAILED : result.n_wrong > result.n_repaired ? AM_EXIT_FOUND : 0;
 }

@@ -2,6 +2,7 @@
 import ctypes
 import json
 import os
+import re
 import shutil
 
 from harness import Server, Skip, expect, run, temp_dir, words
@@ -137,3 +138,20 @@ def test_deep_finds_forged_state():
         verify(d, code=0)
         found = verify(d, "--deep", code=3)
         expect(found["reasons"]["differs"] >= 1, found)
+
+
+def test_tenants():
+    with temp_dir() as d:
+        code, key, err = run("keys", "add", "alpha", "--data-dir", d)
+        expect(code == 0, err)
+        key = re.search(r"\S{40,}", key)[0]
+        with Server(d) as s:
+            body = {"messages": [{"role": "user", "content": "My number is 4711. " + words(450)}], "temperature": 0, "max_tokens": 8}
+            r = s.request("POST", "/v1/chat/completions", body, {"x-agent-id": "a", "authorization": f"Bearer {key}"})
+            expect(r.status == 200, r.body)
+            expect(s.stop() == 0, "exit code")
+        found = verify(d, "--deep", code=0)
+        expect(found["agents"] == 1 and found["deep"]["blocks"] >= 1 and "other_tenant" not in found["reasons"], found)
+        os.rename(os.path.join(d, "keys.json"), os.path.join(d, "keys.gone"))
+        found = verify(d, code=0)
+        expect(found["reasons"]["other_tenant"] >= 1, found)
