@@ -4,6 +4,7 @@
 
 #include "base/fault.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,9 +118,14 @@ am_arena *am_arena_create(size_t max_bytes) {
     return arena;
 }
 
+static atomic_size_t all_bytes; /* of all arenas */
+
+size_t am_arena_all_bytes(void) { return atomic_load_explicit(&all_bytes, memory_order_relaxed); }
+
 static void chunks_free(chunk *c) {
     while (c) {
         chunk *next = c->next;
+        atomic_fetch_sub_explicit(&all_bytes, sizeof *c + c->cap, memory_order_relaxed);
         free(c);
         c = next;
     }
@@ -149,6 +155,7 @@ void *am_arena_alloc(am_arena *arena, size_t n_bytes) {
         if (cap < n) cap = n;
         c = am_calloc(1, sizeof *c + cap);
         if (!c) return NULL;
+        atomic_fetch_add_explicit(&all_bytes, sizeof *c + cap, memory_order_relaxed);
         c->cap = cap;
         c->next = arena->chunks;
         arena->chunks = c;

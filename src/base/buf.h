@@ -47,6 +47,7 @@ void am_arena_reset(am_arena *arena);
 void *am_arena_alloc(am_arena *arena, size_t n_bytes);
 char *am_arena_strdup(am_arena *arena, am_str s); /* NUL-terminated copy */
 size_t am_arena_used(const am_arena *arena);
+size_t am_arena_all_bytes(void); /* what all arenas of the process hold */
 
 /* Checked size arithmetic: false on overflow, *out then untouched. */
 bool am_size_add(size_t a, size_t b, size_t *out);

@@ -3,6 +3,8 @@
  * have one word each in thread-local memory. */
 #include "base/inhand.h"
 
+#include "base/footprint.h"
+
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -65,6 +67,7 @@ void am_inhand_thread(const char *request, const char *agent) {
 
 void am_thread_begin(const char *name) {
     if (name) pthread_setname_np(pthread_self(), name);
+    am_footprint_add_stack();
     stack_t stack = {.ss_sp = signal_stack, .ss_size = sizeof signal_stack};
     sigaltstack(&stack, NULL);
     sigset_t faults; /* one that is blocked when it strikes kills without a word */

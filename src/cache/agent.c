@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void describe(const am_head *h, am_agent_info *out) {
+static void describe(const am_cache *c, const am_head *h, am_agent_info *out) {
     *out = (am_agent_info){.tier = AM_HOT,
                            .n_tokens = h->n_tokens,
                            .n_rows = h->n_rows,
@@ -19,9 +19,11 @@ static void describe(const am_head *h, am_agent_info *out) {
     memcpy(out->agent, h->agent, sizeof out->agent);
     memcpy(out->tenant, h->tenant.name, sizeof out->tenant);
     if (h->n_rows % AM_BLOCK_TOKENS && !h->open) out->tier = AM_WARM;
+    if (h->open) out->memory_bytes += c->options.layout.open_bytes;
     for (uint32_t i = 0; i < h->n_chain; i++) {
         const am_block *b = h->chain[i];
         if (!b->slot) out->tier = AM_WARM;
+        else out->memory_bytes += c->options.layout.sealed_bytes;
         if (b->on_disk) out->disk_bytes += b->file_bytes;
     }
 }
@@ -31,7 +33,7 @@ am_status am_cache_agents(am_cache *c, const am_tenant *tenant, am_status (*fn)(
     for (am_head *h = c->head_ring.older; !status && h != &c->head_ring; h = h->older) {
         if (h->removed || h->n_tokens == 0 || (tenant && strcmp(tenant->name, h->tenant.name) != 0)) continue;
         am_agent_info info;
-        describe(h, &info);
+        describe(c, h, &info);
         status = fn(arg, &info);
     }
     return status;
@@ -45,7 +47,7 @@ static am_status find(am_cache *c, const am_tenant *tenant, am_str agent, am_hea
 am_status am_cache_agent(am_cache *c, const am_tenant *tenant, am_str agent, am_agent_info *out) {
     am_head *h;
     am_status status = find(c, tenant, agent, &h, NULL);
-    if (!status) describe(h, out);
+    if (!status) describe(c, h, out);
     return status;
 }
 

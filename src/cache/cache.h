@@ -147,6 +147,7 @@ typedef struct am_agent_info {
     uint32_t n_turns;
     uint64_t created_ns, used_ns; /* wall clock */
     uint64_t disk_bytes;   /* its head and its blocks (shared ones counted in full) */
+    uint64_t memory_bytes; /* pool slots of its blocks (shared ones counted in full) and of its open block */
     bool running, dirty;
 } am_agent_info;
 am_status am_cache_agents(am_cache *cache, const am_tenant *tenant /* NULL: all */, am_status (*fn)(void *arg, const am_agent_info *info),
@@ -160,6 +161,24 @@ am_status am_cache_evict(am_cache *cache, const am_tenant *tenant, am_str agent,
 
 /* 1..AM_NAME_MAX bytes of UTF-8 without control characters. */
 am_status am_agent_name_check(am_str agent, am_error *err);
+
+/* Where the pool's memory is. The mappings are told so that am_footprint_resident can look at them outside the engine's thread (it may take a while);
+ * a free slot that was used keeps its pages. */
+typedef struct am_cache_memory {
+    uint64_t sealed_slot_bytes, open_slot_bytes;
+    const void *sealed, *open;
+    size_t sealed_mapped_bytes, open_mapped_bytes;
+    uint32_t n_reserved; /* sealed slots taken for what running turns may still fill */
+    uint64_t index_bytes; /* entries of blocks and heads with their tokens, and the tables */
+} am_cache_memory;
+void am_cache_memory_get(const am_cache *cache, am_cache_memory *out);
+/* Running turns: what each holds besides its agent's head. */
+typedef struct am_turn_memory {
+    const char *agent;
+    uint32_t n_reserved, n_pinned;
+    bool has_open;
+} am_turn_memory;
+void am_cache_turns(const am_cache *cache, void (*fn)(void *arg, const am_turn_memory *turn), void *arg);
 
 typedef struct am_cache_stats {
     size_t memory_bytes;

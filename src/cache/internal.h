@@ -86,6 +86,7 @@ struct am_head {
 
 struct am_turn {
     am_cache *cache;
+    am_turn *next_open, *prev_open; /* in the cache's list of open turns */
     am_head *head;          /* NULL for a new or nameless agent */
     am_tenant tenant;
     am_turn_info info;
@@ -141,6 +142,7 @@ struct am_cache {
     am_head head_ring;
     am_waiter *ready_waiters; /* commits that needed no file */
     uint32_t n_open_turns;
+    am_turn *turns;         /* the open ones */
     am_hash *foreign;       /* tenant and agent hashed: heads under other tags */
     size_t n_foreign, cap_foreign;
     uint64_t retry_ns;      /* when failed writes are tried again */

@@ -229,6 +229,9 @@ static am_turn *make_turn(am_cache *c, const am_turn_request *r) {
     t->sealed = am_calloc(n_blocks, sizeof *t->sealed);
     t->slots = am_calloc(n_blocks, sizeof *t->slots);
     c->n_open_turns++;
+    t->next_open = c->turns;
+    if (c->turns) c->turns->prev_open = t;
+    c->turns = t;
     if (!t->tokens || !t->blocks || !t->sealed || !t->slots) {
         am_turn_release(t);
         return NULL;

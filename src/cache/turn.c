@@ -144,6 +144,8 @@ void am_turn_release(am_turn *t) {
     free(t->blocks);
     free(t->sealed);
     free(t->slots);
+    *(t->prev_open ? &t->prev_open->next_open : &c->turns) = t->next_open;
+    if (t->next_open) t->next_open->prev_open = t->prev_open;
     free(t);
     c->n_open_turns--;
 }

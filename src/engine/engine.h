@@ -130,6 +130,7 @@ typedef struct am_engine_stats {
     uint64_t n_steps, n_requests, n_prompt_tokens, n_cached_tokens, n_generated_tokens, n_canceled, n_failed;
     uint64_t last_step_ns;     /* monotonic time of the last step or idle wake: liveness */
     double prefill_tokens_per_s, decode_tokens_per_s; /* moving averages */
+    size_t workspace_bytes; /* scratch of the forward pass and its logits */
     am_cache_stats cache;
 } am_engine_stats;
 void am_engine_stats_get(const am_engine *engine, am_engine_stats *out); /* thread-safe, as of the last step */

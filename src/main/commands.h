@@ -13,6 +13,7 @@ int am_command_agents(am_settings *settings);
 int am_command_agents_verify(am_settings *settings);
 int am_command_models(am_settings *settings);
 int am_command_keys(am_settings *settings);
+int am_command_ps(am_settings *settings);
 int am_command_doctor(am_settings *settings);
 int am_command_stop(am_settings *settings);
 

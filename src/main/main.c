@@ -35,6 +35,7 @@ static const am_command commands[] = {
      "add prints the new key once; only its hash is kept, in keys.json of the data folder. Every tenant has agents of its own, which no other tenant\n"
      "can see or measure; without a name the key is the default tenant's. --max-... set the tenant's limits (limit: those alone).\n"
      "A running server takes changes up within a second."},
+    {"ps", "", AM_CMD_PS, 0, 0, am_command_ps, "agents in the memory of a running server; --memory: where all of its memory is", ""},
     {"doctor", "", AM_CMD_DOCTOR, 0, 0, am_command_doctor, "look for what is wrong with server, data folder and machine",
      "Each finding comes with what to do. --fix mends what cannot do harm; it never ends a process and never removes an agent.\n"
      "Exit code: 0 nothing is bad (there may be warnings), 3 something is, 1 it could not look."},

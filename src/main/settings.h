@@ -9,7 +9,7 @@
 #include <stdio.h>
 
 /* Commands that take settings, as bits. */
-enum { AM_CMD_SERVE = 1, AM_CMD_CHAT = 2, AM_CMD_AGENTS = 4, AM_CMD_MODELS = 8, AM_CMD_KEYS = 16, AM_CMD_DOCTOR = 1 << 10, AM_CMD_STOP = 1 << 11 };
+enum { AM_CMD_SERVE = 1, AM_CMD_CHAT = 2, AM_CMD_AGENTS = 4, AM_CMD_MODELS = 8, AM_CMD_KEYS = 16, AM_CMD_DOCTOR = 1 << 10, AM_CMD_STOP = 1 << 11, AM_CMD_PS = 1 << 12 };
 enum { AM_RELOADS = 1 << 16 /* in the same word: a running server takes a new value up on SIGHUP */ };
 
 typedef enum am_origin { AM_ORIGIN_DEFAULT, AM_ORIGIN_FILE, AM_ORIGIN_ENV, AM_ORIGIN_FLAG } am_origin;
@@ -55,7 +55,7 @@ typedef struct am_settings {
     uint64_t max_tokens;
     bool local;
     /* diagnosis */
-    bool repair, deep, json, fix, force;
+    bool repair, deep, json, fix, force, memory;
     uint64_t wait_ms;
 
     /* The rest is the loader's. */

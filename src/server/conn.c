@@ -273,6 +273,15 @@ static void check_deadline(am_conn *conn, uint64_t now) {
     if (unread && now > ms_from(conn->write_progress_ns, STALL_MS)) conn->dead = true;
 }
 
+size_t am_conn_waiting(const am_conn *conn) {
+    size_t n = evbuffer_get_length(conn->out) + evbuffer_get_length(conn->in);
+    if (!conn->x) return n;
+    pthread_mutex_lock(&conn->x->lock);
+    n += conn->x->out.n;
+    pthread_mutex_unlock(&conn->x->lock);
+    return n;
+}
+
 void am_conn_tick(am_conn *conn, uint64_t now_ns) {
     check_deadline(conn, now_ns);
     if (!conn->dead && conn->paused && hung_up(conn->fd)) conn->dead = true;

@@ -47,6 +47,7 @@ struct am_server {
     uint64_t close_deadline_ns;    /* written before closing is set */
     uint64_t started_s;            /* wall clock */
     atomic_size_t body_bytes;      /* held by request bodies of all connections */
+    atomic_size_t outbox_bytes;    /* waiting to be sent, as of the last tick */
     atomic_uint n_exchanges;       /* that are alive anywhere */
     am_conn *conns;                /* network thread */
     uint32_t n_conns;
@@ -150,6 +151,7 @@ bool am_stream_revoke(am_exchange *x); /* true: nothing has left yet, a whole re
 /* conn.c: network thread */
 void am_conn_accept(am_server *server, int fd);
 void am_conn_flush(am_conn *conn);            /* its exchange has something to say */
+size_t am_conn_waiting(const am_conn *conn); /* bytes not yet sent, or not yet taken up */
 void am_conn_tick(am_conn *conn, uint64_t now_ns); /* deadlines, keep-alive comments; may free it */
 void am_conn_close(am_conn *conn);            /* frees it; its request is cancelled */
 bool am_conn_is_idle(const am_conn *conn); /* nothing is being asked or answered */
@@ -169,6 +171,8 @@ void am_listen_close(am_server *server);
 void am_listen_pause(am_server *server, bool pause); /* network thread: while there are no file descriptors */
 
 /* router.c */
+am_handler am_handle_memory; /* memory.c */
+
 struct am_route {
     const char *method;
     const char *path; /* without /v1; {id} stands for one segment */

@@ -14,6 +14,7 @@ static const am_route routes[] = {
     {.method = "GET", .path = "/agents/{id}", .handler = am_handle_agent},
     {.method = "DELETE", .path = "/agents/{id}", .handler = am_handle_agent_delete},
     {.method = "POST", .path = "/agents/{id}/fork", .handler = am_handle_agent_fork},
+    {.method = "GET", .path = "/debug/memory", .handler = am_handle_memory, .admin = true},
     {.method = "GET", .path = "/health", .handler = am_handle_health, .on_network = true, .always = true, .quiet = true, .open = true},
     {.method = "GET", .path = "/health/live", .handler = am_handle_live, .on_network = true, .always = true, .quiet = true, .open = true},
     {.method = "GET", .path = "/health/ready", .handler = am_handle_ready, .on_network = true, .always = true, .quiet = true, .open = true},

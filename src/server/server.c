@@ -60,11 +60,14 @@ static void on_tick(evutil_socket_t fd, short what, void *arg) {
     uint64_t now = am_now_ns();
     (void)fd;
     (void)what;
+    size_t waiting = 0;
     am_listen_pause(server, false);
     for (am_conn *conn = server->conns, *next; conn; conn = next) {
         next = am_conn_next(conn);
+        waiting += am_conn_waiting(conn);
         am_conn_tick(conn, now);
     }
+    atomic_store(&server->outbox_bytes, waiting);
     flush_ready(server);
     if (atomic_load(&server->closing)) close_idle(server);
 }

@@ -1,0 +1,60 @@
+"""GET /debug/memory and ps --memory: the parts explain the resident memory, also under load; only the admin may ask."""
+import json
+import threading
+
+from harness import Server, expect, run, temp_dir, words
+
+MAX_UNEXPLAINED = 0.03
+
+
+def look(s):
+    r = s.request("GET", "/debug/memory")
+    expect(r.status == 200, r.body)
+    return r.json()
+
+
+def check(s, when):
+    found = look(s)
+    off = abs(found["explained"] - 1)
+    expect(off <= MAX_UNEXPLAINED, f"{when}: the sum explains {found['explained']:.4f} of the RSS: {json.dumps(found['parts'])} of {found['rss_bytes']}")
+    expect(found["rss_bytes"] <= found["peak_rss_bytes"], "peak")
+    return found
+
+
+def test_the_sum_explains_the_memory():
+    seen = []
+    with temp_dir() as d, Server(d, "--parallel", "4") as s:
+        seen.append(check(s, "at start"))
+        stop = threading.Event()
+
+        def work(i):
+            history = []
+            while not stop.is_set():
+                s.turn(history, words(200, i + len(history)), f"agent{i}", max_tokens=600)
+                if len(history) > 8:
+                    history.clear()
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+        for t in threads:
+            t.start()
+        for i in range(12):
+            stop.wait(0.5)
+            seen.append(check(s, f"under load, look {i}"))
+        stop.set()
+        for t in threads:
+            t.join()
+        after = check(s, "after load")
+        expect(len(after["agents"]) == 6 and all(a["memory_bytes"] > 0 for a in after["agents"]), after["agents"])
+        expect(any(f["turns"] for f in seen), "no running turn was seen")
+        expect(any(f["pool"]["sealed"]["reserved_bytes"] for f in seen), "no reservation was seen")
+        expect(after["locked_bytes"] == 0 and not after["turns"], after)
+        code, out, err = run("ps", "--memory", "--port", str(s.live_port))
+        expect(code == 0 and "weights_packed" in out and "agent0" in out, out + err)
+    return f"explained {min(f['explained'] for f in seen):.3f} to {max(f['explained'] for f in seen):.3f}"
+
+
+def test_only_the_admin_may_ask():
+    with temp_dir() as d, Server(d, "--admin-key", "k" * 40) as s:
+        expect(s.request("GET", "/debug/memory").status == 401, "without a key")
+        expect(s.request("GET", "/debug/memory", headers={"authorization": "Bearer " + "k" * 40}).status == 200, "with the key")
+        expect(s.request("GET", "/debug/memory", headers={"origin": "https://evil.example"}).status == 403, "from a page elsewhere")
