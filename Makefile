@@ -116,7 +116,11 @@ bench: $(BIN) $(BENCHES)
 
 # the long forms of the tests of the running server: 1,000 kills, 2,000 turns
 torture: $(BIN)
-	@AM_TORTURE=1 tests/e2e/run.py crash damage memory_does_not_grow
+	@AM_TORTURE=1 tests/e2e/run.py crash damage memory_does_not_grow kill_loop
+
+# mixed load with everything that can go wrong, then every stored byte against the model; SECONDS=n (1800)
+soak: $(BIN)
+	@AM_SOAK_SECONDS=$(or $(SECONDS),1800) tests/e2e/run.py soak
 
 # what a program that links libagent-memory.a has to link besides
 libs:
@@ -133,8 +137,9 @@ help:
 	@echo "make lint       rooms, sizes, formatting"
 	@echo "make bench      the benchmarks of docs/BENCHMARKS.md (RUNS=5)"
 	@echo "make torture    1,000 kills, 2,000 turns, 100 bit flips of each kind of file"
+	@echo "make soak       half an hour of mixed load with evictions, hang-ups, drains and kill -9 (SECONDS=1800)"
 	@echo "make install PREFIX=/usr/local"
 
-.PHONY: all tests test check tsan fuzz lint bench torture install libs clean help
+.PHONY: all tests test check tsan fuzz lint bench torture soak install libs clean help
 .SECONDARY:
 -include $(OBJ:.o=.d) $(TESTS:=.d) $(TEST_LIB:.o=.d) $(BENCHES:=.d) $(FUZZERS:%=$(BUILD)/tests/fuzz/fuzz_%.d)

@@ -1,0 +1,137 @@
+"""Everything at once for a while (make soak SECONDS=n): turns that must give the right answers, evictions, hang-ups, forks, removals, drains, kill -9, and swaps where
+the server has them; at the end every stored byte is verified against the model and the memory has not grown."""
+import contextlib
+import json
+import os
+import random
+import signal
+import threading
+import time
+
+from harness import Server, expect, run, temp_dir, text_of, tier_of, words
+
+SECONDS = float(os.environ.get("AM_SOAK_SECONDS", "20"))
+N_AGENTS, N_STEPS = 8, 4
+FLAGS = ["--parallel", "4", "--ctx", "2048", "--kv-memory", "20M", "--log-level", "warn"]  # a pool that is too small for all: it evicts
+QUESTIONS = ["What is my number?", "Who are you?", "Tell me something short.", "And what is my number again?"]
+
+
+def opening(i):
+    return f"My number is {1000 + 37 * i}. " + words(80 + 70 * i, i)
+
+
+def conversation(i, step, answers):
+    """What agent i sends at a step, given its answers so far."""
+    out = []
+    for k in range(step + 1):
+        out.append({"role": "user", "content": opening(i) if k == 0 else QUESTIONS[k % len(QUESTIONS)]})
+        if k < step:
+            out.append({"role": "assistant", "content": answers[k]})
+    return out
+
+
+def reference():
+    """right[i][step]: from a server with room that is left alone."""
+    right = []
+    with temp_dir() as d, Server(d, "--ctx", "2048") as s:
+        for i in range(N_AGENTS):
+            answers = []
+            for step in range(N_STEPS):
+                answers.append(text_of(s.chat(conversation(i, step, answers), f"ref{i}", max_tokens=16)))
+            right.append(answers)
+    return right
+
+
+class Life:
+    """One server from start to end, with everybody who bothers it."""
+
+    def __init__(self, server, right, seed, counts):
+        self.s, self.right, self.counts = server, right, counts
+        self.rng, self.stop, self.wrong = random.Random(seed), threading.Event(), []
+
+    def count(self, what):
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    def talk(self, worker):
+        rng = random.Random(self.rng.random() + worker)
+        while not self.stop.is_set():
+            i, step = rng.randrange(N_AGENTS), rng.randrange(N_STEPS)
+            messages = conversation(i, step, self.right[i])
+            name = f"agent{i}" if rng.random() < 0.8 else None
+            try:
+                if rng.random() < 0.15:  # hang up in the middle
+                    stream = self.s.stream(messages, name, max_tokens=16)
+                    next(stream)
+                    stream.close()
+                    self.count("hang-ups")
+                    continue
+                reply = self.s.chat(messages, name, max_tokens=16)
+                answer = text_of(reply)
+            except Exception:
+                if self.s.process.poll() is None and not self.stop.is_set():
+                    self.count("refused")
+                    time.sleep(0.02)
+                continue
+            self.count("turns")
+            self.count(tier_of(reply))
+            if answer != self.right[i][step]:
+                self.wrong.append(f"agent {i} step {step}: {answer!r} instead of {self.right[i][step]!r}")
+
+    def bother(self):
+        rng = random.Random(self.rng.random())
+        while not self.stop.wait(0.1):
+            name = f"agent{rng.randrange(N_AGENTS)}"
+            with contextlib.suppress(Exception):
+                if rng.random() < 0.4:
+                    self.s.request("DELETE", f"/v1/agents/{name}", timeout=10)
+                    self.count("removals")
+                elif rng.random() < 0.5:
+                    self.s.request("POST", f"/v1/agents/{name}/fork", {"to": f"copy{rng.randrange(4)}"}, timeout=10)
+                    self.count("forks")
+                elif rng.random() < 0.5:
+                    r = self.s.request("POST", "/v1/admin/evict", {}, timeout=10)
+                    if r.status == 200:
+                        self.count("evict-all")
+                else:
+                    self.s.request("GET", "/debug/memory", timeout=10)
+                    self.count("looks at memory")
+
+    def run(self, seconds, end):
+        threads = [threading.Thread(target=self.talk, args=(w,)) for w in range(5)] + [threading.Thread(target=self.bother)]
+        for t in threads:
+            t.start()
+        time.sleep(seconds / 2)
+        half = self.s.rss_bytes()
+        time.sleep(seconds / 2)
+        full = self.s.rss_bytes()
+        if end == "kill -9":
+            self.s.kill()
+        else:
+            expect(self.s.stop(signal.SIGTERM) == 0, "exit code of a drain under load")
+        self.count(end)
+        self.stop.set()
+        for t in threads:
+            t.join()
+        expect(not self.wrong, self.wrong[:5])
+        return half, full
+
+
+def test_soak():
+    right, counts, growth = reference(), {}, []
+    n_lives = max(3, int(SECONDS / 30))
+    with temp_dir() as d:
+        for life in range(n_lives):
+            with Server(d, *FLAGS) as s:
+                growth.append(Life(s, right, life, counts).run(SECONDS / n_lives, ["drain", "kill -9"][life % 2]))
+        with Server(d, *FLAGS) as s:
+            expect(s.stop() == 0, "exit code at the end")
+        code, out, err = run("agents", "verify", "--deep", "--json", "--data-dir", d, timeout=600)
+        found = json.loads(out) if out else {}
+        expect(code == 0 and found["wrong"] == 0, f"verify --deep: exit {code}: {out[-2000:]}{err}")
+    most = max(full for _, full in growth)
+    for half, full in growth:
+        expect(full <= half * 1.05 + (16 << 20), f"RSS grew from {half >> 20} to {full >> 20} MiB in one life: {growth}")
+    expect(most <= growth[0][1] * 1.10 + (16 << 20), f"RSS grew from life to life: {growth}")
+    expect(counts.get("warm", 0) > counts["turns"] // 20, f"the pool was not short: {counts}")
+    expect(counts.get("turns", 0) > SECONDS, f"too little happened: {counts}")
+    return f"{counts}; {found['deep']['blocks']} blocks equal to the model's; at most {most >> 20} MiB"
