@@ -57,7 +57,10 @@ static am_status load_model(am_runtime *rt, const am_runtime_options *o, am_erro
     am_status status = am_workers_create(o->n_threads ? o->n_threads : core_count(), &rt->workers, err);
     if (!status) status = am_kernels_pick(o->isa, &rt->kernels, err);
     if (status) return status;
-    am_model_options model = {rt->kernels, rt->workers, o->progress, o->progress_arg, o->n_ctx};
+    char vocab_dir[4096];
+    status = am_fs_join(vocab_dir, sizeof vocab_dir, rt->data_dir, "vocabularies", err);
+    if (status) return status;
+    am_model_options model = {rt->kernels, rt->workers, o->progress, o->progress_arg, o->n_ctx, vocab_dir};
     return am_model_load(o->model, &model, &rt->model, err);
 }
 

@@ -58,12 +58,12 @@ static void name_of(const char *path, char *out, size_t cap) {
     out[n] = 0;
 }
 
-static am_status open_dir(am_model *m, const char *dir, source *s, am_error *err) {
+static am_status open_dir(am_model *m, const char *dir, const char *vocab_dir, source *s, am_error *err) {
     name_of(dir, m->name, sizeof m->name);
     am_status status = read_json(dir, "config.json", &s->config, err);
     if (!status) status = optional(read_json(dir, "generation_config.json", &s->generation, err));
     if (!status) status = am_tensors_open_dir(dir, &s->tensors, err);
-    if (!status) status = optional(am_tokenizer_load_dir(dir, &m->tokenizer, err));
+    if (!status) status = optional(am_tokenizer_load_dir_compiled(dir, vocab_dir, &m->tokenizer, err));
     return status ? status : optional(am_chat_load_dir(dir, &m->chat, err));
 }
 
@@ -101,10 +101,10 @@ static am_status open_gguf(am_model *m, const char *path, source *s, am_error *e
     return status;
 }
 
-static am_status open_path(am_model *m, const char *path, source *s, am_error *err) {
+static am_status open_path(am_model *m, const char *path, const char *vocab_dir, source *s, am_error *err) {
     size_t n = strlen(path);
     bool gguf = n > 5 && strcmp(path + n - 5, ".gguf") == 0;
-    return gguf ? open_gguf(m, path, s, err) : open_dir(m, path, s, err);
+    return gguf ? open_gguf(m, path, s, err) : open_dir(m, path, vocab_dir, s, err);
 }
 
 /* Left behind by old checkpoints, or stored twice: no loss to leave them out. */
@@ -218,7 +218,7 @@ static am_status load(const char *path, const am_model_options *options, am_mode
     am_model *m = am_calloc(1, sizeof *m);
     if (!m) return am_fail(err, AM_ENOMEM, "no memory for a model");
     m->kernels = options->kernels;
-    am_status status = path ? open_path(m, path, &s, err) : open_embedded(m, &s, err);
+    am_status status = path ? open_path(m, path, options->vocab_dir, &s, err) : open_embedded(m, &s, err);
     if (!status && (status = read_config(m, &s, options, err))) am_error_prefix(err, "%s: config.json", m->name);
     m->embed_scale = 1;
     m->attention_scale = 1 / sqrtf((float)m->config.head_dim);

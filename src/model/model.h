@@ -19,6 +19,7 @@ typedef struct am_model_options {
     void *progress_arg;
     /* The context to be served; 0: the model's own. Where a model has two sets of rotary frequencies (longrope), it decides which. */
     uint32_t n_ctx;
+    const char *vocab_dir; /* where large vocabularies are kept compiled (am_tokenizer_load_dir_compiled); NULL: nowhere */
 } am_model_options;
 
 enum { AM_MAX_EOS = 8 };

@@ -43,9 +43,8 @@ am_status am_added_put(am_tokenizer *t, const am_added *token, uint64_t wanted, 
 am_status am_added_put_at(am_tokenizer *t, const am_added *token, int32_t at, am_error *err) {
     uint32_t id = (uint32_t)at;
     if (id >= t->words.n || !(t->words.flags[id] & AM_WORD_PRESENT)) {
-        am_status status = am_words_add(&t->words, id, token->content, err);
+        am_status status = am_words_add_hidden(&t->words, id, token->content, err); /* the model itself does not know it */
         if (status) return status;
-        t->words.flags[id] &= (uint8_t)~AM_WORD_FINDABLE; /* the model itself does not know it */
     }
     size_t i = t->words.flags[id] & AM_WORD_ADDED ? 0 : t->n_added;
     while (i < t->n_added && t->added[i].id != (int32_t)id) i++;
@@ -82,8 +81,7 @@ am_status am_matcher_build(am_tokenizer *t, bool normalized, am_matcher *m, am_e
     return status;
 }
 
-/* Does [b, e) of the original text touch an input range? */
-static bool touches(const am_span *input, size_t n, size_t b, size_t e) {
+bool am_input_touches(const am_span *input, size_t n, size_t b, size_t e) {
     size_t low = 0, high = n;
     while (low < high) {
         size_t mid = low + (high - low) / 2;
@@ -135,7 +133,7 @@ static int32_t longest_at(const am_matcher *m, const am_view *v, size_t i, const
         node = am_trie_step(&m->trie, node, (uint8_t)v->p[k]);
         if (node == 0) break;
         if (m->trie.value[node] < 0) continue;
-        if (n_input && clear == SIZE_MAX && touches(input, n_input, am_view_at(v, i), am_view_at(v, k + 1))) clear = k;
+        if (n_input && clear == SIZE_MAX && am_input_touches(input, n_input, am_view_at(v, i), am_view_at(v, k + 1))) clear = k;
         if (k >= clear) break;
         best = m->trie.value[node];
         *end = k + 1;

@@ -165,12 +165,18 @@ static am_status symbols_make(const am_tokenizer *t, am_scratch *s, am_str w, si
 
 /* ---- merging */
 
-static void merge_short(const am_bpe *bpe, am_symbol *y, size_t *n_symbols) {
+static inline const am_pair *merge_find(const am_tokenizer *t, const am_scratch *s, int32_t left, int32_t right) {
+    const am_pair *pair = pair_find(&t->bpe, left, right);
+    return pair && s->guarded && (size_t)pair->id < t->words.n && !am_entry_allowed(s, &t->words, pair->id) ? NULL : pair;
+}
+
+static void merge_short(const am_tokenizer *t, am_scratch *s, size_t *n_symbols) {
+    am_symbol *y = s->symbols;
     uint32_t rank[SHORT];
     int32_t into[SHORT];
     size_t n = *n_symbols;
     for (size_t i = 0; i + 1 < n; i++) {
-        const am_pair *pair = pair_find(bpe, y[i].id, y[i + 1].id);
+        const am_pair *pair = merge_find(t, s, y[i].id, y[i + 1].id);
         rank[i] = pair ? pair->rank : UINT32_MAX;
         into[i] = pair ? pair->id : -1;
     }
@@ -185,7 +191,7 @@ static void merge_short(const am_bpe *bpe, am_symbol *y, size_t *n_symbols) {
         memmove(into + best, into + best + 1, (n - best - 2) * sizeof *into);
         n--;
         for (size_t i = best ? best - 1 : 0; i <= best && i + 1 < n; i++) {
-            const am_pair *pair = pair_find(bpe, y[i].id, y[i + 1].id);
+            const am_pair *pair = merge_find(t, s, y[i].id, y[i + 1].id);
             rank[i] = pair ? pair->rank : UINT32_MAX;
             into[i] = pair ? pair->id : -1;
         }
@@ -220,18 +226,18 @@ static uint64_t heap_take(am_scratch *s) {
     return top;
 }
 
-static bool candidate_put(const am_bpe *bpe, am_scratch *s, int32_t i) {
+static bool candidate_put(const am_tokenizer *t, am_scratch *s, int32_t i) {
     const am_symbol *y = s->symbols;
-    const am_pair *pair = pair_find(bpe, y[i].id, y[y[i].next].id);
+    const am_pair *pair = merge_find(t, s, y[i].id, y[y[i].next].id);
     return !pair || heap_put(s, (uint64_t)pair->rank << 32 | (uint32_t)i);
 }
 
 /* All first candidates at once: cheaper than one by one. */
-static bool heap_make(const am_bpe *bpe, am_scratch *s, int32_t n) {
+static bool heap_make(const am_tokenizer *t, am_scratch *s, int32_t n) {
     if (!am_grow(&s->heap, &s->heap_cap, (size_t)n + 1, sizeof *s->heap)) return false;
     s->n_heap = 0;
     for (int32_t i = 0; i + 1 < n; i++) {
-        const am_pair *pair = pair_find(bpe, s->symbols[i].id, s->symbols[i + 1].id);
+        const am_pair *pair = merge_find(t, s, s->symbols[i].id, s->symbols[i + 1].id);
         if (pair) s->heap[s->n_heap++] = (uint64_t)pair->rank << 32 | (uint32_t)i;
     }
     for (size_t i = s->n_heap / 4 + 1; i-- > 0;)
@@ -239,23 +245,23 @@ static bool heap_make(const am_bpe *bpe, am_scratch *s, int32_t n) {
     return true;
 }
 
-static bool merge_long(const am_bpe *bpe, am_scratch *s, size_t *n_symbols) {
+static bool merge_long(const am_tokenizer *t, am_scratch *s, size_t *n_symbols) {
     am_symbol *y = s->symbols;
     int32_t n = (int32_t)*n_symbols;
     for (int32_t i = 0; i < n; i++) y[i].prev = i - 1, y[i].next = i + 1 < n ? i + 1 : -1;
-    if (!heap_make(bpe, s, n)) return false;
+    if (!heap_make(t, s, n)) return false;
     while (s->n_heap) {
         uint64_t c = heap_take(s);
         int32_t i = (int32_t)(uint32_t)c, right = y[i].next;
         if (right < 0) continue; /* gone, or the last */
-        const am_pair *pair = pair_find(bpe, y[i].id, y[right].id);
+        const am_pair *pair = pair_find(&t->bpe, y[i].id, y[right].id);
         if (!pair || pair->rank != c >> 32) continue; /* stale */
         y[i].id = pair->id;
         y[i].next = y[right].next;
         y[right].next = GONE;
         if (y[i].next >= 0) y[y[i].next].prev = i;
-        if (y[i].prev >= 0 && !candidate_put(bpe, s, y[i].prev)) return false;
-        if (y[i].next >= 0 && !candidate_put(bpe, s, i)) return false;
+        if (y[i].prev >= 0 && !candidate_put(t, s, y[i].prev)) return false;
+        if (y[i].next >= 0 && !candidate_put(t, s, i)) return false;
     }
     size_t kept = 0;
     for (int32_t i = 0; i < n; i++)
@@ -279,6 +285,7 @@ static am_status piece_encode(const am_tokenizer *t, am_scratch *s, const am_vie
     const am_bpe *bpe = &t->bpe;
     int32_t whole = v->n <= 512 && !bpe->suffix.n ? am_words_find(&t->words, (am_str){v->p, v->n}) : -1;
     uint8_t memo = 0;
+    if (whole >= 0 && !am_entry_allowed(s, &t->words, whole)) whole = -1;
     if (whole >= 0) {
         memo = bpe->ignore_merges || (bpe->whole_lines && v->p[0] == '\n') ? 1 : __atomic_load_n(&bpe->memo[whole], __ATOMIC_RELAXED);
         if (memo == 1) return am_tokens_push(out, whole, am_view_at(v, 0));
@@ -286,8 +293,8 @@ static am_status piece_encode(const am_tokenizer *t, am_scratch *s, const am_vie
     size_t n;
     am_status status = symbols_make(t, s, (am_str){v->p, v->n}, &n);
     if (status) return status;
-    if (n <= SHORT) merge_short(bpe, s->symbols, &n);
-    else if (n > INT32_MAX || !merge_long(bpe, s, &n)) return AM_ENOMEM;
+    if (n <= SHORT) merge_short(t, s, &n);
+    else if (n > INT32_MAX || !merge_long(t, s, &n)) return AM_ENOMEM;
     if (whole >= 0 && memo == 0)
         __atomic_store_n(&bpe->memo[whole], n == 1 && s->symbols[0].id == whole ? 1 : 2, __ATOMIC_RELAXED);
     for (size_t i = 0; i < n && !status; i++) {

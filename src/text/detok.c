@@ -354,8 +354,9 @@ am_status am_pieces_build(am_tokenizer *t, am_error *err) {
     am_words *w = &t->words;
     for (size_t id = 0; id < w->n; id++) {
         am_str s = am_words_get(w, (int64_t)id);
-        bool ascii = true;
-        for (size_t i = 0; i < s.n; i++) ascii = ascii && (uint8_t)s.p[i] < 0x80;
+        uint8_t all = 0;
+        for (size_t i = 0; i < s.n; i++) all |= (uint8_t)s.p[i];
+        bool ascii = all < 0x80;
         if (w->flags[id] & AM_WORD_NEEDLE) continue;
         if (ascii || ((w->flags[id] & AM_WORD_FINDABLE) && am_utf8_check(s) == s.n)) w->flags[id] |= AM_WORD_UTF8;
     }

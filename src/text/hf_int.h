@@ -19,4 +19,7 @@ am_status am_hf_config(am_tokenizer *t, am_str config, bool add_ends, am_error *
 am_str am_hf_content(const json_t *j);
 am_status am_hf_added(am_tokenizer *t, const json_t *j, uint64_t id, am_error *err);
 
+/* tokenizer.json from its text. compiled_dir: where compiled vocabularies are kept (compiled.h); NULL: nowhere. */
+am_status am_hf_load(am_str text, am_str config, const char *compiled_dir, am_tokenizer **out, am_error *err);
+
 #endif

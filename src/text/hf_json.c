@@ -3,19 +3,23 @@
  *
  * Order matters: stages first, since a ByteLevel pre-tokenizer decides that the vocabulary is kept as bytes; then the model; then
  * added tokens, which take the model's ids where it knows them; then the post-processor, which names ids. */
+#include "text/compiled.h"
 #include "text/hf_int.h"
 #include "text/jscan.h"
 #include "text/utf8.h"
 
+#include "base/log.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-/* Members of the file by name; those that are absent are empty. */
+/* Members of the file; those that are absent are empty. */
 typedef struct parts {
-    am_str normalizer, pre_tokenizer, post_processor, decoder, added_tokens;
-    am_str vocab, merges, rest; /* of the model; rest: its other members as one JSON object */
-    am_buf rest_text;
+    am_str part[AM_HF_N_PARTS];
+    am_str vocab, merges; /* of the model */
+    am_buf rest_text;     /* its other members as one JSON object */
     bool has_model;
+    am_compiled *compiled; /* what vocab and merges were made into earlier; NULL: they have to be read */
 } parts;
 
 static am_status members(am_jscan *j, parts *p, am_status (*one)(am_jscan *, parts *, am_str, am_error *), am_error *err) {
@@ -60,11 +64,9 @@ static am_status top_member(am_jscan *j, parts *p, am_str key, am_error *err) {
     }
     am_str value;
     am_status status = am_jscan_skip(j, &value, err);
-    if (am_str_eq(key, AM_STR("normalizer"))) p->normalizer = value;
-    else if (am_str_eq(key, AM_STR("pre_tokenizer"))) p->pre_tokenizer = value;
-    else if (am_str_eq(key, AM_STR("post_processor"))) p->post_processor = value;
-    else if (am_str_eq(key, AM_STR("decoder"))) p->decoder = value;
-    else if (am_str_eq(key, AM_STR("added_tokens"))) p->added_tokens = value;
+    static const char *const name[] = {"normalizer", "pre_tokenizer", "post_processor", "decoder", "added_tokens"};
+    for (size_t i = 0; i < AM_HF_REST; i++)
+        if (am_str_eq(key, am_str_of(name[i]))) p->part[i] = value;
     return status;
 }
 
@@ -135,6 +137,10 @@ bool am_half_put(const am_tokenizer *t, am_str s, am_buf *out) {
     if (!t->bpe.byte_level) return am_buf_add(out, s) == AM_OK;
     if (am_buf_reserve(out, s.n)) return false;
     for (size_t i = 0; i < s.n;) {
+        if ((uint8_t)s.p[i] - 0x21u < 0x5E) { /* stands for itself */
+            out->p[out->n++] = s.p[i++];
+            continue;
+        }
         uint32_t cp;
         i += am_utf8_get(s.p + i, &cp);
         int byte = am_char_byte(cp);
@@ -267,6 +273,21 @@ static am_status own_affix(const json_t *model, const char *key, am_str *out, am
     return out->p ? AM_OK : am_fail(err, AM_ENOMEM, "no memory for '%s'", key);
 }
 
+/* The tables as they were compiled earlier; what is not bytes must be text, as it would have been read. */
+static am_status compiled_take(am_tokenizer *t, am_compiled *c, am_error *err) {
+    for (size_t id = 0; !t->bpe.byte_level && id < c->words.n; id++) {
+        am_str s = am_words_get(&c->words, (int64_t)id);
+        if (am_utf8_check(s) != s.n) return am_fail(err, AM_EFORMAT, "a compiled entry is not UTF-8");
+    }
+    t->words = c->words;
+    t->bpe.pairs = c->bpe.pairs;
+    t->bpe.mask = c->bpe.mask;
+    t->bpe.n_pairs = c->bpe.n_pairs;
+    c->words = (am_words){0};
+    c->bpe = (am_bpe){0};
+    return AM_OK;
+}
+
 static am_status bpe_read(am_tokenizer *t, const parts *p, const json_t *model, am_error *err) {
     double dropout = 0;
     am_json_f64(model, "dropout", &dropout, NULL);
@@ -276,6 +297,7 @@ static am_status bpe_read(am_tokenizer *t, const parts *p, const json_t *model, 
     am_json_bool(model, "ignore_merges", &t->bpe.ignore_merges, NULL);
     am_status status = own_affix(model, "continuing_subword_prefix", &t->bpe.prefix, err);
     if (!status) status = own_affix(model, "end_of_word_suffix", &t->bpe.suffix, err);
+    if (p->compiled) return status ? status : compiled_take(t, p->compiled, err);
     if (!status) status = vocab_object(t, p->vocab, err);
     if (!status && t->bpe.byte_level) am_words_undo_bytes(&t->words);
     if (!status) status = am_words_seal(&t->words, err);
@@ -320,9 +342,9 @@ static am_status model_kind(am_tokenizer *t, const parts *p, const json_t *model
 }
 
 static am_status model_read(am_tokenizer *t, const parts *p, am_error *err) {
-    if (!p->has_model || p->vocab.n == 0) return am_fail(err, AM_EFORMAT, "no model with a vocabulary in the file");
+    if (!p->compiled && (!p->has_model || p->vocab.n == 0)) return am_fail(err, AM_EFORMAT, "no model with a vocabulary in the file");
     json_t *model = NULL;
-    am_status status = am_json_parse(p->rest, false, &model, err);
+    am_status status = am_json_parse(p->part[AM_HF_REST], false, &model, err);
     if (!status) status = model_kind(t, p, model, err);
     if (!status) {
         bool last = true; /* of the stages that look at the text */
@@ -420,30 +442,73 @@ am_status am_hf_config(am_tokenizer *t, am_str text, bool add_ends, am_error *er
     return status;
 }
 
-am_status am_tokenizer_load_json(am_str text, am_str config, am_tokenizer **out, am_error *err) {
+/* Finds the members in the text. */
+static am_status parts_find(parts *p, am_str text, am_error *err) {
+    am_jscan j;
+    am_jscan_init(&j, text);
+    am_status status = members(&j, p, top_member, err);
+    am_jscan_free(&j);
+    if (!status && p->rest_text.n == 0) status = am_buf_putc(&p->rest_text, '{');
+    if (!status) status = am_buf_putc(&p->rest_text, '}');
+    p->part[AM_HF_REST] = am_buf_str(&p->rest_text);
+    return status == AM_ENOMEM ? am_fail(err, status, "no memory for the model's settings") : status;
+}
+
+/* Every stage, table and token of the file, but for what sealing makes. */
+static am_status parts_read(am_tokenizer *t, const parts *p, am_str config, am_error *err) {
+    const am_str *part = p->part;
+    am_status status = part_read(t, part[AM_HF_ADDED], "added_tokens", added_read, err);
+    if (!status) status = part_read(t, part[AM_HF_POST_PROCESSOR], "post_processor", am_hf_postprocessor, err);
+    bool no_post = part[AM_HF_POST_PROCESSOR].n == 0 || am_str_eq(part[AM_HF_POST_PROCESSOR], AM_STR("null"));
+    return status ? status : am_hf_config(t, config, no_post, err);
+}
+
+static am_status model_load(am_tokenizer *t, const parts *p, am_error *err) {
+    const am_str *part = p->part;
+    am_status status = part_read(t, part[AM_HF_NORMALIZER], "normalizer", am_hf_normalizer, err);
+    if (!status) status = part_read(t, part[AM_HF_PRE_TOKENIZER], "pre_tokenizer", am_hf_pretokenizer, err);
+    if (!status) status = part_read(t, part[AM_HF_DECODER], "decoder", am_hf_decoder, err);
+    return status ? status : model_read(t, p, err);
+}
+
+/* Only what takes long to parse is worth a file. */
+enum { WORTH_COMPILING = 1 << 20 };
+
+static void compile(const am_tokenizer *t, const parts *p, const char *dir, am_sum key) {
+    am_error err = {0};
+    if (t->kind != AM_MODEL_BPE || !t->bpe.pairs || t->words.n == 0) return;
+    if (am_compiled_write(dir, key, &t->words, &t->bpe, p->part, &err)) am_log(AM_LOG_WARN, "vocabulary_not_compiled", AM_LS("reason", err.message));
+}
+
+am_status am_hf_load(am_str text, am_str config, const char *compiled_dir, am_tokenizer **out, am_error *err) {
     *out = NULL;
     am_tokenizer *t = am_tokenizer_create();
     if (!t) return am_fail(err, AM_ENOMEM, "no memory for the tokenizer");
     parts p = {0};
+    am_compiled compiled = {0};
+    am_sum key = {0};
+    am_status status = AM_ENOTFOUND;
     am_buf_init(&p.rest_text, 1 << 20);
-    am_jscan j;
-    am_jscan_init(&j, text);
-    am_status status = members(&j, &p, top_member, err);
-    am_jscan_free(&j);
-    if (!status && am_buf_putc(&p.rest_text, p.rest_text.n ? '}' : '{')) status = am_fail(err, AM_ENOMEM, "no memory");
-    if (!status && p.rest_text.n == 1 && am_buf_putc(&p.rest_text, '}')) status = am_fail(err, AM_ENOMEM, "no memory");
-    p.rest = am_buf_str(&p.rest_text);
-    if (!status) status = part_read(t, p.normalizer, "normalizer", am_hf_normalizer, err);
-    if (!status) status = part_read(t, p.pre_tokenizer, "pre_tokenizer", am_hf_pretokenizer, err);
-    if (!status) status = part_read(t, p.decoder, "decoder", am_hf_decoder, err);
-    if (!status) status = model_read(t, &p, err);
-    if (!status) status = part_read(t, p.added_tokens, "added_tokens", added_read, err);
-    if (!status) status = part_read(t, p.post_processor, "post_processor", am_hf_postprocessor, err);
-    bool no_post = p.post_processor.n == 0 || am_str_eq(p.post_processor, AM_STR("null"));
-    if (!status) status = am_hf_config(t, config, no_post, err);
+    if (text.n < WORTH_COMPILING) compiled_dir = NULL;
+    if (compiled_dir) {
+        am_error why = {0};
+        key = am_sum_of(text.p, text.n);
+        status = am_compiled_read(compiled_dir, key, &compiled, &why);
+        if (status == AM_EFORMAT || status == AM_EIO) am_log(AM_LOG_WARN, "compiled_vocabulary_refused", AM_LS("reason", why.message));
+    }
+    if (status == AM_OK) {
+        p.compiled = &compiled;
+        memcpy(p.part, compiled.part, sizeof p.part);
+    } else status = parts_find(&p, text, err);
+    if (!status) status = model_load(t, &p, err);
+    if (!status && compiled_dir && !p.compiled) compile(t, &p, compiled_dir, key);
+    if (!status) status = parts_read(t, &p, config, err);
     if (!status) status = am_tokenizer_seal(t, (am_str[]){text, config}, 2, err);
     am_buf_free(&p.rest_text);
+    am_compiled_free(&compiled);
     if (status) am_tokenizer_free(t);
     else *out = t;
     return status;
 }
+
+am_status am_tokenizer_load_json(am_str text, am_str config, am_tokenizer **out, am_error *err) { return am_hf_load(text, config, NULL, out, err); }

@@ -9,6 +9,7 @@
 enum { MAX_DEPTH = 1000 };
 
 void am_jscan_init(am_jscan *j, am_str text) {
+    if (!text.p) text = (am_str){"", 0};
     *j = (am_jscan){.p = text.p, .begin = text.p, .end = text.p + text.n};
     am_buf_init(&j->text, text.n + 16);
 }
@@ -17,6 +18,29 @@ void am_jscan_free(am_jscan *j) { am_buf_free(&j->text); }
 
 am_status am_jscan_fail(const am_jscan *j, const char *wanted, am_error *err) {
     return am_fail(err, AM_EFORMAT, "bad JSON at byte %zu: %s expected", (size_t)(j->p - j->begin), wanted);
+}
+
+/* Has any of the eight bytes the value c? (the highest bit of each that has; may also mark bytes above one that has) */
+static inline uint64_t has_byte(uint64_t word, uint8_t c) {
+    uint64_t x = word ^ 0x0101010101010101u * c;
+    return (x - 0x0101010101010101u) & ~x & 0x8080808080808080u;
+}
+
+/* Where the string from p ends: at the first quote, backslash, control character or end of text. *high gathers the bytes above ASCII. */
+static const char *plain_end(const char *p, const char *end, uint64_t *high) {
+    for (uint64_t word; end - p >= 8; p += 8) {
+        memcpy(&word, p, 8);
+        uint64_t control = (word - 0x2020202020202020u) & ~word & 0x8080808080808080u;
+        uint64_t hit = has_byte(word, '"') | has_byte(word, '\\') | control;
+        if (hit) {
+            unsigned k = (unsigned)__builtin_ctzll(hit) / 8;
+            *high |= k ? word << (64 - 8 * k) : 0;
+            return p + k;
+        }
+        *high |= word;
+    }
+    for (; p < end && *p != '"' && *p != '\\' && (uint8_t)*p >= 0x20; p++) *high |= (uint8_t)*p;
+    return p;
 }
 
 static void blanks(am_jscan *j) {
@@ -67,11 +91,12 @@ static am_status unescape(am_jscan *j, am_error *err) {
 am_status am_jscan_string(am_jscan *j, am_str *s, am_error *err) {
     if (!am_jscan_take(j, '"')) return am_jscan_fail(j, "a string", err);
     const char *start = j->p;
-    bool copied = false, ascii = true;
+    bool copied = false;
+    uint64_t high = 0;
     am_buf_clear(&j->text);
     for (;;) {
         const char *run = j->p;
-        while (j->p < j->end && *j->p != '"' && *j->p != '\\' && (uint8_t)*j->p >= 0x20) ascii = ascii && (uint8_t)*j->p < 0x80, j->p++;
+        j->p = plain_end(run, j->end, &high);
         if (j->p >= j->end || (uint8_t)*j->p < 0x20) return am_jscan_fail(j, "the end of a string", err);
         if (*j->p == '"' && !copied) break;
         am_status status = am_buf_append(&j->text, run, (size_t)(j->p - run));
@@ -81,7 +106,7 @@ am_status am_jscan_string(am_jscan *j, am_str *s, am_error *err) {
         if (status) return status == AM_EFORMAT ? status : am_fail(err, status, "no memory for a string");
     }
     *s = copied ? am_buf_str(&j->text) : (am_str){start, (size_t)(j->p - start)};
-    if (!ascii && am_utf8_check(*s) != s->n) return am_jscan_fail(j, "UTF-8", err);
+    if ((high & 0x8080808080808080u) && am_utf8_check(*s) != s->n) return am_jscan_fail(j, "UTF-8", err);
     j->p++;
     return AM_OK;
 }
@@ -118,8 +143,10 @@ am_status am_jscan_skip(am_jscan *j, am_str *value, am_error *err) {
         blanks(j);
         if (j->p >= j->end) return am_jscan_fail(j, "a value", err);
         char c = *j->p++;
+        if (depth && ((c >= '0' && c <= '9') || c == ',' || c == ':')) continue; /* nearly all of a vocabulary */
         if (c == '"') {
-            while (j->p < j->end && *j->p != '"') j->p += *j->p == '\\' ? 2 : 1;
+            uint64_t high = 0;
+            while ((j->p = plain_end(j->p, j->end, &high)) < j->end && *j->p != '"') j->p += *j->p == '\\' && j->end - j->p > 1 ? 2 : 1;
             if (j->p >= j->end) return j->p = j->end, am_jscan_fail(j, "the end of a string", err);
             j->p++;
         } else if (c == '{' || c == '[') {

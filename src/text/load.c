@@ -23,10 +23,10 @@ static bool is_rank_file(am_str s) {
     return i > 0 && i + 1 < s.n && s.p[i] == ' ' && s.p[i + 1] >= '0' && s.p[i + 1] <= '9';
 }
 
-static am_status load_bytes(am_str text, am_str config, am_tokenizer **out, am_error *err) {
+static am_status load_bytes(am_str text, am_str config, const char *compiled_dir, am_tokenizer **out, am_error *err) {
     size_t i = 0;
     while (i < text.n && memchr(" \t\r\n", text.p[i], 4)) i++;
-    if (i < text.n && text.p[i] == '{') return am_tokenizer_load_json(text, config, out, err);
+    if (i < text.n && text.p[i] == '{') return am_hf_load(text, config, compiled_dir, out, err);
     return is_rank_file(text) ? am_tiktoken_load(text, config, out, err) : am_sentencepiece_load(text, config, out, err);
 }
 
@@ -41,7 +41,7 @@ static am_status rank_name(void *arg, const char *name) {
     return AM_OK;
 }
 
-am_status am_tokenizer_load_dir(const char *dir, am_tokenizer **out, am_error *err) {
+am_status am_tokenizer_load_dir_compiled(const char *dir, const char *compiled_dir, am_tokenizer **out, am_error *err) {
     *out = NULL;
     search found = {"tiktoken.model"};
     am_buf text, config;
@@ -55,13 +55,15 @@ am_status am_tokenizer_load_dir(const char *dir, am_tokenizer **out, am_error *e
     if (status == AM_ENOTFOUND && am_fs_list(dir, rank_name, &found, NULL) == AM_OK) status = read_from(dir, name = found.name, &text, err);
     if (status == AM_ENOTFOUND) am_fail(err, status, "%s has no tokenizer.json, tokenizer.model or rank file", dir);
     else if (!status) {
-        status = load_bytes(am_buf_str(&text), am_buf_str(&config), out, err);
+        status = load_bytes(am_buf_str(&text), am_buf_str(&config), compiled_dir, out, err);
         if (status) am_error_prefix(err, "%s/%s", dir, name);
     }
     am_buf_free(&text);
     am_buf_free(&config);
     return status;
 }
+
+am_status am_tokenizer_load_dir(const char *dir, am_tokenizer **out, am_error *err) { return am_tokenizer_load_dir_compiled(dir, NULL, out, err); }
 
 am_status am_tokenizer_load_file(const char *path, am_tokenizer **out, am_error *err) {
     *out = NULL;
@@ -74,7 +76,7 @@ am_status am_tokenizer_load_file(const char *path, am_tokenizer **out, am_error 
     am_status status = read_from(dir, "tokenizer_config.json", &config, err);
     if (status == AM_ENOTFOUND) status = AM_OK;
     if (!status) status = am_fs_read_file(path, &text, MAX_FILE_BYTES, err);
-    if (!status) status = load_bytes(am_buf_str(&text), am_buf_str(&config), out, err);
+    if (!status) status = load_bytes(am_buf_str(&text), am_buf_str(&config), NULL, out, err);
     if (status && status != AM_ENOTFOUND) am_error_prefix(err, "%s", path);
     am_buf_free(&text);
     am_buf_free(&config);

@@ -129,6 +129,16 @@ static void specials_spread(am_tokenizer *t) {
     }
 }
 
+/* Special tokens that are entries of the model too, and more than a character: text could be made into them without the matcher. */
+static bool specials_spelled(const am_tokenizer *t) {
+    for (size_t i = 0; i < t->n_added; i++) {
+        uint8_t flags = t->words.flags[t->added[i].id];
+        am_str s = am_words_get(&t->words, t->added[i].id);
+        if ((flags & AM_WORD_SPECIAL) && (flags & AM_WORD_FINDABLE) && s.n > am_utf8_size((uint8_t)s.p[0])) return true;
+    }
+    return false;
+}
+
 am_status am_tokenizer_seal(am_tokenizer *t, const am_str *source, size_t n_source, am_error *err) {
     am_status status = am_words_seal(&t->words, err);
     if (!status && t->kind == AM_MODEL_BPE) status = am_bpe_seal(t, err);
@@ -142,6 +152,7 @@ am_status am_tokenizer_seal(am_tokenizer *t, const am_str *source, size_t n_sour
     if (!status) status = am_pieces_build(t, err);
     if (status) return status;
     t->cut_lines = lines_cut(t);
+    t->spells_specials = specials_spelled(t);
     am_sum_state *sum = am_sum_begin();
     if (!sum) return am_fail(err, AM_ENOMEM, "no memory for the tokenizer");
     for (size_t i = 0; i < n_source; i++) {
@@ -156,11 +167,22 @@ am_status am_tokenizer_seal(am_tokenizer *t, const am_str *source, size_t n_sour
 
 /* ---- encoding */
 
-static am_status pieces_encode(const am_tokenizer *t, am_scratch *s, am_view v, am_tokens *out, am_error *err) {
+/* The part of the text being encoded, and what of the whole came from outside. */
+typedef struct job {
+    const am_tokenizer *t;
+    am_scratch *s;
+    const am_span *input;
+    size_t n_input;
+} job;
+
+static am_status pieces_encode(const job *j, am_view v, am_tokens *out, am_error *err) {
+    const am_tokenizer *t = j->t;
+    am_scratch *s = j->s;
     if (v.n == 0) return AM_OK;
     am_status status = am_pre_apply(t, s, &v, err);
     for (size_t i = 0; i < s->pieces.n && !status; i++) {
         am_view piece = am_view_slice(&v, s->pieces.v[i].begin, s->pieces.v[i].end);
+        s->guarded = t->spells_specials && am_input_touches(j->input, j->n_input, am_view_at(&piece, 0), am_view_at(&piece, piece.n));
         switch (t->kind) {
         case AM_MODEL_BPE: status = am_bpe_encode(t, s, &piece, out, err); break;
         case AM_MODEL_UNIGRAM: status = am_unigram_encode(t, s, &piece, out, err); break;
@@ -170,20 +192,12 @@ static am_status pieces_encode(const am_tokenizer *t, am_scratch *s, am_view v, 
     return status;
 }
 
-/* The part of the text being encoded, and what of the whole came from outside. */
-typedef struct job {
-    const am_tokenizer *t;
-    am_scratch *s;
-    const am_span *input;
-    size_t n_input;
-} job;
-
 /* Text between two added tokens: normalised, cut again at the added tokens that are looked for there. */
 static am_status segment_encode(const job *j, am_view v, am_tokens *out, am_error *err) {
     const am_tokenizer *t = j->t;
     am_status status = AM_OK;
     for (size_t i = 0; i < t->n_norm && !status && v.n; i++) status = am_norm_apply(&t->norm[i], j->s, &v, err);
-    if (status || !t->normal.any) return status ? status : pieces_encode(t, j->s, v, out, err);
+    if (status || !t->normal.any) return status ? status : pieces_encode(j, v, out, err);
     size_t done = 0;
     am_match m = {0};
     am_mapped kept = {0}; /* pre-tokenizers write into the buffers that v may lie in */
@@ -193,11 +207,11 @@ static am_status segment_encode(const job *j, am_view v, am_tokens *out, am_erro
         if (status) status = am_fail(err, status, "no memory to encode the text");
     }
     while (!status && am_matcher_next(t, &t->normal, &v, j->input, j->n_input, &m)) {
-        status = pieces_encode(t, j->s, am_view_slice(&v, done, m.begin < done ? done : m.begin), out, err);
+        status = pieces_encode(j, am_view_slice(&v, done, m.begin < done ? done : m.begin), out, err);
         if (!status && am_tokens_push(out, m.id, am_view_at(&v, m.begin))) status = am_fail(err, AM_ENOMEM, "no memory for tokens");
         done = m.end;
     }
-    if (!status) status = pieces_encode(t, j->s, am_view_slice(&v, done, v.n), out, err);
+    if (!status) status = pieces_encode(j, am_view_slice(&v, done, v.n), out, err);
     am_mapped_free(&kept);
     return status;
 }

@@ -45,6 +45,8 @@ typedef struct am_vocab {
 
 /* From a model folder: tokenizer.json, else tokenizer.model, else a tiktoken file; with the configs beside it. */
 am_status am_tokenizer_load_dir(const char *dir, am_tokenizer **out, am_error *err);
+/* The same; a large tokenizer.json is read from what was compiled of it into compiled_dir (made when missing), or compiled there. NULL: no such files. */
+am_status am_tokenizer_load_dir_compiled(const char *dir, const char *compiled_dir, am_tokenizer **out, am_error *err);
 /* From one file: tokenizer.json, tokenizer.model or a tiktoken rank file, told apart by content; its config is looked for beside it. */
 am_status am_tokenizer_load_file(const char *path, am_tokenizer **out, am_error *err);
 /* From texts in memory; config may be empty. */

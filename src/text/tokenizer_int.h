@@ -11,6 +11,7 @@
 
 #include "base/buf.h"
 #include "text/tokenizer.h"
+#include "text/utf8.h"
 
 #include <pcre2.h>
 
@@ -37,8 +38,10 @@ typedef struct am_words {
     size_t n, cap, longest;
     am_word_slot *slots; /* [mask + 1]; only after sealing */
     size_t mask;
+    bool unsealed; /* entries that may be found came after sealing */
 } am_words;
 am_status am_words_add(am_words *words, uint64_t id, am_str s, am_error *err);
+am_status am_words_add_hidden(am_words *words, uint64_t id, am_str s, am_error *err); /* never found by its string */
 /* Undoes the byte-level alphabet in every entry; what is not spelled in it stays as it is and is no longer findable. */
 void am_words_undo_bytes(am_words *words);
 am_status am_words_seal(am_words *words, am_error *err);
@@ -119,10 +122,16 @@ typedef struct am_scratch {
     size_t n_heap, heap_cap;
     void *path; /* unigram.c */
     size_t path_cap;
+    bool guarded; /* the piece at hand came from outside: no model may make a control token of it */
     pcre2_match_data *match;
     pcre2_match_context *context;
     pcre2_jit_stack *stack;
 } am_scratch;
+/* May the model use this entry for the piece at hand? Single characters always: they are text, whatever else they are. */
+static inline bool am_entry_allowed(const am_scratch *s, const am_words *words, int32_t id) {
+    if (!s->guarded || !(words->flags[id] & AM_WORD_SPECIAL)) return true;
+    return words->at[id].len <= am_utf8_size((uint8_t)words->bytes.p[words->at[id].off]);
+}
 void am_scratch_free(am_scratch *s);
 /* Grows *p to hold n elements of the given size; false when out of memory. */
 bool am_grow(void *p, size_t *cap, size_t n, size_t size);
@@ -225,6 +234,7 @@ const am_added *am_added_of(const am_tokenizer *t, int32_t id); /* of a token wi
 am_status am_matcher_build(am_tokenizer *t, bool normalized, am_matcher *m, am_error *err);
 /* The match after *out (zeroed, or begun at some place) that touches no input range; false when there is none. As in the reference,
  * rstrip's white space may belong to a further match too, so that matches can overlap. */
+bool am_input_touches(const am_span *input, size_t n, size_t begin, size_t end); /* does [begin, end) of the original text? */
 bool am_matcher_next(const am_tokenizer *t, const am_matcher *m, const am_view *v, const am_span *input, size_t n_input, am_match *out);
 
 /* ---- models */
@@ -320,6 +330,7 @@ struct am_tokenizer {
     am_words pieces; /* what each id stands for in running text, when that is not its words entry */
     bool own_pieces;
     bool plain_bytes; /* decoding is joining bytes */
+    bool spells_specials; /* a model could make a control token of plain text: pieces from outside are guarded */
     bool cut_lines;   /* a newline before an ASCII letter always ends a piece: a seam for am_tokenizer_extend */
     uint8_t fingerprint[16];
 };

@@ -78,7 +78,7 @@ am_status am_unigram_encode(const am_tokenizer *t, am_scratch *s, const am_view 
             node = am_trie_step(trie, node, (uint8_t)v->p[e]);
             if (node == 0) break;
             int32_t id = trie->value[node];
-            if (id < 0) continue;
+            if (id < 0 || !am_entry_allowed(s, &t->words, id)) continue;
             relax(&best[e + 1], t->unigram.score[id] + best[i].score, (uint32_t)i, id);
             alone |= e + 1 - i == k;
         }

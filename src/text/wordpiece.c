@@ -16,8 +16,9 @@ static size_t count_chars(const am_view *v) {
     return n;
 }
 
-/* The longest entry at b; its end, or b when there is none. word: room for the prefix and the rest of the word. */
-static size_t longest(const am_tokenizer *t, const am_view *v, size_t b, char *word, int32_t *id) {
+/* The longest entry at b; its end, or b when there is none. s->path: room for the prefix and the rest of the word. */
+static size_t longest(const am_tokenizer *t, const am_scratch *s, const am_view *v, size_t b, int32_t *id) {
+    char *word = s->path;
     am_str before = b ? t->wordpiece.prefix : t->wordpiece.first;
     size_t n = before.n, most = v->n - b < t->words.longest ? v->n - b : t->words.longest;
     if (n) memcpy(word, before.p, n);
@@ -26,7 +27,7 @@ static size_t longest(const am_tokenizer *t, const am_view *v, size_t b, char *w
     while (end > b && end < v->n && ((uint8_t)v->p[end] & 0xC0) == 0x80) end--;
     for (size_t e = end; e > b;) {
         *id = am_words_find(&t->words, (am_str){word, n + e - b});
-        if (*id >= 0) return e;
+        if (*id >= 0 && am_entry_allowed(s, &t->words, *id)) return e;
         do e--;
         while (e > b && ((uint8_t)v->p[e] & 0xC0) == 0x80);
     }
@@ -36,14 +37,14 @@ static size_t longest(const am_tokenizer *t, const am_view *v, size_t b, char *w
 am_status am_wordpiece_encode(const am_tokenizer *t, am_scratch *s, const am_view *v, am_tokens *out, am_error *err) {
     int32_t id = am_words_find(&t->words, (am_str){v->p, v->n});
     if (t->kind == AM_MODEL_WORDLEVEL) {
-        if (id < 0) return unknown(t, v, out, err);
+        if (id < 0 || !am_entry_allowed(s, &t->words, id)) return unknown(t, v, out, err);
         return am_tokens_push(out, id, am_view_at(v, 0)) ? am_fail(err, AM_ENOMEM, "no memory for tokens") : AM_OK;
     }
     if (count_chars(v) > t->wordpiece.max_chars) return unknown(t, v, out, err);
     if (!am_grow(&s->path, &s->path_cap, v->n / 16 + (t->wordpiece.prefix.n + t->wordpiece.first.n) / 16 + 3, 16)) return am_fail(err, AM_ENOMEM, "no memory to encode the text");
     size_t start = out->n;
     for (size_t b = 0, e; b < v->n; b = e) {
-        e = longest(t, v, b, s->path, &id);
+        e = longest(t, s, v, b, &id);
         if (e == b) {
             out->n = start;
             return unknown(t, v, out, err);

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ID = 1 << 24 };
+enum { AHEAD = 8, MAX_ID = 1 << 22 }; /* sixteen times the largest vocabularies there are */
 
 bool am_grow(void *p, size_t *cap, size_t n, size_t size) {
     if (n <= *cap) return true;
@@ -46,7 +46,16 @@ am_status am_words_add(am_words *w, uint64_t id, am_str s, am_error *err) {
     w->at[id] = (am_word_at){off, (uint32_t)s.n};
     if (s.n > w->longest) w->longest = s.n;
     w->flags[id] |= AM_WORD_PRESENT | AM_WORD_FINDABLE;
+    w->unsealed = true;
     return AM_OK;
+}
+
+am_status am_words_add_hidden(am_words *w, uint64_t id, am_str s, am_error *err) {
+    bool before = w->unsealed;
+    am_status status = am_words_add(w, id, s, err);
+    if (!status) w->flags[id] &= (uint8_t)~AM_WORD_FINDABLE;
+    w->unsealed = before;
+    return status;
 }
 
 void am_words_undo_bytes(am_words *w) {
@@ -54,6 +63,9 @@ void am_words_undo_bytes(am_words *w) {
         if (!(w->flags[id] & AM_WORD_FINDABLE)) continue;
         char *p = w->bytes.p + w->at[id].off;
         size_t n = w->at[id].len, i = 0, k = 0;
+        while (k < n && (uint8_t)p[k] - 0x21u < 0x5E) k++; /* these stand for themselves */
+        if (k == n) continue;
+        k = 0;
         for (uint32_t cp; i < n; i += am_utf8_get(p + i, &cp))
             if (am_utf8_get(p + i, &cp) && am_char_byte(cp) < 0) break;
         if (i < n) {
@@ -82,18 +94,42 @@ static inline uint64_t hash_of(const char *p, size_t n) {
     return h ^ h >> 29;
 }
 
+/* Entries are short: a call of memcmp would cost more than the comparison. */
+static inline bool same(const char *a, const char *b, size_t n) {
+    uint64_t x, y;
+    if (n < 8) {
+        for (size_t i = 0; i < n; i++)
+            if (a[i] != b[i]) return false;
+        return true;
+    }
+    for (size_t i = 0;; i = i + 16 <= n ? i + 8 : n - 8) {
+        memcpy(&x, a + i, 8);
+        memcpy(&y, b + i, 8);
+        if (x != y) return false;
+        if (i == n - 8) return true;
+    }
+}
+
+static inline uint64_t hash_at(const am_words *w, size_t id) {
+    am_str s = am_words_get(w, (int64_t)id);
+    return hash_of(s.p, s.n);
+}
+
 am_status am_words_seal(am_words *w, am_error *err) {
-    size_t n_slots = 16;
-    while (n_slots < w->n + w->n / 2) n_slots *= 2;
+    size_t n_slots = 16, n_found = 0;
+    if (w->slots && !w->unsealed) return AM_OK;
+    for (size_t id = 0; id < w->n; id++) n_found += (w->flags[id] & AM_WORD_FINDABLE) != 0;
+    while (n_slots < n_found + n_found / 2) n_slots *= 2;
     free(w->slots);
     w->slots = am_calloc(n_slots, sizeof *w->slots);
     if (!w->slots) return am_fail(err, AM_ENOMEM, "no memory for the vocabulary");
     w->mask = n_slots - 1;
     memset(w->slots, 0xff, n_slots * sizeof *w->slots);
     for (size_t id = 0; id < w->n; id++) {
+        if (id + AHEAD < w->n) __builtin_prefetch(&w->slots[hash_at(w, id + AHEAD) & w->mask], 1);
         if (!(w->flags[id] & AM_WORD_FINDABLE)) continue;
         am_str s = am_words_get(w, (int64_t)id);
-        uint64_t h = hash_of(s.p, s.n);
+        uint64_t h = hash_at(w, id);
         for (size_t i = h & w->mask;; i = (i + 1) & w->mask) {
             am_word_slot *slot = &w->slots[i];
             if (slot->id >= 0 && (slot->tag != (uint32_t)(h >> 32) || !am_str_eq(am_words_get(w, slot->id), s))) continue;
@@ -101,6 +137,7 @@ am_status am_words_seal(am_words *w, am_error *err) {
             break;
         }
     }
+    w->unsealed = false;
     return AM_OK;
 }
 
@@ -122,7 +159,7 @@ int32_t am_words_find_hashed(const am_words *w, am_str s, uint64_t h) {
     for (size_t i = h & w->mask;; i = (i + 1) & w->mask) {
         int32_t id = w->slots[i].id;
         if (id < 0) return -1;
-        if (w->slots[i].tag == tag && w->at[id].len == s.n && memcmp(w->bytes.p + w->at[id].off, s.p, s.n) == 0) return id;
+        if (w->slots[i].tag == tag && w->at[id].len == s.n && same(w->bytes.p + w->at[id].off, s.p, s.n)) return id;
     }
 }
 
