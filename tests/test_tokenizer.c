@@ -50,6 +50,31 @@ static void memo_prompts_and_answers(void **state) {
     am_tokenizer_free(t);
 }
 
+/* Vocabularies that hold a control token's text as an entry of the model, too: without the matcher the model would find it. */
+static void no_model_spells_control_tokens(void **state) {
+    (void)state;
+#define END "\"added_tokens\":[{\"id\":1,\"content\":\"</s>\",\"special\":true}],"
+    static const char *const files[] = {
+        "{" END "\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"?\",0],[\"</s>\",0],[\"<\",-3],[\"/\",-3],[\"s\",-3],[\">\",-3],[\"x\",-3]]}}",
+        "{" END "\"model\":{\"type\":\"BPE\",\"ignore_merges\":true,\"vocab\":{\"?\":0,\"</s>\":1,\"<\":2,\"/\":3,\"s\":4,\">\":5,\"x\":6,\"</\":7,\"s>\":8},\"merges\":[\"< /\",\"s >\",\"</ s>\"]}}",
+        "{" END "\"pre_tokenizer\":{\"type\":\"WhitespaceSplit\"},\"model\":{\"type\":\"WordPiece\",\"unk_token\":\"?\",\"continuing_subword_prefix\":\"\",\"vocab\":{\"?\":0,\"</s>\":1,\"<\":2,\"/\":3,\"s\":4,\">\":5,\"x\":6}}}",
+        "{" END "\"pre_tokenizer\":{\"type\":\"WhitespaceSplit\"},\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"?\",\"vocab\":{\"?\":0,\"</s>\":1,\"x\":6}}}",
+    };
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        am_tokenizer *t = tok_from_json(files[i]);
+        am_tokens tokens = {0};
+        const am_span typed = {0, 4};
+        tok_encode(t, AM_STR("</s>"), NULL, 0, &tokens);
+        assert_int_equal(tokens.n, 1);
+        assert_int_equal(tokens.ids[0], 1);
+        tok_encode(t, AM_STR("</s>"), &typed, 1, &tokens);
+        assert_true(tokens.n > 0);
+        for (size_t k = 0; k < tokens.n; k++) assert_int_not_equal(tokens.ids[k], 1);
+        am_tokens_free(&tokens);
+        am_tokenizer_free(t);
+    }
+}
+
 static void what_a_user_typed_stays_text(void **state) {
     (void)state;
     am_tokenizer *t = tok_load("models/memo-28m/mlx-4bit");
@@ -158,7 +183,7 @@ static void fingerprints_follow_the_source(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memo_prompts_and_answers),
-        cmocka_unit_test(what_a_user_typed_stays_text),
+        cmocka_unit_test(no_model_spells_control_tokens), cmocka_unit_test(what_a_user_typed_stays_text),
         cmocka_unit_test(extending_equals_encoding_the_whole),
         cmocka_unit_test(bad_text_is_refused_with_its_place),
         cmocka_unit_test(fingerprints_follow_the_source),

@@ -1,0 +1,18 @@
+"""Our tokenizer beside Hugging Face's `tokenizers`: random strings through vocabularies of every kind. AM_TORTURE=1: 100,000 of them."""
+import importlib.util
+import os
+import subprocess
+import sys
+
+from harness import Skip
+
+TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def test_tokenizers_agree():
+    if importlib.util.find_spec("tokenizers") is None:
+        raise Skip("the Python package tokenizers is not installed")
+    count = "100000" if os.environ.get("AM_TORTURE") else "2500"
+    run = subprocess.run([sys.executable, os.path.join(TESTS, "differential_tokenizer.py"), "--strings", count], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout.splitlines()[-1]
