@@ -111,7 +111,8 @@ compile_commands.json: Makefile $(SRC)
 
 # the figures of docs/BENCHMARKS.md; RUNS=n for more repetitions
 bench: $(BIN) $(BENCHES)
-	@for b in $(BENCHES); do echo "$$b"; $$b || exit 1; done
+	@for b in $(filter-out %/bench_tokenizer,$(BENCHES)); do echo "$$b"; $$b || exit 1; done
+	@bench/bench_tokenizer.py --repeat $(or $(RUNS),5)
 	@bench/bench_ttft.py --runs $(or $(RUNS),5)
 
 # the long forms of the tests of the running server: 1,000 kills, 2,000 turns
