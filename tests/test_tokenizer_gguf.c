@@ -65,6 +65,7 @@ static void compare(const char *name) {
         p = stop + strlen(SEPARATOR);
     }
     assert_true(n > 40);
+    print_message("%s: %zu of %zu lines\n", name, n - wrong, n);
     am_tokens_free(&tokens);
     am_buf_free(&inputs);
     am_buf_free(&outputs);
