@@ -153,6 +153,8 @@ am_status am_tokenizer_seal(am_tokenizer *t, const am_str *source, size_t n_sour
     if (status) return status;
     t->cut_lines = lines_cut(t);
     t->spells_specials = specials_spelled(t);
+    am_words_trim(&t->words);
+    am_words_trim(&t->pieces);
     am_sum_state *sum = am_sum_begin();
     if (!sum) return am_fail(err, AM_ENOMEM, "no memory for the tokenizer");
     for (size_t i = 0; i < n_source; i++) {

@@ -51,6 +51,7 @@ uint64_t am_words_hash(am_str s);
 void am_words_prefetch(const am_words *words, uint64_t hash, int step);
 int32_t am_words_find_hashed(const am_words *words, am_str s, uint64_t hash); /* sealed words only */
 am_str am_words_get(const am_words *words, int64_t id); /* empty when out of range */
+void am_words_trim(am_words *words); /* gives back the room for more */
 void am_words_free(am_words *words);
 
 /* ---- trie.c: all entries that begin at a place */

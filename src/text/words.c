@@ -168,6 +168,16 @@ am_str am_words_get(const am_words *w, int64_t id) {
     return (am_str){w->bytes.p + w->at[id].off, w->at[id].len};
 }
 
+void am_words_trim(am_words *w) {
+    if (w->n == 0) return;
+    char *bytes = w->bytes.p ? realloc(w->bytes.p, w->bytes.n + 1) : NULL;
+    if (bytes) w->bytes.p = bytes, w->bytes.cap = w->bytes.n + 1;
+    void *at = realloc(w->at, w->n * sizeof *w->at), *flags = realloc(w->flags, w->n);
+    if (at) w->at = at;
+    if (flags) w->flags = flags;
+    w->cap = w->n;
+}
+
 void am_words_free(am_words *w) {
     am_buf_free(&w->bytes);
     free(w->at);
