@@ -3,10 +3,11 @@ import contextlib
 import glob
 import os
 import re
+import shutil
 import signal
 import subprocess
 
-from harness import BINARY, Server, Skip, expect, run, temp_dir, words
+from harness import BINARY, TOP, Server, Skip, expect, run, temp_dir, words
 
 KINDS = {"segv": signal.SIGSEGV, "abort": signal.SIGABRT, "bus": signal.SIGBUS, "fpe": signal.SIGFPE, "ill": signal.SIGILL,
          "jump": signal.SIGSEGV, "stack": signal.SIGSEGV}
@@ -81,3 +82,36 @@ def test_finished_turns_survive_a_crash():
 def test_unknown_kinds_are_refused():
     code, _, err = run("serve", "--port", "0", "--crash-test", "bang")
     expect(code == 2 and "segv" in err, err)
+
+
+def truncate_while_loading(model, d):
+    """The report of a server whose weights file loses its end while it is mapped; None when it was loaded before that."""
+    weights = os.path.join(model, "model.safetensors")
+    with Server(d, "--model", model, wait=False) as s:
+        maps = f"/proc/{s.process.pid}/maps"
+        while s.process.poll() is None and not s.out:
+            with open(maps, encoding="ascii") as f:
+                if weights in f.read():
+                    s.process.send_signal(signal.SIGSTOP)
+                    os.truncate(weights, 8192)
+                    s.process.send_signal(signal.SIGCONT)
+                    break
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            s.process.wait(5)
+        files = glob.glob(os.path.join(d, "crash", "*.txt"))
+        return open(files[0], encoding="utf-8").read() if files else None
+
+
+def test_truncated_weights_are_told_as_that():
+    need_reports()
+    source = os.path.join(TOP, "models", "memo-28m")
+    for _ in range(20):
+        with temp_dir() as d:
+            model = os.path.join(d, "model")
+            shutil.copytree(source, model)
+            report = truncate_while_loading(model, os.path.join(d, "data"))
+        if report:
+            for wanted in ("SIGBUS", f"of the mapped file {model}/model.safetensors", "truncated while it was in use: it has 8192 bytes now", "Put the file back"):
+                expect(wanted in report, f"no {wanted!r} in\n{report}")
+            return
+    raise Skip("the weights were always read before the file could be cut")
