@@ -140,13 +140,26 @@ static am_tokenizer *load_time(const char *dir, const char *compiled, int repeat
     return t;
 }
 
+/* The text as paragraphs come in: cut at the first newline behind every thousand bytes. */
+static void cut_encode(const am_tokenizer *t, am_str text, am_tokens *tokens) {
+    am_error err = {0};
+    for (size_t b = 0, e; b < text.n; b = e) {
+        const char *line = text.n - b > 1000 ? memchr(text.p + b + 1000, '\n', text.n - b - 1000) : NULL;
+        e = line ? (size_t)(line - text.p) + 1 : text.n;
+        if (am_tokenizer_encode(t, (am_str){text.p + b, e - b}, NULL, 0, 0, tokens, &err)) die(err.message);
+    }
+}
+
 static void text_time(const am_tokenizer *t, const char *name, am_str text, int repeat) {
     am_buf back;
     am_tokens tokens = {0};
     am_error err = {0};
-    times encode = {0}, decode = {0};
+    times encode = {0}, decode = {0}, cut = {0};
     am_buf_init(&back, (size_t)1 << 31);
     for (int i = 0; i < repeat; i++) {
+        start(&cut);
+        cut_encode(t, text, &tokens);
+        stop(&cut);
         start(&encode);
         if (am_tokenizer_encode(t, text, NULL, 0, 0, &tokens, &err)) die(err.message);
         stop(&encode);
@@ -157,6 +170,7 @@ static void text_time(const am_tokenizer *t, const char *name, am_str text, int 
     }
     printf("{\"what\": \"text\", \"text\": \"%s\", \"bytes\": %zu, \"tokens\": %zu, \"same\": %s", name, text.n, tokens.n, am_str_eq(am_buf_str(&back), text) ? "true" : "false");
     put("encode", &encode);
+    put("cut", &cut);
     put("decode", &decode);
     puts("}");
     am_tokens_free(&tokens);

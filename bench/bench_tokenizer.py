@@ -43,6 +43,22 @@ def ours(arguments):
     return [json.loads(line) for line in out.stdout.splitlines()]
 
 
+def cut(text):
+    """As bench_tokenizer.c cuts: at the first newline behind every thousand bytes."""
+    raw, parts, b = text.encode(), [], 0
+    while b < len(raw):
+        line = raw.find(b"\n", b + 1000) if len(raw) - b > 1000 else -1
+        e = line + 1 if line >= 0 else len(raw)
+        parts.append(raw[b:e].decode())
+        b = e
+    return parts
+
+
+def encode_all(theirs, parts):
+    for part in parts:
+        theirs.encode(part, add_special_tokens=False)
+
+
 def compare(folder, texts, args, curve):
     lines = ours(["--repeat", str(args.repeat)] + (["--curve"] if curve else []) + ([folder] + texts if folder else []))
     name = os.path.basename(folder) if folder else "made up, 128K entries"
@@ -63,11 +79,13 @@ def compare(folder, texts, args, curve):
         mb = line["bytes"] / 1e6
         note = f"  {os.path.basename(line['text'])} ({mb:.1f} MB, {line['tokens']:,} tokens): encode {mb / line['encode_cpu_s']:.1f} MB/s"
         if theirs:
+            parts = cut(open(line["text"], newline="").read())
+            pieces, _ = cpu_times(3, lambda: encode_all(theirs, parts))
             text = open(line["text"], newline="").read()
             encode, e = cpu_times(3, lambda: theirs.encode(text, add_special_tokens=False))
             decode, _ = cpu_times(3, lambda: theirs.decode(e.ids, skip_special_tokens=False))
             assert len(e.ids) == line["tokens"], (len(e.ids), line["tokens"])
-            note += (f", tokenizers {mb / encode:.1f} = {encode / line['encode_cpu_s']:.1f}x; decode {mb / line['decode_cpu_s']:.1f} MB/s, "
+            note += (f", tokenizers {mb / encode:.1f} = {encode / line['encode_cpu_s']:.1f}x; by paragraphs {mb / line['cut_cpu_s']:.1f} MB/s, tokenizers {mb / pieces:.1f} = {pieces / line['cut_cpu_s']:.1f}x; decode {mb / line['decode_cpu_s']:.1f} MB/s, "
                      f"tokenizers {mb / decode:.1f} = {decode / line['decode_cpu_s']:.1f}x")
         else:
             note += f"; decode {mb / line['decode_cpu_s']:.1f} MB/s"

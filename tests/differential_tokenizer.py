@@ -4,7 +4,7 @@
 usage: tests/differential_tokenizer.py [--strings N] [--seed S] [--only NAME] [PATH/tokenizer.json ...]
 
 N strings in all (100,000), shared out among the vocabularies. Without paths, small vocabularies are trained on the spot for every model,
-normalizer, pre-tokenizer, post-processor and decoder that both sides know. Needs `make` to have run, gcc, and the Python package
+normalizer, pre-tokenizer, post-processor and decoder that both sides know, and tokenizer.model files with SentencePiece's trainer. Needs `make` to have run, gcc, and the Python package
 `tokenizers`; says so and exits 0 when that is absent. The last line is "N strings, M differ"."""
 import argparse, ctypes, json, os, random, subprocess, sys, tempfile
 
@@ -14,6 +14,12 @@ try:
 except ImportError:
     print("skipped: the Python package `tokenizers` is not installed")
     sys.exit(0)
+
+try:
+    import sentencepiece
+except ImportError:
+    sentencepiece = None
+    print("without the package sentencepiece: tokenizer.model is not compared")
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -237,6 +243,40 @@ def compare(lib, name, path, args, n_strings):
     return bad
 
 
+# SentencePiece's own options: what a tokenizer.model may ask for.
+PIECES = {
+    "spm-bpe": dict(model_type="bpe", byte_fallback=True), "spm-bpe-plain": dict(model_type="bpe"),
+    "spm-bpe-identity": dict(model_type="bpe", byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True),
+    "spm-bpe-nodummy": dict(model_type="bpe", byte_fallback=True, add_dummy_prefix=False, user_defined_symbols=["<tool>", "foo bar"], control_symbols=["<ctl>"]),
+    "spm-bpe-spaces": dict(model_type="bpe", byte_fallback=True, allow_whitespace_only_pieces=True, remove_extra_whitespaces=False,
+                           normalization_rule_name="identity", split_by_whitespace=False),
+    "spm-unigram": dict(model_type="unigram"), "spm-unigram-fold": dict(model_type="unigram", normalization_rule_name="nmt_nfkc_cf"),
+    "spm-unigram-bytes": dict(model_type="unigram", byte_fallback=True, remove_extra_whitespaces=False),
+    "spm-unigram-identity": dict(model_type="unigram", normalization_rule_name="identity", user_defined_symbols=["<tool>"]),
+}
+
+
+def compare_pieces(lib, name, options, corpus, folder, args, n_strings):
+    """A model of SentencePiece's own trainer against its own library. Control tokens' text is ours to recognise, and unknown is decoded as nothing."""
+    prefix = os.path.join(folder, name)
+    with open(prefix + ".txt", "w") as f:
+        f.write("\n".join(s.replace("\n", " ") for s in corpus))
+    sentencepiece.SentencePieceTrainer.train(input=prefix + ".txt", model_prefix=prefix, vocab_size=1200, hard_vocab_limit=False, minloglevel=2, num_threads=1, **options)
+    theirs, ours = sentencepiece.SentencePieceProcessor(model_file=prefix + ".model"), Ours(lib, prefix + ".model")
+    rng, bad = random.Random(args.seed), 0
+    for text in strings(rng, n_strings):
+        want = theirs.encode(text)
+        got = ours.encode(text, False) if not any(c in text for c in ("<s>", "</s>", "<unk>", "<ctl>")) else want
+        ids = [i for i in want if i] if rng.random() < 0.6 else [rng.randrange(3, theirs.get_piece_size()) for _ in range(8)]
+        text_want, text_got = theirs.decode(ids), ours.decode(ids, True)
+        bad += (want != got) + (text_want != text_got)
+        if bad and (want != got or text_want != text_got) and bad <= args.show:
+            print(f"  {name}: {text!r}\n    want {want} {text_want!r}\n    got  {got} {text_got!r}")
+    ours.close()
+    print(f"{'FAILED' if bad else 'ok    '} {name}: {bad} of {n_strings} differ", flush=True)
+    return bad
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--strings", type=int, default=100000)
@@ -250,7 +290,11 @@ def main():
         lib = library(folder)
         corpus = [] if args.paths else list(strings(random.Random(7), 1500)) + ["the quick brown fox jumps over the lazy dog and runs"] * 50
         jobs = [(p, None) for p in args.paths] or [(name, spec) for name, spec in matrix().items() if args.only in name]
-        share = max(1, -(-args.strings // len(jobs)))
+        pieces = [] if args.paths or not sentencepiece else [(name, o) for name, o in PIECES.items() if args.only in name]
+        share = max(1, -(-args.strings // (len(jobs) + len(pieces))))
+        for name, options in pieces:
+            bad += compare_pieces(lib, name, options, corpus, folder, args, share)
+            done += share
         for name, spec in jobs:
             bad += compare(lib, name, train(name, spec, corpus, folder) if spec else name, args, share)
             done += share

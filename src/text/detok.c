@@ -168,9 +168,14 @@ static am_status fallback_flush(am_detok *d, size_t i) {
     if (g->held.n == 0) return AM_OK;
     am_str bytes = am_buf_str(&g->held);
     am_status status = AM_OK;
-    if (am_utf8_check(bytes) == bytes.n) status = feed(d, i + 1, bytes, true);
-    else
-        for (size_t k = 0; k < bytes.n && !status; k++) status = feed(d, i + 1, AM_STR("\xEF\xBF\xBD"), true);
+    bool good = am_utf8_check(bytes) == bytes.n;
+    if (good) status = feed(d, i + 1, bytes, true);
+    for (size_t k = 0, n; !good && k < bytes.n && !status; k += n) {
+        uint32_t cp;
+        n = d->t->dec[i].loose ? am_utf8_next(bytes.p + k, bytes.n - k, &cp) : 0;
+        status = feed(d, i + 1, n ? (am_str){bytes.p + k, n} : AM_STR("\xEF\xBF\xBD"), true);
+        n += n == 0;
+    }
     am_buf_clear(&g->held);
     return status;
 }

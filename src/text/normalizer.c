@@ -223,7 +223,7 @@ static am_status replace(const am_norm *norm, am_scratch *s, am_view *v) {
 }
 
 static am_status prepend(const am_norm *norm, am_scratch *s, am_view *v) {
-    if (v->n == 0) return AM_OK;
+    if (v->n == 0 && !norm->left) return AM_OK;
     am_mapped *m = &s->text[s->turn];
     m->n = 0;
     am_status status = am_mapped_put(m, norm->content.p, norm->content.n, am_view_at(v, 0));
@@ -246,12 +246,14 @@ static void strip(const am_norm *norm, am_view *v) {
     *v = am_view_slice(v, b, e);
 }
 
-/* SentencePiece: no spaces at either end, and never two in a row. */
-static am_status spaces(am_scratch *s, am_view *v) {
+static bool ends_in_mark(const am_view *v, size_t n) { return n >= 3 && memcmp(v->p + n - 3, "\xE2\x96\x81", 3) == 0; }
+
+/* SentencePiece: no spaces at either end, and never two in a row; with `right` the mark for spaces, typed as such, is none at the end. */
+static am_status spaces(const am_norm *norm, am_scratch *s, am_view *v) {
     am_mapped *m = &s->text[s->turn];
     m->n = 0;
     size_t e = v->n;
-    while (e > 0 && v->p[e - 1] == ' ') e--;
+    for (bool mark = false; e > 0 && (v->p[e - 1] == ' ' || (mark = norm->right && ends_in_mark(v, e))); mark = false) e -= mark ? 3 : 1;
     am_status status = AM_OK;
     for (size_t i = 0; i < e && !status; i++)
         if (v->p[i] != ' ' || (m->n && m->p[m->n - 1] != ' ')) status = am_mapped_copy(m, v, i, i + 1);
@@ -275,7 +277,7 @@ am_status am_norm_apply(const am_norm *norm, am_scratch *s, am_view *v, am_error
     case AM_NORM_STRIP_MN: status = each(nonspacing, s, v); break;
     case AM_NORM_BYTES: status = each(spell, s, v); break;
     case AM_NORM_NMT: status = each(nmt, s, v); break;
-    case AM_NORM_SPACES: status = spaces(s, v); break;
+    case AM_NORM_SPACES: status = spaces(norm, s, v); break;
     }
     if (v->n >= UINT32_MAX) status = AM_ELIMIT;
     if (status == AM_ELIMIT) return am_fail(err, status, "a normalizer took too many steps on this text, or made it too long");

@@ -142,6 +142,25 @@ static am_status model_read(model *m, am_str file, am_error *err) {
     return AM_OK;
 }
 
+/* Where SentencePiece itself and what GGUF readers make of it differ: the file's own library is the reference here. */
+static am_status stages_adapt(am_tokenizer *t, const am_vocab *v, am_error *err) {
+    bool tidy = v->remove_extra_whitespaces > 0;
+    t->unigram.single = true;
+    for (size_t i = 0; i < t->n_norm; i++) {
+        if (t->norm[i].kind == AM_NORM_SPACES) t->norm[i].right = true;
+        if (t->norm[i].kind == AM_NORM_PREPEND) t->norm[i].left = !tidy;
+    }
+    if (tidy && v->add_space_prefix == 0) {
+        am_status status = am_stage_dec(t, AM_DEC_STRIP, (am_str){"", 0}, AM_STR(" "), err);
+        if (status) return status;
+    }
+    for (size_t i = 0; i < t->n_dec; i++) {
+        t->dec[i].loose = t->dec[i].kind == AM_DEC_FALLBACK;
+        if (t->dec[i].kind == AM_DEC_STRIP && tidy) t->dec[i].start = UINT32_MAX - 1; /* every piece at the front loses its mark */
+    }
+    return AM_OK;
+}
+
 am_status am_sentencepiece_load(am_str file, am_str config, am_tokenizer **out, am_error *err) {
     *out = NULL;
     /* proto defaults; whether BOS and EOS are added is the config's, not the model's */
@@ -149,6 +168,7 @@ am_status am_sentencepiece_load(am_str file, am_str config, am_tokenizer **out, 
     am_tokenizer *t = am_tokenizer_create();
     am_status status = t ? model_read(&m, file, err) : am_fail(err, AM_ENOMEM, "no memory for the tokenizer");
     if (!status) status = am_vocab_read(t, &m.vocab, err);
+    if (!status) status = stages_adapt(t, &m.vocab, err);
     if (!status) status = am_hf_config(t, config, true, err);
     if (!status) status = am_tokenizer_seal(t, (am_str[]){file, config}, 2, err);
     free(m.tokens);

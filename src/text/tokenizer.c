@@ -198,7 +198,8 @@ static am_status pieces_encode(const job *j, am_view v, am_tokens *out, am_error
 static am_status segment_encode(const job *j, am_view v, am_tokens *out, am_error *err) {
     const am_tokenizer *t = j->t;
     am_status status = AM_OK;
-    for (size_t i = 0; i < t->n_norm && !status && v.n; i++) status = am_norm_apply(&t->norm[i], j->s, &v, err);
+    for (size_t i = 0; i < t->n_norm && !status; i++)
+        if (v.n || t->norm[i].kind == AM_NORM_PREPEND) status = am_norm_apply(&t->norm[i], j->s, &v, err);
     if (status || !t->normal.any) return status ? status : pieces_encode(j, v, out, err);
     size_t done = 0;
     am_match m = {0};

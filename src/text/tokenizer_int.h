@@ -173,7 +173,7 @@ typedef enum am_norm_kind {
 typedef struct am_norm {
     am_norm_kind kind;
     bool compose, compat; /* UNICODE */
-    bool left, right;     /* STRIP */
+    bool left, right;     /* STRIP; PREPEND: left: also to nothing; SPACES: right: marks at the end go too */
     bool graphemes;       /* CHARSMAP: as Hugging Face reads it */
     am_regex *regex;      /* REPLACE */
     am_str content;       /* REPLACE, PREPEND; CHARSMAP: the whole map; owned */
@@ -274,6 +274,7 @@ typedef struct am_unigram {
     double *score; /* [words.n] */
     double least;
     bool byte_fallback;
+    bool single; /* sums are floats, as SentencePiece has them */
 } am_unigram;
 am_status am_unigram_seal(am_tokenizer *t, am_error *err);
 am_status am_unigram_encode(const am_tokenizer *t, am_scratch *s, const am_view *v, am_tokens *out, am_error *err);
@@ -302,6 +303,7 @@ typedef struct am_dec {
     am_str content;      /* REPLACE: by what; STRIP: the character; owned */
     uint32_t start, stop; /* STRIP: at most so many characters */
     bool cleanup;        /* WORDPIECE */
+    bool loose;          /* FALLBACK: of a run of bytes what is UTF-8 is text; Hugging Face loses all of it when any is bad */
     bool keep_first;     /* METASPACE: the first token's mark is a space too */
 } am_dec;
 void am_dec_free(am_dec *dec);

@@ -1,6 +1,6 @@
 /* Owns the Unigram model: the segmentation with the greatest sum of scores, by Viterbi over the entries that begin at each character.
- * Sums are doubles added from the left and only a strictly greater one replaces a path, as in the reference, so that ties
- * fall the same way. A character that no entry covers alone may be unknown, ten below the least score. */
+ * Sums are doubles (floats where SentencePiece is the reference) added from the left and only a strictly greater one replaces a path,
+ * as in the reference, so that ties fall the same way. A character that no entry covers alone may be unknown, ten below the least score. */
 #include "text/tokenizer_int.h"
 #include "text/utf8.h"
 
@@ -29,14 +29,16 @@ am_status am_unigram_seal(am_tokenizer *t, am_error *err) {
     return status;
 }
 
+static inline double sum(const am_tokenizer *t, double a, double b) { return t->unigram.single ? (double)((float)a + (float)b) : a + b; }
+
 static void relax(step *to, double score, uint32_t from, int32_t id) {
     if (to->id >= 0 && score <= to->score) return;
     *to = (step){score, from, id};
 }
 
-static am_status run_emit(const am_tokenizer *t, const am_view *v, size_t b, size_t e, am_tokens *out) {
+static am_status run_emit(const am_tokenizer *t, const am_scratch *s, const am_view *v, size_t b, size_t e, am_tokens *out) {
     int32_t id = am_words_find(&t->words, (am_str){v->p + b, e - b});
-    if (id >= 0) return am_tokens_push(out, id, am_view_at(v, b));
+    if (id >= 0 && am_entry_allowed(s, &t->words, id)) return am_tokens_push(out, id, am_view_at(v, b));
     bool bytes = t->unigram.byte_fallback;
     for (size_t i = b; i < e && bytes; i++) bytes = t->bpe.fallback_id[(uint8_t)v->p[i]] >= 0;
     if (!bytes) return am_tokens_push(out, t->unk, am_view_at(v, b));
@@ -46,7 +48,8 @@ static am_status run_emit(const am_tokenizer *t, const am_view *v, size_t b, siz
 }
 
 /* Unknown characters in a row are one unknown token (or their bytes). */
-static am_status path_emit(const am_tokenizer *t, const am_view *v, step *best, am_tokens *out) {
+static am_status path_emit(const am_tokenizer *t, const am_scratch *s, const am_view *v, am_tokens *out) {
+    step *best = s->path;
     size_t end = v->n, next = SIZE_MAX;
     while (end > 0) { /* turn the links around */
         size_t from = best[end].from;
@@ -58,11 +61,11 @@ static am_status path_emit(const am_tokenizer *t, const am_view *v, step *best, 
     size_t b = 0, unknown = SIZE_MAX;
     for (size_t e = next; b < v->n && !status; b = e, e = best[e].from) {
         bool is_unknown = best[e].id == t->unk;
-        if (!is_unknown && unknown != SIZE_MAX) status = run_emit(t, v, unknown, b, out), unknown = SIZE_MAX;
+        if (!is_unknown && unknown != SIZE_MAX) status = run_emit(t, s, v, unknown, b, out), unknown = SIZE_MAX;
         if (is_unknown && unknown == SIZE_MAX) unknown = b;
         if (!is_unknown && !status) status = am_tokens_push(out, best[e].id, am_view_at(v, b));
     }
-    return status || unknown == SIZE_MAX ? status : run_emit(t, v, unknown, v->n, out);
+    return status || unknown == SIZE_MAX ? status : run_emit(t, s, v, unknown, v->n, out);
 }
 
 am_status am_unigram_encode(const am_tokenizer *t, am_scratch *s, const am_view *v, am_tokens *out, am_error *err) {
@@ -79,14 +82,14 @@ am_status am_unigram_encode(const am_tokenizer *t, am_scratch *s, const am_view 
             if (node == 0) break;
             int32_t id = trie->value[node];
             if (id < 0 || !am_entry_allowed(s, &t->words, id)) continue;
-            relax(&best[e + 1], t->unigram.score[id] + best[i].score, (uint32_t)i, id);
+            relax(&best[e + 1], sum(t, t->unigram.score[id], best[i].score), (uint32_t)i, id);
             alone |= e + 1 - i == k;
         }
         if (!alone) {
             if (t->unk < 0) return am_fail(err, AM_EINVAL, "the vocabulary covers no character at byte %u and has no unknown token", am_view_at(v, i));
-            relax(&best[i + k], t->unigram.least - UNKNOWN_PENALTY + best[i].score, (uint32_t)i, t->unk);
+            relax(&best[i + k], sum(t, t->unigram.least - UNKNOWN_PENALTY, best[i].score), (uint32_t)i, t->unk);
         }
         i += k;
     }
-    return path_emit(t, v, best, out) ? am_fail(err, AM_ENOMEM, "no memory for tokens") : AM_OK;
+    return path_emit(t, s, v, out) ? am_fail(err, AM_ENOMEM, "no memory for tokens") : AM_OK;
 }
