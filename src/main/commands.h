@@ -16,5 +16,6 @@ int am_command_keys(am_settings *settings);
 int am_command_ps(am_settings *settings);
 int am_command_doctor(am_settings *settings);
 int am_command_stop(am_settings *settings);
+int am_command_eval(am_settings *settings);
 
 #endif

@@ -1,5 +1,6 @@
 /* The program: one table of commands, from which the dispatch and the help come. */
 #include "main/commands.h"
+#include "main/eval.h"
 
 #include "main/crash.h"
 
@@ -42,6 +43,10 @@ static const am_command commands[] = {
     {"stop", "", AM_CMD_STOP, 0, 0, am_command_stop, "end the server on --port, properly",
      "SIGTERM, then waits until the process is gone. A process that is no server of ours is left alone.\n"
      "Exit code: 0 it is gone (or there was none), 1 it is not, 3 it had to be killed (with --force)."},
+    {"eval", "[K,V[:GROUP[,GROUP]][:plain]]...", AM_CMD_EVAL, 0, AM_EVAL_MAX_FORMS - 1, am_command_eval,
+     "measure what forms of the cache lose: perplexity, divergence, recall",
+     "A form: bits of keys and of values (32, 16, 8, 5 or 4), tokens that share a scale (32, 64, 128 or 256), plain: without rotation. Each is compared with\n"
+     "an exact cache in float32, on one text, through the model's own pass. Without forms: 16,16 8,8 5,4 4,4."},
     {"version", "", 0, 0, 0, command_version, "print the version", ""},
     {"help", "[COMMAND]", 0, 0, 1, command_help, "explain a command", ""},
 };

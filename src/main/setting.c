@@ -6,7 +6,8 @@
 #define S AM_CMD_SERVE
 #define C AM_CMD_CHAT
 #define A AM_CMD_AGENTS
-#define M AM_CMD_MODELS
+#define M (AM_CMD_MODELS | AM_CMD_EVAL) /* a model and nothing around it */
+#define E AM_CMD_EVAL
 #define K AM_CMD_KEYS
 #define D AM_CMD_DOCTOR
 #define P AM_CMD_STOP
@@ -28,7 +29,7 @@ const am_setting am_setting_table[] = {
     {"durability", AM_SET_CHOICE, AT(durability), 0, 0, "always", "always|everysec|no", S | C, "when a finished turn is synced to disk"},
     {"threads", AM_SET_COUNT, AT(threads), 0, 1024, "0", "N", S | C | A | M, "compute threads; 0: one a core"},
     {"isa", AM_SET_TEXT, AT(isa), 0, 0, "", "NAME", S | C | A | M | D, "kernel table to use (default: the best this machine has)"},
-    {"seed", AM_SET_COUNT, AT(seed), 0, 9007199254740992.0, "0", "N", S | C, "base of the random draws of requests without a seed; 0: from the system"},
+    {"seed", AM_SET_COUNT, AT(seed), 0, 9007199254740992.0, "0", "N", S | C | E, "base of the random draws of requests without a seed; 0: from the system"},
     {"parallel", AM_SET_COUNT, AT(parallel), 1, 4096, "16", "N", S, "requests that run at once"},
     {"queue", AM_SET_COUNT, AT(queue), 1, 1000000, "256", "N", S, "requests that wait; one more gets 429"},
     {"chunk", AM_SET_COUNT, AT(chunk_tokens), 1, 256, "256", "TOKENS", S | C, "longest piece of a prompt in one step"},
@@ -69,6 +70,10 @@ const am_setting am_setting_table[] = {
     {"fix", AM_SET_FLAG, AT(fix), 0, 0, "no", NULL, D, "mend what cannot do harm: permissions, temporary files of a crash"},
     {"wait", AM_SET_TIME, AT(wait_ms), 0, 86400000, "40s", "TIME", P, "time the server gets to end by itself; its --drain and a little more"},
     {"force", AM_SET_FLAG, AT(force), 0, 0, "no", NULL, P, "SIGKILL as the last resort when it does not"},
+    {"text", AM_SET_TEXT, AT(text), 0, 0, "", "FILE", E, "text to measure on (default: random tokens)"},
+    {"windows", AM_SET_COUNT, AT(windows), 0, 1000000, "6", "N", E, "pieces of the text to read"},
+    {"window-tokens", AM_SET_COUNT, AT(window_tokens), 512, 16777216, "2048", "TOKENS", E, "length of a piece; counted from its second block of 256 on"},
+    {"needles", AM_SET_COUNT, AT(needles), 0, 10000, "0", "N", E, "conversations of four facts to ask for at each distance; the text lies between"},
     {"local", AM_SET_FLAG, AT(local), 0, 0, "no", NULL, C | A, "do not look for a running server"},
 };
 const size_t am_n_settings = sizeof am_setting_table / sizeof am_setting_table[0];

@@ -56,6 +56,21 @@ def test_config_file():
                 expect(wanted in line, f"{wanted} not in {line}")
 
 
+def test_eval_compares_forms_of_the_cache():
+    refused("eval", "5:4", says="is not a form of cache", code=1)
+    refused("eval", "6,4", says="bits must be", code=1)
+    refused("eval", "--text", "/nowhere/at.all", says="/nowhere/at.all", code=1)
+    text = os.path.join(os.environ.get("AM_SHARED", "../shared"), "testdata/text/wikitext-2/valid.txt")
+    args = ["--text", text] if os.path.exists(text) else []
+    code, out, err = run("eval", "5,4", "4,4:64:plain", "--windows", "1", "--window-tokens", "1024", *args)
+    expect(code == 0, err)
+    rows = {line.split()[0]: line.split() for line in out.splitlines()[1:] if line}
+    bits, kld, same = (float(rows["5,4"][i]) for i in (1, 4, 5))
+    expect(bits == 4.75 and float(rows["4,4:64:plain"][1]) == 4.5, out)
+    if args:  # what the default form promises
+        expect(kld < 0.0015 and same > 97, out)
+
+
 def test_models_describes_the_embedded_model():
     code, out, err = run("models")
     expect(code == 0 and "memo-28m" in out and "29.4 M parameters" in out, out + err)
