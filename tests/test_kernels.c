@@ -280,6 +280,53 @@ static void rows_are_right_and_the_same_for_any_split_and_any_queries(void **sta
     }
 }
 
+/* Bound: as for rows, with at most 16 + 5 roundings in a lane and its tree for each 256 tokens. */
+static void mat_accumulate_case(const am_kernels *k, const sample *s, size_t n_q, uint32_t t0, uint32_t t1) {
+    uint32_t n_rows = s->mat.n_out, dims = s->mat.n_in / 2 * 2;
+    size_t ld_p = n_rows + 16, ld_acc = dims + 3;
+    float *p = random_floats(n_q * ld_p), *acc = random_floats((n_q - 1) * ld_acc + dims), *one = floats(dims);
+    float *before = malloc(((n_q - 1) * ld_acc + dims) * sizeof *before);
+    memcpy(before, acc, ((n_q - 1) * ld_acc + dims) * sizeof *acc);
+    for (size_t q = 0; q < n_q; q++)
+        for (uint32_t t = 0; t < ld_p; t++)
+            if (t < t0 || t >= t1) p[q * ld_p + t] = 0;
+    k->mat_accumulate(acc, ld_acc, p, ld_p, n_q, &s->mat, dims, t0, t1);
+    for (size_t q = 0; q < n_q; q++) {
+        memcpy(one, before + q * ld_acc, dims * sizeof *one);
+        k->mat_accumulate(one, dims, p + q * ld_p, ld_p, 1, &s->mat, dims, t0, t1);
+        assert_memory_equal(one, acc + q * ld_acc, dims * sizeof *one);
+        for (uint32_t d = 0; d < dims; d++) {
+            double sum = before[q * ld_acc + d], magnitude = fabs(sum);
+            for (uint32_t t = t0; t < t1; t++) {
+                sum += p[q * ld_p + t] * s->value[(size_t)t * s->mat.n_in + d];
+                magnitude += fabs(p[q * ld_p + t]) * (fabs(s->value[(size_t)t * s->mat.n_in + d]) + (s->mat.group ? 48 : 0));
+            }
+            assert_true(fabs(acc[q * ld_acc + d] - sum) <= 32 * 0x1p-24 * magnitude);
+        }
+    }
+    free(before);
+}
+
+static void values_in_keys_are_right_and_the_same_for_any_queries(void **state) {
+    (void)state;
+    static const struct { am_dtype dtype; uint32_t n_out, n_in, group; } cases[] = {
+        {AM_F32, 256, 48, 0}, {AM_F16, 256, 96, 0}, {AM_C8, 256, 80, 128}, {AM_C5, 256, 288, 128}, {AM_C4, 256, 64, 64},
+    };
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof cases[0]; i++) {
+        side = i % 2 ? GUARD_AFTER : GUARD_BEFORE;
+        sample s = sample_create(cases[i / 2].dtype, AM_F16, cases[i / 2].n_out, cases[i / 2].n_in, cases[i / 2].group);
+        for (const am_kernels *const *k = am_kernels_list(); *k; k++) {
+            for (size_t n_q = 1; n_q <= 9; n_q += 2) {
+                uint32_t t0 = below(s.mat.n_out);
+                mat_accumulate_case(*k, &s, n_q, t0, t0 + below(s.mat.n_out - t0 + 1));
+            }
+            mat_accumulate_case(*k, &s, 3, 0, s.mat.n_out);
+        }
+        free(s.value);
+        guarded_free_all();
+    }
+}
+
 static double capped(double s, double scale, double cap) { return cap == 0 ? s * scale : cap * tanh(s * scale / cap); }
 
 /* One query in one run against double precision: p within 8e-6 relative (exp's 2 units, and the rounding of x - m at |x| < 32); a cap
@@ -532,6 +579,7 @@ int main(void) {
         cmocka_unit_test(a_table_is_picked_by_name_and_an_unknown_name_lists_them),
         cmocka_unit_test(products_are_right_and_the_same_for_any_batch_and_split),
         cmocka_unit_test(rows_are_right_and_the_same_for_any_split_and_any_queries),
+        cmocka_unit_test(values_in_keys_are_right_and_the_same_for_any_queries),
         cmocka_unit_test(softmax_is_right_and_the_same_for_any_queries),
         cmocka_unit_test(norms_and_gates_are_right),
         cmocka_unit_test(halves_convert_to_the_bit),

@@ -22,6 +22,7 @@ static const am_kv_spec specs[] = {
     {.n_layer = 1, .n_kv_head = 2, .head_dim_k = 64, .head_dim_v = 80, .bits_k = 5, .bits_v = 4},
     {.n_layer = 1, .n_kv_head = 2, .head_dim_k = 80, .head_dim_v = 112, .bits_k = 4, .bits_v = 5, .group_k = 256, .group_v = 256},
     {.n_layer = 1, .n_kv_head = 1, .head_dim_k = 576, .head_dim_v = 512, .bits_k = 8, .bits_v = 4},
+    {.n_layer = 1, .n_kv_head = 1, .head_dim_k = 576, .head_dim_v = 512, .bits_k = 5, .bits_v = 5, .shared = 1},
     {.n_layer = 1, .n_kv_head = 2, .head_dim_k = 16, .head_dim_v = 128, .bits_k = 16, .bits_v = 4},
     {.n_layer = 3, .n_kv_head = 2, .head_dim_k = 32, .head_dim_v = 16, .bits_k = 32, .bits_v = 32},
 };
@@ -51,6 +52,8 @@ static filled filled_create(const am_kernels *kernels, const am_kv_spec *spec) {
         for (uint32_t row = 0; row < AM_BLOCK_TOKENS; row++)
             am_kv_put(kernels, &f.layout, f.open, layer, row, f.k + (layer * AM_BLOCK_TOKENS + row) * k_row,
                       f.v + (layer * AM_BLOCK_TOKENS + row) * v_row);
+    for (size_t i = 0; spec->shared && i < (size_t)spec->n_layer * AM_BLOCK_TOKENS * spec->n_kv_head; i++)
+        memcpy(f.v + i * spec->head_dim_v, f.k + i * spec->head_dim_k, spec->head_dim_v * sizeof *f.v);
     return f;
 }
 
@@ -72,6 +75,12 @@ static void k_read(const am_kernels *kernels, const filled *f, const void *block
 
 static void v_read(const am_kernels *kernels, const filled *f, const void *block, bool sealed, uint32_t layer, uint32_t head,
                    uint32_t t, float *dst) {
+    if (f->layout.spec.shared) { /* part of the key */
+        float key[AM_KV_MAX_DIM];
+        k_read(kernels, f, block, sealed, layer, head, t, key);
+        memcpy(dst, key, f->layout.spec.head_dim_v * sizeof *dst);
+        return;
+    }
     am_rows v = am_kv_v(&f->layout, block, sealed, layer, head);
     float one[AM_BLOCK_TOKENS] = {0};
     assert_int_equal((uintptr_t)v.data % 64, 0);
@@ -217,7 +226,11 @@ static void sizes_are_as_documented(void **state) {
     am_kv_spec spec = {.n_layer = 1, .n_kv_head = 1, .head_dim_k = 64, .head_dim_v = 64, .bits_k = AM_KV_BITS_K, .bits_v = AM_KV_BITS_V};
     assert_int_equal(am_kv_layout_init(&l, &spec, NULL), AM_OK);
     assert_int_equal(l.sealed_bytes * 8 * 4, 2 * 256 * 64 * 19); /* the default: 4.75 bits a value */
-    assert_int_equal(am_kv_layout_init(&l, &specs[6], NULL), AM_OK);
+    spec.shared = 1;
+    spec.bits_v = spec.bits_k;
+    assert_int_equal(am_kv_layout_init(&l, &spec, NULL), AM_OK);
+    assert_int_equal(l.sealed_bytes * 8 * 4, 256 * 64 * 21); /* one vector, 5.25 bits a value */
+    assert_int_equal(am_kv_layout_init(&l, &specs[7], NULL), AM_OK);
     assert_true(!l.rotate_k && l.rotate_v);
     assert_int_equal(l.open_k_bytes, l.sealed_k_bytes);
 }
@@ -225,11 +238,11 @@ static void sizes_are_as_documented(void **state) {
 static void a_bad_spec_is_refused_with_its_reason(void **state) {
     (void)state;
     static const struct { am_kv_spec spec; const char *word; } cases[] = {
-        {{0, 1, 64, 64, 4, 4, 0, 0, 0}, "0 layers"},         {{1, 0, 64, 64, 4, 4, 0, 0, 0}, "0 KV heads"},
-        {{1, 1, 64, 64, 6, 4, 0, 0, 0}, "6"},                {{1, 1, 64, 64, 4, 0, 0, 0, 0}, "bits"},
-        {{1, 1, 40, 64, 4, 4, 0, 0, 0}, "40"},               {{1, 1, 64, 64, 4, 4, 0, 48, 0}, "48"},
-        {{1, 1, 64, 0, 16, 16, 0, 0, 0}, "multiples of 16"}, {{1, 1, 1u << 31, 64, 16, 16, 0, 0, 0}, "up to"},
-        {{UINT32_MAX, UINT32_MAX, 4096, 4096, 32, 32, 0, 0, 0}, "address space"},
+        {{0, 1, 64, 64, 4, 4, 0, 0, 0, 0}, "0 layers"},         {{1, 0, 64, 64, 4, 4, 0, 0, 0, 0}, "0 KV heads"},
+        {{1, 1, 64, 64, 6, 4, 0, 0, 0, 0}, "6"},                {{1, 1, 64, 64, 4, 0, 0, 0, 0, 0}, "bits"},
+        {{1, 1, 40, 64, 4, 4, 0, 0, 0, 0}, "40"},               {{1, 1, 64, 64, 4, 4, 0, 48, 0, 0}, "48"},
+        {{1, 1, 64, 0, 16, 16, 0, 0, 0, 0}, "multiples of 16"}, {{1, 1, 1u << 31, 64, 16, 16, 0, 0, 0, 0}, "up to"},
+        {{UINT32_MAX, UINT32_MAX, 4096, 4096, 32, 32, 0, 0, 0, 0}, "address space"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         am_kv_layout l;

@@ -17,7 +17,7 @@ enum { N_IO_THREADS = 2, N_HEAD_BUCKETS = 4096, N_BLOCK_BUCKETS = 4096 };
 /* What makes state usable: the model and the form of its cache. */
 am_hash am_model_tag(const am_kv_spec *s, const uint8_t fingerprint[16]) {
     uint32_t spec[] = {s->n_layer, s->n_kv_head, s->head_dim_k, s->head_dim_v, s->bits_k, s->bits_v, s->group_k, s->group_v, s->unrotated,
-                       AM_BLOCK_TOKENS};
+                       s->shared, AM_BLOCK_TOKENS};
     uint8_t bytes[sizeof spec];
     for (size_t i = 0; i < sizeof spec; i++) bytes[i] = (uint8_t)(spec[i / 4] >> (8 * (i % 4)));
     am_hash_part parts[] = {{"agent-memory/2", 14}, {fingerprint, 16}, {bytes, sizeof bytes}};

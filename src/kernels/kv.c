@@ -21,6 +21,7 @@ static size_t k_bytes(const am_kv_spec *s, am_dtype dtype) {
     return am_mat_bytes(&(am_mat){.dtype = dtype, .n_out = AM_BLOCK_TOKENS, .n_in = s->head_dim_k, .group = s->group_k});
 }
 static size_t v_bytes(const am_kv_spec *s, am_dtype dtype) {
+    if (s->shared) return 0;
     return am_rows_bytes(&(am_rows){.dtype = dtype, .n_rows = AM_BLOCK_TOKENS, .dim = s->head_dim_v, .group = s->group_v});
 }
 
@@ -34,6 +35,8 @@ static am_status spec_check(const am_kv_spec *s, am_error *err) {
         s->head_dim_v > AM_KV_MAX_DIM)
         return am_fail(err, AM_EUNSUPPORTED, "cache spec: head dimensions must be multiples of 16 up to %d, not %u (K) and %u (V)",
                        AM_KV_MAX_DIM, s->head_dim_k, s->head_dim_v);
+    if (s->shared && (s->head_dim_v > s->head_dim_k || s->bits_v != s->bits_k || s->group_v != s->group_k))
+        return am_fail(err, AM_EINVAL, "cache spec: values that are part of keys have their bits and groups, and at most their dimensions");
     return AM_OK;
 }
 
@@ -58,6 +61,23 @@ am_status am_kv_layout_init(am_kv_layout *layout, const am_kv_spec *spec, am_err
     l.rotate_v = s->bits_v <= 8 && !s->unrotated;
     *layout = l;
     return AM_OK;
+}
+
+void am_kv_rotate_k(const am_kv_layout *layout, float *x, size_t n_heads) {
+    const am_kv_spec *s = &layout->spec;
+    if (!layout->rotate_k) return;
+    if (!s->shared) {
+        am_hadamard(x, n_heads, s->head_dim_k);
+        return;
+    }
+    for (size_t h = 0; h < n_heads; h++, x += s->head_dim_k) {
+        am_hadamard(x, 1, s->head_dim_v);
+        am_hadamard(x + s->head_dim_v, 1, s->head_dim_k - s->head_dim_v);
+    }
+}
+
+void am_kv_rotate_v(const am_kv_layout *layout, float *x, size_t n_heads) {
+    if (layout->rotate_v) am_hadamard(x, n_heads, layout->spec.head_dim_v);
 }
 
 /* Start of one head's K part; its V part follows. */
@@ -117,6 +137,7 @@ void am_kv_put(const am_kernels *kernels, const am_kv_layout *layout, void *open
         am_rows v_part = am_kv_v(layout, open, false, layer, head);
         size_t at = (size_t)row * v_part.dim;
         k_put(kernels, &k_part, row, k);
+        if (s->shared) continue;
         if (v_part.dtype == AM_F32)
             memcpy((float *)(uintptr_t)v_part.data + at, v, v_part.dim * sizeof *v);
         else
@@ -195,6 +216,7 @@ void am_kv_seal(const am_kernels *kernels, const am_kv_layout *layout, const voi
             memcpy((void *)(uintptr_t)k_sealed.data, k.data, layout->open_k_bytes);
         else
             k_seal(kernels, &k_sealed, &k);
+        if (layout->spec.shared) continue;
         if (v.dtype == v_sealed.dtype)
             memcpy((void *)(uintptr_t)v_sealed.data, v.data, layout->open_v_bytes);
         else
@@ -204,7 +226,8 @@ void am_kv_seal(const am_kernels *kernels, const am_kv_layout *layout, const voi
 
 size_t am_kv_rows_bytes(const am_kv_layout *layout, uint32_t n_rows) {
     const am_kv_spec *s = &layout->spec;
-    size_t row = s->head_dim_k * dtype_bytes(open_dtype(s->bits_k)) + s->head_dim_v * dtype_bytes(open_dtype(s->bits_v));
+    size_t row = s->head_dim_k * dtype_bytes(open_dtype(s->bits_k));
+    if (!s->shared) row += s->head_dim_v * dtype_bytes(open_dtype(s->bits_v));
     return (size_t)s->n_layer * s->n_kv_head * n_rows * row;
 }
 
@@ -214,12 +237,12 @@ void am_kv_rows_save(const am_kv_layout *layout, const void *open, uint32_t n_ro
     for (size_t i = 0; i < (size_t)s->n_layer * s->n_kv_head; i++) {
         am_mat k = am_kv_k(layout, open, false, (uint32_t)(i / s->n_kv_head), (uint32_t)(i % s->n_kv_head));
         am_rows v = am_kv_v(layout, open, false, (uint32_t)(i / s->n_kv_head), (uint32_t)(i % s->n_kv_head));
-        size_t size = dtype_bytes(k.dtype), v_bytes = (size_t)n_rows * v.dim * dtype_bytes(v.dtype);
+        size_t size = dtype_bytes(k.dtype), n_v = s->shared ? 0 : (size_t)n_rows * v.dim * dtype_bytes(v.dtype);
         for (uint32_t row = 0; row < n_rows; row++)
             for (uint32_t d = 0; d < k.n_in; d++, to += size)
                 memcpy(to, (const uint8_t *)k.data + k_index(k.n_in, row, d) * size, size);
-        memcpy(to, v.data, v_bytes);
-        to += v_bytes;
+        memcpy(to, v.data, n_v);
+        to += n_v;
     }
 }
 
@@ -229,11 +252,11 @@ void am_kv_rows_load(const am_kv_layout *layout, void *open, uint32_t n_rows, co
     for (size_t i = 0; i < (size_t)s->n_layer * s->n_kv_head; i++) {
         am_mat k = am_kv_k(layout, open, false, (uint32_t)(i / s->n_kv_head), (uint32_t)(i % s->n_kv_head));
         am_rows v = am_kv_v(layout, open, false, (uint32_t)(i / s->n_kv_head), (uint32_t)(i % s->n_kv_head));
-        size_t size = dtype_bytes(k.dtype), v_bytes = (size_t)n_rows * v.dim * dtype_bytes(v.dtype);
+        size_t size = dtype_bytes(k.dtype), n_v = s->shared ? 0 : (size_t)n_rows * v.dim * dtype_bytes(v.dtype);
         for (uint32_t row = 0; row < n_rows; row++)
             for (uint32_t d = 0; d < k.n_in; d++, from += size)
                 memcpy((uint8_t *)(uintptr_t)k.data + k_index(k.n_in, row, d) * size, from, size);
-        memcpy((void *)(uintptr_t)v.data, from, v_bytes);
-        from += v_bytes;
+        memcpy((void *)(uintptr_t)v.data, from, n_v);
+        from += n_v;
     }
 }

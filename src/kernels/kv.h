@@ -9,6 +9,9 @@
  *   K part: an am_mat of AM_BLOCK_TOKENS outputs x head_dim_k inputs (so scores are a matmul)
  *   V part: am_rows of AM_BLOCK_TOKENS x head_dim_v
  *
+ * Latent attention keeps one vector a token that serves as key and, its first head_dim_v dimensions, as value: a shared spec has no V part.
+ * The two pieces of such a key (latent, turned part) are rotated apart.
+ *
  * A sealed part of 8, 5 or 4 bits has one scale and one bias a channel (a dimension of the rotated head) for each run of group_k
  * (group_v) tokens: a block is quantised whole, so scales can run along tokens, where a channel's mean costs nothing (it is in the bias)
  * and channels of different size do not share a step. docs/CACHE_QUALITY.md has the measurements behind this form. */
@@ -24,6 +27,7 @@ typedef struct am_kv_spec {
     uint32_t bits_k, bits_v;   /* 32 (tests), 16, 8, 5 or 4 */
     uint32_t group_k, group_v; /* tokens that share a scale: 32, 64, 128 or 256; 0: AM_KV_GROUP */
     uint32_t unrotated;        /* 1: keys and values stay as they are (for comparisons) */
+    uint32_t shared;           /* 1: values are the first head_dim_v dimensions of keys; bits_v and group_v are K's */
 } am_kv_spec;
 
 typedef struct am_kv_layout {
@@ -38,10 +42,14 @@ typedef struct am_kv_layout {
 am_status am_kv_layout_init(am_kv_layout *layout, const am_kv_spec *spec, am_error *err);
 
 am_mat am_kv_k(const am_kv_layout *layout, const void *block, bool sealed, uint32_t layer, uint32_t head);
-am_rows am_kv_v(const am_kv_layout *layout, const void *block, bool sealed, uint32_t layer, uint32_t head);
+am_rows am_kv_v(const am_kv_layout *layout, const void *block, bool sealed, uint32_t layer, uint32_t head); /* not of a shared spec */
 
-/* Writes the rows of one token (already rotated where the layout says so): k [n_kv_head][head_dim_k], v [n_kv_head][head_dim_v],
- * into row `row` of one layer of an open block. */
+/* The rotation of n heads of keys or queries, and of values, where the layout asks for it; each is its own inverse. */
+void am_kv_rotate_k(const am_kv_layout *layout, float *x, size_t n_heads);
+void am_kv_rotate_v(const am_kv_layout *layout, float *x, size_t n_heads);
+
+/* Writes the rows of one token (already rotated where the layout says so): k [n_kv_head][head_dim_k], v [n_kv_head][head_dim_v] (ignored
+ * by a shared spec), into row `row` of one layer of an open block. */
 void am_kv_put(const am_kernels *kernels, const am_kv_layout *layout, void *open, uint32_t layer, uint32_t row, const float *k,
                const float *v);
 /* Seals one layer of a full open block into `sealed`; layers are independent, so workers can share them. */

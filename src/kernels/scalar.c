@@ -56,7 +56,7 @@ static void channels_unpack(float *dst, const am_mat *w, uint32_t p, uint32_t k0
     }
 }
 
-/* dst [n][16] = inputs [k0, k0 + n) of panel p; k0 is a multiple of AM_RUN, n at most AM_RUN. */
+/* dst [n][16] = inputs [k0, k0 + n) of panel p; n is at most AM_RUN. Q8, Q4: whole groups. */
 static void panel_unpack(float *dst, const am_mat *w, uint32_t p, uint32_t k0, uint32_t n) {
     if (dtype_channels(w->dtype)) {
         channels_unpack(dst, w, p, k0, n);
@@ -145,6 +145,34 @@ static void rows_accumulate(float *acc, size_t ld_acc, const float *p, size_t ld
 
 /* ---- element-wise ---- */
 
+/* Keys are summed in 16 lanes by position, the lanes then in pairs: n_keys beyond `to` cannot change the sum. */
+static float lanes_sum(const float *lane) {
+    float a[8];
+    for (int j = 0; j < 8; j++) a[j] = lane[j] + lane[j + 8];
+    for (int j = 0; j < 4; j++) a[j] += a[j + 4];
+    return (a[0] + a[2]) + (a[1] + a[3]);
+}
+
+static void mat_accumulate(float *acc, size_t ld_acc, const float *p, size_t ld_p, size_t n_q, const am_mat *k, uint32_t dims, uint32_t t0,
+                           uint32_t t1) {
+    float keys[AM_RUN * AM_PANEL];
+    for (uint32_t d0 = 0; d0 < dims; d0 += AM_RUN / AM_PANEL) { /* a run of few dimensions, so that their lanes stay at hand */
+        uint32_t n = dims - d0 < AM_RUN / AM_PANEL ? dims - d0 : AM_RUN / AM_PANEL;
+        for (size_t q = 0; q < n_q; q++) {
+            float lane[AM_RUN / AM_PANEL][AM_PANEL] = {{0}};
+            for (uint32_t panel = t0 / AM_PANEL; panel * AM_PANEL < t1; panel++) {
+                panel_unpack(keys, k, panel, d0, n);
+                for (uint32_t d = 0; d < n; d++)
+                    for (uint32_t j = 0; j < AM_PANEL; j++) {
+                        uint32_t t = panel * AM_PANEL + j;
+                        if (t >= t0 && t < t1) lane[d][j] += p[q * ld_p + t] * keys[d * AM_PANEL + j];
+                    }
+            }
+            for (uint32_t d = 0; d < n; d++) acc[q * ld_acc + d0 + d] += lanes_sum(lane[d]);
+        }
+    }
+}
+
 /* exp by 2^n * e^r, |r| <= ln 2 / 2, a polynomial of degree 6 (Cephes expf's coefficients); within 2 units in the last place on
  * [-87.3, 88.3], clamped above, 0 below. Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits. */
 static inline float exp_scalar(float x) {
@@ -167,14 +195,6 @@ static inline float tanh_scalar(float x) { return 1.0f - 2.0f / (exp_scalar(2.0f
 
 static inline float score_cap(float s, float scale, float softcap) {
     return softcap == 0.0f ? scale * s : softcap * tanh_scalar(scale * s / softcap);
-}
-
-/* Keys are summed in 16 lanes by position, the lanes then in pairs: n_keys beyond `to` cannot change the sum. */
-static float lanes_sum(const float *lane) {
-    float a[8];
-    for (int j = 0; j < 8; j++) a[j] = lane[j] + lane[j + 8];
-    for (int j = 0; j < 4; j++) a[j] += a[j + 4];
-    return (a[0] + a[2]) + (a[1] + a[3]);
 }
 
 static void softmax_query(const am_softmax *step, size_t i) {
@@ -250,6 +270,7 @@ const am_kernels am_kernels_scalar = {
     .matmul = matmul,
     .mat_row = mat_row,
     .rows_accumulate = rows_accumulate,
+    .mat_accumulate = mat_accumulate,
     .softmax_step = softmax_step,
     .rmsnorm = rmsnorm,
     .silu_mul = silu_mul,

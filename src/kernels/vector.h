@@ -470,6 +470,72 @@ static void rows_accumulate(float *acc, size_t ld_acc, const float *p, size_t ld
     }
 }
 
+/* Keys d and d + 1 of tokens [t0, t1), t0 a multiple of 16, into w[0] and w[1]. */
+static void key_pair_unpack(float w[2][AM_RUN], const am_mat *k, uint32_t d, uint32_t t0, uint32_t t1) {
+    for (uint32_t t = t0; t < t1; t += AM_PANEL) {
+        uint32_t panel = t / AM_PANEL;
+        bool codes = dtype_channels(k->dtype);
+        const uint16_t *channels = codes ? mat_channels(k, panel) + d : NULL;
+        const void *data = codes ? mat_channel_codes(k, panel) : mat_panel(k, panel);
+        UNROLL for (int v = 0; v < PANEL_VECS; v++) {
+            vec low, high;
+            if (codes) {
+                channel_pair(data, k->dtype, k->n_in, d, v, &low, &high);
+                low = v_fma(v_set(f16_expand(channels[0])), low, v_set(f16_expand(channels[k->n_in])));
+                high = v_fma(v_set(f16_expand(channels[1])), high, v_set(f16_expand(channels[k->n_in + 1])));
+            } else {
+                low = plain_load(data, (size_t)d * AM_PANEL + v * LANES, k->dtype);
+                high = plain_load(data, (size_t)(d + 1) * AM_PANEL + v * LANES, k->dtype);
+            }
+            v_store(w[0] + t - t0 + v * LANES, low);
+            v_store(w[1] + t - t0 + v * LANES, high);
+        }
+    }
+}
+
+/* sum [r][2] of p times each of the two keys, over n tokens. */
+INLINE void key_pair_dot(float *acc, size_t ld_acc, const float *p, size_t ld_p, const float w[2][AM_RUN], uint32_t n, const int r) {
+    vec sum[TILE_ROWS][2 * PANEL_VECS];
+    UNROLL for (int i = 0; i < r; i++) {
+        UNROLL for (int v = 0; v < 2 * PANEL_VECS; v++) sum[i][v] = v_zero();
+    }
+    for (uint32_t t = 0; t < n; t += AM_PANEL) {
+        UNROLL for (int v = 0; v < PANEL_VECS; v++) {
+            vec low = v_load(w[0] + t + v * LANES), high = v_load(w[1] + t + v * LANES);
+            UNROLL for (int i = 0; i < r; i++) {
+                vec x = v_load(p + (size_t)i * ld_p + t + v * LANES);
+                sum[i][v] = v_fma(x, low, sum[i][v]);
+                sum[i][PANEL_VECS + v] = v_fma(x, high, sum[i][PANEL_VECS + v]);
+            }
+        }
+    }
+    UNROLL for (int i = 0; i < r; i++) {
+        UNROLL for (int v = 1; v < PANEL_VECS; v++) {
+            sum[i][0] = v_add(sum[i][0], sum[i][v]);
+            sum[i][PANEL_VECS] = v_add(sum[i][PANEL_VECS], sum[i][PANEL_VECS + v]);
+        }
+        acc[(size_t)i * ld_acc] += v_sum(sum[i][0]);
+        acc[(size_t)i * ld_acc + 1] += v_sum(sum[i][PANEL_VECS]);
+    }
+}
+
+static void mat_accumulate(float *acc, size_t ld_acc, const float *p, size_t ld_p, size_t n_q, const am_mat *k, uint32_t dims, uint32_t t0,
+                           uint32_t t1) {
+    _Alignas(64) float w[2][AM_RUN];
+    uint32_t first = t0 / AM_PANEL * AM_PANEL, last = (t1 + AM_PANEL - 1) / AM_PANEL * AM_PANEL;
+    for (uint32_t d = 0; d < dims && t0 < t1; d += 2, acc += 2) {
+        for (uint32_t t = first; t < last; t += AM_RUN) {
+            uint32_t n = last - t < AM_RUN ? last - t : AM_RUN;
+            key_pair_unpack(w, k, d, t, t + n);
+            for (uint32_t i = t; i < t0; i++) w[0][i - t] = w[1][i - t] = 0; /* what nobody may see, or has written */
+            for (uint32_t i = t1 > t ? t1 : t; i < t + n; i++) w[0][i - t] = w[1][i - t] = 0;
+            size_t q = 0;
+            for (; q + 4 <= n_q; q += 4) key_pair_dot(acc + q * ld_acc, ld_acc, p + q * ld_p + t, ld_p, w, n, 4);
+            for (; q < n_q; q++) key_pair_dot(acc + q * ld_acc, ld_acc, p + q * ld_p + t, ld_p, w, n, 1);
+        }
+    }
+}
+
 /* ---- element-wise ---- */
 
 /* exp by 2^n * e^r, |r| <= ln 2 / 2 (Cephes expf's polynomial); within 2 units in the last place on [-87.3, 88.3], clamped above,
@@ -622,7 +688,8 @@ static void quantise(uint8_t *codes, uint16_t *scale, uint16_t *bias, const floa
 
 #define VECTOR_TABLE(table_name, test)                                                                                 \
     {                                                                                                                  \
-        .name = table_name, .supported = test, .matmul = matmul, .mat_row = mat_row, .rows_accumulate = rows_accumulate, \
+        .name = table_name, .supported = test, .matmul = matmul, .mat_row = mat_row, \
+        .rows_accumulate = rows_accumulate, .mat_accumulate = mat_accumulate,  \
         .softmax_step = softmax_step, .rmsnorm = rmsnorm, .silu_mul = silu_mul, .f32_to_f16 = f32_to_f16,              \
         .f16_to_f32 = f16_to_f32, .quantise = quantise,                                                                \
     }

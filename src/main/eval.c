@@ -39,6 +39,7 @@ static am_status form_parse(am_eval *e, const char *text, am_error *err) {
         else if (!form_groups(word, &form->spec)) goto bad;
     }
     form->sequence = (am_eval_sequence){.kernels = e->kernels, .model = e->model, .workers = e->workers};
+    if (form->spec.shared) form->spec.group_v = form->spec.group_k; /* there is one vector a token */
     if (!status) e->n_forms++;
     return status;
 bad:
@@ -128,7 +129,7 @@ static void table_print(const am_eval *e, double n_rows) {
     for (size_t i = 0; i < e->n_forms; i++) {
         const am_eval_form *f = &e->forms[i];
         const am_kv_layout *l = &f->sequence.layout;
-        double values = (double)AM_BLOCK_TOKENS * l->spec.n_layer * l->spec.n_kv_head * (l->spec.head_dim_k + l->spec.head_dim_v);
+        double values = (double)AM_BLOCK_TOKENS * l->spec.n_layer * l->spec.n_kv_head * (l->spec.head_dim_k + (l->spec.shared ? 0 : l->spec.head_dim_v));
         printf("%-20s %10.3f %+10.2f %% %10.5f %8.2f %%\n", f->name, 8 * (double)l->sealed_bytes / values, 100 * (exp(f->nll / n_rows - exact) - 1),
                f->kld / n_rows, 100 * f->same / n_rows);
     }

@@ -62,11 +62,9 @@ static void cache_task(void *arg, size_t task, size_t worker) {
             turn_pairs(q, n_head, spec->head_dim_k, rope, c, t);
             turn_pairs(k, spec->n_kv_head, spec->head_dim_k, rope, c, t);
         }
-        if (layout->rotate_k) {
-            am_hadamard(q, n_head, spec->head_dim_k);
-            am_hadamard(k, spec->n_kv_head, spec->head_dim_k);
-        }
-        if (layout->rotate_v) am_hadamard(v, spec->n_kv_head, spec->head_dim_v);
+        am_kv_rotate_k(layout, q, n_head);
+        am_kv_rotate_k(layout, k, spec->n_kv_head);
+        if (!spec->shared) am_kv_rotate_v(layout, v, spec->n_kv_head);
         am_kv_put(pass->kernels, layout, segment->open, job->i, row, k, v);
     }
 }
@@ -116,7 +114,8 @@ static void attend_block(const layer_job *job, am_tile *tile, const tile_rows *r
     if (n_keys == 0) return;
     uint32_t n_panels = (n_keys + AM_PANEL - 1) / AM_PANEL;
     am_mat k = am_kv_k(layout, block, sealed, job->i, rows->kv_head);
-    am_rows v = am_kv_v(layout, block, sealed, job->i, rows->kv_head);
+    am_rows v = {0};
+    if (!layout->spec.shared) v = am_kv_v(layout, block, sealed, job->i, rows->kv_head);
     kernels->matmul(tile->s, AM_BLOCK_TOKENS, tile->q, dim_k, rows->n, &k, 0, n_panels);
     am_softmax step = {.s = tile->s,
                        .ld = AM_BLOCK_TOKENS,
@@ -134,9 +133,13 @@ static void attend_block(const layer_job *job, am_tile *tile, const tile_rows *r
     kernels->softmax_step(&step);
     for (uint32_t i = 0, n; i < rows->n; i += n) {
         for (n = 1; i + n < rows->n && tile->from[i + n] == tile->from[i] && tile->to[i + n] == tile->to[i];) n++;
-        if (tile->to[i] > tile->from[i])
-            kernels->rows_accumulate(tile->acc + i * dim_v, dim_v, tile->s + i * AM_BLOCK_TOKENS, AM_BLOCK_TOKENS, n, &v, tile->from[i],
-                                     tile->to[i]);
+        float *acc = tile->acc + i * dim_v, *p = tile->s + i * AM_BLOCK_TOKENS;
+        uint32_t from = tile->from[i], to = tile->to[i];
+        if (to <= from) continue;
+        if (layout->spec.shared)
+            kernels->mat_accumulate(acc, dim_v, p, AM_BLOCK_TOKENS, n, &k, dim_v, from, to);
+        else
+            kernels->rows_accumulate(acc, dim_v, p, AM_BLOCK_TOKENS, n, &v, from, to);
     }
 }
 
@@ -175,7 +178,7 @@ static void attend_task(void *arg, size_t task, size_t worker) {
     for (uint32_t i = 0; i < rows.n; i++) {
         float *out = ws->att + row_at(&rows, i, n_head) * spec->head_dim_v;
         for (uint32_t d = 0; d < spec->head_dim_v; d++) out[d] = tile->acc[i * spec->head_dim_v + d] / tile->l[i];
-        if (ws->layout.rotate_v) am_hadamard(out, 1, spec->head_dim_v);
+        am_kv_rotate_v(&ws->layout, out, 1);
     }
 }
 

@@ -2,8 +2,8 @@
  *
  * Attention runs in its absorbed form: instead of expanding a cached latent vector c into keys and values of every head, each head's
  * query goes through its own K projection backwards (q_nope Wk, as long as c), scores are taken against c and the one turned part that
- * all heads share, and the sum over c goes through the head's V projection. So the cache is that of one KV head: K is c and
- * the turned part, V is c. The result is that of expanded heads but for rounding.
+ * all heads share, and the sum over c goes through the head's V projection. So the cache is that of one KV head whose
+ * key is c and the turned part, and whose value is c, in the key and nowhere else. The result is that of expanded heads but for rounding.
  *
  * Sources: arXiv 2405.04434; transformers' modeling_deepseek_v2.py. Rope turns neighbours (2i, 2i+1) as stored; the rows of both sides are
  * taken apart into halves at load, which leaves the scores as they are. The latent norms have an epsilon of their own. */
@@ -23,16 +23,15 @@ static void norm_q_rows(const am_row_job *job, size_t r0, size_t r1) {
         job->pass->kernels->rmsnorm(job->y + r * job->n, job->y + r * job->n, job->weight, job->n, latent_eps);
 }
 
-/* From latent_kv: the normed latent as value and key, the turned part behind it as key; and each head's turned part into its query. */
+/* From latent_kv: the normed latent, which is also the value, and the turned part behind it as key; and each head's turned part into its query. */
 static void split_rows(const am_row_job *job, size_t r0, size_t r1) {
     const am_model *m = job->pass->model;
     const am_workspace *ws = job->pass->ws;
     size_t latent = m->kv_lora, turned = m->turned_dim, nope = m->nope_dim, n_head = m->config.n_head;
     for (size_t r = r0; r < r1; r++) {
         const float *from = ws->latent_kv + r * (latent + turned);
-        float *k = ws->k + r * (latent + turned), *v = ws->v + r * latent;
-        job->pass->kernels->rmsnorm(v, from, job->weight, latent, latent_eps);
-        memcpy(k, v, latent * sizeof *k);
+        float *k = ws->k + r * (latent + turned);
+        job->pass->kernels->rmsnorm(k, from, job->weight, latent, latent_eps);
         memcpy(k + latent, from + latent, turned * sizeof *k);
         for (size_t h = 0; h < n_head; h++)
             memcpy(ws->q + (r * n_head + h) * (latent + turned) + latent, ws->heads + (r * n_head + h) * (nope + turned) + nope,

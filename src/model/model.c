@@ -265,7 +265,8 @@ am_status am_model_kv_spec(const am_model *m, uint32_t bits_k, uint32_t bits_v, 
                        .head_dim_k = m->cache_dim_k,
                        .head_dim_v = m->cache_dim_v,
                        .bits_k = bits_k,
-                       .bits_v = bits_v};
+                       .bits_v = m->kv_lora ? bits_k : bits_v,
+                       .shared = m->kv_lora != 0};
     am_status status = am_kv_layout_init(&layout, &spec, err);
     if (!status) *out = layout.spec;
     return status;

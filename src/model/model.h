@@ -47,7 +47,7 @@ void am_model_free(am_model *model);
 const am_model_info *am_model_info_of(const am_model *model);
 const am_tokenizer *am_model_tokenizer(const am_model *model); /* NULL when the folder has none (test models) */
 const am_chat *am_model_chat(const am_model *model);           /* NULL when the folder has none */
-/* The cache geometry of this model at the given bits. */
+/* The cache geometry of this model at the given bits; latent attention has one vector a token, of bits_k. */
 am_status am_model_kv_spec(const am_model *model, uint32_t bits_k, uint32_t bits_v, am_kv_spec *out, am_error *err);
 
 /* A run of new tokens of one sequence. The sequence has n_past tokens before it: n_sealed full blocks, then n_past % AM_BLOCK_TOKENS rows in

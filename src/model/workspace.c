@@ -76,7 +76,7 @@ static void carve_all(am_workspace *ws, carver *c) {
     ws->q = carve(c, t, (size_t)m->n_head * spec->head_dim_k, f);
     ws->att = carve(c, t, (size_t)m->n_head * spec->head_dim_v, f);
     ws->k = carve(c, t, (size_t)spec->n_kv_head * spec->head_dim_k, f);
-    ws->v = carve(c, t, (size_t)spec->n_kv_head * spec->head_dim_v, f);
+    ws->v = carve(c, t, spec->shared ? 0 : (size_t)spec->n_kv_head * spec->head_dim_v, f);
     size_t n_ff = (size_t)ws->model->n_expert_used * ws->model->n_ff_expert;
     if (n_ff < m->n_ff) n_ff = m->n_ff;
     if (n_ff < ws->model->n_ff_shared) n_ff = ws->model->n_ff_shared;
