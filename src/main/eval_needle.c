@@ -22,18 +22,18 @@ typedef struct needle {
     am_buf filler;
 } needle;
 
-static uint32_t draw(uint32_t index, uint32_t what, uint32_t sides) {
-    return (uint32_t)(am_draw_uniform(20, (uint64_t)index * 64 + what) * sides);
-}
+/* Below `sides`; the same for the same seed and place in the sequence of draws. */
+static uint32_t draw(const am_eval *e, uint32_t at, uint32_t sides) { return (uint32_t)(am_draw_uniform(e->settings->seed, at) * sides); }
 
 static am_status needle_make(needle *n, const am_eval *e, uint32_t index, uint32_t distance, am_error *err) {
     size_t used = 0, first = e->text.n > distance ? (size_t)index * 7919 % (e->text.n - distance) : 0;
     for (uint32_t i = 0; i < N_FACTS; i++) {
-        n->place[i] = places[(draw(index, 0, N_PLACES) + i * 5) % N_PLACES];
-        if (draw(index, 8 + i, 2)) snprintf(n->value[i], sizeof n->value[i], "%05u", 10000 + draw(index, 16 + i, 90000));
+        uint32_t at = index * 64 + i * 8;
+        n->place[i] = places[(draw(e, index * 64 + 63, N_PLACES) + i * 5) % N_PLACES];
+        if (draw(e, at, 2)) snprintf(n->value[i], sizeof n->value[i], "%05u", 10000 + draw(e, at + 1, 90000));
         else
-            snprintf(n->value[i], sizeof n->value[i], "%c%c-%04u", 'A' + (int)draw(index, 24 + i, 26), 'A' + (int)draw(index, 32 + i, 26),
-                     1000 + draw(index, 40 + i, 9000));
+            snprintf(n->value[i], sizeof n->value[i], "%c%c-%04u", 'A' + (int)draw(e, at + 2, 26), 'A' + (int)draw(e, at + 3, 26),
+                     1000 + draw(e, at + 4, 9000));
         used += (size_t)snprintf(n->facts + used, sizeof n->facts - used, "%sThe code for the %s is %s.", i ? " " : "", n->place[i], n->value[i]);
     }
     am_buf_clear(&n->filler);
