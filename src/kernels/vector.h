@@ -28,6 +28,7 @@ enum {
     PANEL_VECS = AM_PANEL / LANES,
     TILE_ROWS = 6,
     TILE_VECS = 8 * PANEL_VECS,
+    KEY_ROWS = LANES == 16 ? 8 : 2, /* rows whose sums over tokens fill the registers */
     ROWS_RUN = 64, /* tokens of values unpacked at a time: 64 dims of them are 16 KiB */
 };
 
@@ -470,32 +471,51 @@ static void rows_accumulate(float *acc, size_t ld_acc, const float *p, size_t ld
     }
 }
 
-/* Keys d and d + 1 of tokens [t0, t1), t0 a multiple of 16, into w[0] and w[1]. */
-static void key_pair_unpack(float w[2][AM_RUN], const am_mat *k, uint32_t d, uint32_t t0, uint32_t t1) {
-    for (uint32_t t = t0; t < t1; t += AM_PANEL) {
-        uint32_t panel = t / AM_PANEL;
-        bool codes = dtype_channels(k->dtype);
-        const uint16_t *channels = codes ? mat_channels(k, panel) + d : NULL;
-        const void *data = codes ? mat_channel_codes(k, panel) : mat_panel(k, panel);
+/* Keys d and d + 1 of tokens [t0, t1), both multiples of 16 and of one group, into w[0] and w[1]. */
+INLINE void key_pair_codes(float *w0, float *w1, const am_mat *k, uint32_t d, uint32_t t0, uint32_t t1, const am_dtype dtype) {
+    const uint16_t *channels = mat_channels(k, t0 / AM_PANEL) + d;
+    const uint8_t *panel = mat_channel_codes(k, t0 / AM_PANEL);
+    size_t panel_bytes = channel_panel_bytes(dtype, k->n_in);
+    vec scale = v_set(f16_expand(channels[0])), bias = v_set(f16_expand(channels[k->n_in]));
+    vec scale2 = v_set(f16_expand(channels[1])), bias2 = v_set(f16_expand(channels[k->n_in + 1]));
+    for (uint32_t t = t0; t < t1; t += AM_PANEL, panel += panel_bytes, w0 += AM_PANEL, w1 += AM_PANEL) {
         UNROLL for (int v = 0; v < PANEL_VECS; v++) {
             vec low, high;
-            if (codes) {
-                channel_pair(data, k->dtype, k->n_in, d, v, &low, &high);
-                low = v_fma(v_set(f16_expand(channels[0])), low, v_set(f16_expand(channels[k->n_in])));
-                high = v_fma(v_set(f16_expand(channels[1])), high, v_set(f16_expand(channels[k->n_in + 1])));
-            } else {
-                low = plain_load(data, (size_t)d * AM_PANEL + v * LANES, k->dtype);
-                high = plain_load(data, (size_t)(d + 1) * AM_PANEL + v * LANES, k->dtype);
-            }
-            v_store(w[0] + t - t0 + v * LANES, low);
-            v_store(w[1] + t - t0 + v * LANES, high);
+            channel_pair(panel, dtype, k->n_in, d, v, &low, &high);
+            v_store(w0 + v * LANES, v_fma(scale, low, bias));
+            v_store(w1 + v * LANES, v_fma(scale2, high, bias2));
+        }
+    }
+}
+
+INLINE void key_pair_plain(float *w0, float *w1, const am_mat *k, uint32_t d, uint32_t t0, uint32_t t1) {
+    for (uint32_t t = t0; t < t1; t += LANES) {
+        size_t at = ((size_t)(t / AM_PANEL) * k->n_in + d) * AM_PANEL + t % AM_PANEL;
+        v_store(w0 + t - t0, plain_load(k->data, at, k->dtype));
+        v_store(w1 + t - t0, plain_load(k->data, at + AM_PANEL, k->dtype));
+    }
+}
+
+/* The same for any multiples of 16. */
+static void key_pair_unpack(float w[2][AM_RUN], const am_mat *k, uint32_t d, uint32_t t0, uint32_t t1) {
+    if (!dtype_channels(k->dtype)) {
+        key_pair_plain(w[0], w[1], k, d, t0, t1);
+        return;
+    }
+    for (uint32_t t = t0, end; t < t1; t = end) {
+        end = (t / k->group + 1) * k->group;
+        if (end > t1) end = t1;
+        switch (k->dtype) {
+        case AM_C8: key_pair_codes(w[0] + t - t0, w[1] + t - t0, k, d, t, end, AM_C8); break;
+        case AM_C5: key_pair_codes(w[0] + t - t0, w[1] + t - t0, k, d, t, end, AM_C5); break;
+        default: key_pair_codes(w[0] + t - t0, w[1] + t - t0, k, d, t, end, AM_C4);
         }
     }
 }
 
 /* sum [r][2] of p times each of the two keys, over n tokens. */
 INLINE void key_pair_dot(float *acc, size_t ld_acc, const float *p, size_t ld_p, const float w[2][AM_RUN], uint32_t n, const int r) {
-    vec sum[TILE_ROWS][2 * PANEL_VECS];
+    vec sum[KEY_ROWS][2 * PANEL_VECS];
     UNROLL for (int i = 0; i < r; i++) {
         UNROLL for (int v = 0; v < 2 * PANEL_VECS; v++) sum[i][v] = v_zero();
     }
@@ -530,7 +550,7 @@ static void mat_accumulate(float *acc, size_t ld_acc, const float *p, size_t ld_
             for (uint32_t i = t; i < t0; i++) w[0][i - t] = w[1][i - t] = 0; /* what nobody may see, or has written */
             for (uint32_t i = t1 > t ? t1 : t; i < t + n; i++) w[0][i - t] = w[1][i - t] = 0;
             size_t q = 0;
-            for (; q + 4 <= n_q; q += 4) key_pair_dot(acc + q * ld_acc, ld_acc, p + q * ld_p + t, ld_p, w, n, 4);
+            for (; q + KEY_ROWS <= n_q; q += KEY_ROWS) key_pair_dot(acc + q * ld_acc, ld_acc, p + q * ld_p + t, ld_p, w, n, KEY_ROWS);
             for (; q < n_q; q++) key_pair_dot(acc + q * ld_acc, ld_acc, p + q * ld_p + t, ld_p, w, n, 1);
         }
     }
