@@ -105,6 +105,13 @@ install: $(BIN)
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/agent-memory
 	install -D -m 644 $(LIB) $(DESTDIR)$(PREFIX)/lib/libagent-memory.a
 	install -D -m 644 include/agent_memory.h $(DESTDIR)$(PREFIX)/include/agent_memory.h
+	@mkdir -p $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	$(BIN) help --man > $(DESTDIR)$(PREFIX)/share/man/man1/agent-memory.1
+	$(BIN) help --completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/agent-memory
+
+# build/agent-memory_VERSION_ARCH.deb: program, systemd unit, manual, completion, documents
+deb: $(BIN)
+	@tools/deb $(BUILD) $(VERSION)
 
 compile_commands.json: Makefile $(SRC)
 	@tools/compile-commands "$(CC)" "$(CFLAGS_ALL)" $(SRC) > $@
@@ -139,8 +146,8 @@ help:
 	@echo "make bench      the benchmarks of docs/BENCHMARKS.md (RUNS=5)"
 	@echo "make torture    1,000 kills, 2,000 turns, 100 bit flips of each kind of file"
 	@echo "make soak       half an hour of mixed load with evictions, hang-ups, drains and kill -9 (SECONDS=1800)"
-	@echo "make install PREFIX=/usr/local"
+	@echo "make install PREFIX=/usr/local;  make deb  a Debian package"
 
-.PHONY: all tests test check tsan fuzz lint bench torture soak install libs clean help
+.PHONY: all tests test check tsan fuzz lint bench torture soak install deb libs clean help
 .SECONDARY:
 -include $(OBJ:.o=.d) $(TESTS:=.d) $(TEST_LIB:.o=.d) $(BENCHES:=.d) $(FUZZERS:%=$(BUILD)/tests/fuzz/fuzz_%.d)

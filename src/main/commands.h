@@ -7,6 +7,19 @@
 
 enum { AM_EXIT_FAILED = 1, AM_EXIT_USAGE = 2, AM_EXIT_FOUND = 3 /* looked, and something is wrong */ };
 
+typedef struct am_command {
+    const char *name, *args;
+    unsigned bit; /* which settings it has; 0: none */
+    int min_args, max_args;
+    int (*run)(am_settings *settings);
+    const char *help, *more;
+} am_command;
+const am_command *am_command_at(size_t i); /* in the order of the help; NULL: no more */
+
+/* The manual page (troff) and shell completion, from the tables of commands and settings. shell: "bash", "zsh" or "fish". */
+void am_manual_write(FILE *to);
+void am_completion_write(FILE *to, const char *shell);
+
 int am_command_serve(am_settings *settings);
 int am_command_chat(am_settings *settings);
 int am_command_agents(am_settings *settings);
@@ -17,5 +30,6 @@ int am_command_ps(am_settings *settings);
 int am_command_doctor(am_settings *settings);
 int am_command_stop(am_settings *settings);
 int am_command_eval(am_settings *settings);
+int am_command_config(am_settings *settings);
 
 #endif

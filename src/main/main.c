@@ -12,14 +12,6 @@
 static int command_version(am_settings *settings);
 static int command_help(am_settings *settings);
 
-typedef struct am_command {
-    const char *name, *args;
-    unsigned bit; /* which settings it has; 0: none */
-    int min_args, max_args;
-    int (*run)(am_settings *settings);
-    const char *help, *more;
-} am_command;
-
 static const am_command commands[] = {
     {"serve", "", AM_CMD_SERVE, 0, 0, am_command_serve, "serve the model over HTTP (OpenAI's API and a page at /)",
      "Ends on SIGTERM or Ctrl-C after everything was written to disk; a second signal cuts running answers short."},
@@ -47,10 +39,15 @@ static const am_command commands[] = {
      "measure what forms of the cache lose: perplexity, divergence, recall",
      "A form: bits of keys and of values (32, 16, 8, 5 or 4), tokens that share a scale (32, 64, 128 or 256), plain: without rotation. Each is compared with\n"
      "an exact cache in float32, on one text, through the model's own pass. Without forms: 16,16 8,8 5,4 4,4."},
+    {"config", "check | show | default", AM_CMD_SERVE, 0, 1, am_command_config, "check, show or print the settings of serve",
+     "check reads file, environment and options as serve would and says what is wrong; show prints every setting with where it is from;\n"
+     "default prints a commented config file with the defaults. A running server reads its settings again on SIGHUP (see docs/OPERATIONS.md)."},
     {"version", "", 0, 0, 0, command_version, "print the version", ""},
-    {"help", "[COMMAND]", 0, 0, 1, command_help, "explain a command", ""},
+    {"help", "[COMMAND]", AM_CMD_HELP, 0, 1, command_help, "explain a command", ""},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+const am_command *am_command_at(size_t i) { return i < N_COMMANDS ? &commands[i] : NULL; }
 
 static const am_command *command_find(const char *name) {
     for (size_t i = 0; i < N_COMMANDS; i++)
@@ -91,6 +88,15 @@ static int command_version(am_settings *settings) {
 }
 
 static int command_help(am_settings *settings) {
+    static const char *const shells[] = {NULL, "bash", "zsh", "fish"};
+    if (settings->man) {
+        am_manual_write(stdout);
+        return 0;
+    }
+    if (settings->completion) {
+        am_completion_write(stdout, shells[settings->completion]);
+        return 0;
+    }
     if (settings->n_args == 0) {
         help_overview(stdout);
         return 0;
@@ -128,7 +134,9 @@ int main(int argc, char **argv) {
     am_settings settings;
     am_error err = {0};
     int code = AM_EXIT_USAGE;
-    if (am_settings_load(&settings, command->bit, argc - 2, argv + 2, &err)) {
+    am_status loaded = am_settings_load(&settings, command->bit, argc - 2, argv + 2, &err);
+    am_settings_hide(argc - 2, argv + 2);
+    if (loaded) {
         fprintf(stderr, "agent-memory: %s\n", err.message);
     } else if (settings.want_help) {
         help_command(stdout, command);

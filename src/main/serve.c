@@ -4,69 +4,21 @@
  *                  |                                                            |
  *                  '--(signal)--> exit: nothing was taken yet                   '--(second signal)--> drain cut short
  *
- * Signals are blocked in every thread and read by one thread with sigwait, so no handler ever runs and nothing in the program has to be
- * async-signal-safe. SIGHUP (a terminal that closes) ends the server as SIGTERM does. */
+ * Signals are control.c's; what may change while it serves is reload.c's. */
 #include "main/commands.h"
 
 #include "base/clock.h"
-#include "base/inhand.h"
+#include "main/control.h"
+#include "main/notify.h"
+#include "main/reload.h"
 #include "main/start.h"
-#include "server/keyring.h"
 #include "server/server.h"
 
-#include <errno.h>
-#include <pthread.h>
-#include <semaphore.h>
-#include <signal.h>
-#include <stdatomic.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { SEND_REST_MS = 5000 }; /* what the server may take to send what is left */
-
-static struct {
-    sigset_t signals;
-    atomic_bool loading;
-    sem_t stop;         /* posted by the first signal */
-    volatile int hurry; /* set by the second */
-} control;
-
-static void *watch_signals(void *arg) {
-    (void)arg;
-    am_thread_begin("am-signals");
-    for (int n = 0;; n++) {
-        int signal_number = 0;
-        while (sigwait(&control.signals, &signal_number)) continue;
-        am_log(AM_LOG_INFO, n ? "signal_again" : "signal", AM_LS("signal", strsignal(signal_number)));
-        if (n) {
-            control.hurry = 1;
-        } else if (atomic_exchange(&control.loading, false)) {
-            am_log(AM_LOG_INFO, "server_shutdown_complete", AM_LS("while", "loading"));
-            _exit(0);
-        }
-        if (!n) sem_post(&control.stop);
-    }
-    return NULL;
-}
-
-static am_status control_start(am_error *err) {
-    pthread_t thread;
-    signal(SIGPIPE, SIG_IGN);
-    sigemptyset(&control.signals);
-    sigaddset(&control.signals, SIGINT);
-    sigaddset(&control.signals, SIGTERM);
-    sigaddset(&control.signals, SIGHUP);
-    pthread_sigmask(SIG_BLOCK, &control.signals, NULL);
-    atomic_store(&control.loading, true);
-    sem_init(&control.stop, 0, 0);
-    int failed = pthread_create(&thread, NULL, watch_signals, NULL);
-    if (failed) return am_fail(err, AM_ENOMEM, "cannot start a thread: %s", strerror(failed));
-    pthread_detach(thread);
-    return AM_OK;
-}
+enum { SEND_REST_MS = 5000, LOOK_MS = 1000 }; /* what the server may take to send what is left; how often it looks at its keys */
 
 static void say_ready(const am_settings *settings, const am_server *server, am_runtime *runtime) {
     uint16_t port = am_server_port(server);
@@ -95,69 +47,22 @@ static void say_ready(const am_settings *settings, const am_server *server, am_r
 
 static void stop_server(void *server) { am_server_stop(server, SEND_REST_MS); }
 
-static const char *keys_dir(const am_settings *settings) { return settings->data_dir ? settings->data_dir : am_settings_home(); }
-
-static am_server_options server_options(const am_settings *settings) {
-    return (am_server_options){
-        .host = settings->host,
-        .port = (uint16_t)settings->port,
-        .max_body_bytes = settings->max_body_bytes,
-        .max_messages = (uint32_t)settings->max_messages,
-        .max_connections = (uint32_t)settings->max_connections,
-        .keepalive_ms = (uint32_t)settings->keep_alive_ms,
-        .head_timeout_ms = (uint32_t)settings->head_timeout_ms,
-        .idle_timeout_ms = (uint32_t)settings->idle_timeout_ms,
-        .max_outbox_bytes = settings->max_outbox_bytes,
-        .unknown_model_ok = !settings->strict_model,
-        .log_content = settings->log_content,
-        .cors_origins = settings->cors_origins.items,
-        .n_cors_origins = settings->cors_origins.n,
-        .allow_hosts = settings->allow_hosts.items,
-        .n_allow_hosts = settings->allow_hosts.n,
-        .api_key = settings->api_key,
-        .admin_key = settings->admin_key,
-        .keys_dir = keys_dir(settings),
-        .admin_remote = settings->admin_remote,
-        .allow_no_auth = settings->allow_no_auth,
-    };
+/* Alive to the service manager is who moves: the network thread ticks and the engine, when it has something to do, steps. */
+static void wait_for_the_end(am_settings *settings, am_server *server) {
+    uint32_t watchdog_ms = am_notify_watchdog_ms(), wait_ms = watchdog_ms && watchdog_ms / 3 < LOOK_MS ? watchdog_ms / 3 + 1 : LOOK_MS;
+    for (am_control_event event; (event = am_control_wait(wait_ms)) != AM_CONTROL_STOP;) {
+        if (event == AM_CONTROL_RELOAD) {
+            am_notify("RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)(am_now_ns() / 1000));
+            am_reload_settings(settings, server);
+            am_notify("READY=1");
+        } else {
+            am_reload_keys(settings, server);
+        }
+        if (watchdog_ms && am_server_moves(server)) am_notify("WATCHDOG=1");
+    }
 }
 
-/* What tells one keys.json from the one before. */
-typedef struct keys_file {
-    struct timespec changed;
-    ino_t inode;
-    off_t size;
-} keys_file;
-
-static keys_file keys_file_look(const am_settings *settings) {
-    char path[4096];
-    struct stat st;
-    if (am_keyring_path(keys_dir(settings), path, sizeof path, NULL) || stat(path, &st)) return (keys_file){0};
-    return (keys_file){st.st_mtim, st.st_ino, st.st_size};
-}
-
-/* A key that was removed must stop working without anybody remembering to tell the server. */
-static keys_file follow_keys(const am_settings *settings, am_server *server, keys_file seen) {
-    keys_file now = keys_file_look(settings);
-    am_error err = {0};
-    if (now.changed.tv_sec == seen.changed.tv_sec && now.changed.tv_nsec == seen.changed.tv_nsec && now.inode == seen.inode && now.size == seen.size)
-        return now;
-    am_server_options options = server_options(settings);
-    if (am_server_reload(server, &options, &err)) am_log(AM_LOG_ERROR, "keys_refused", AM_LS("reason", err.message), AM_LS("in_force", "the keys from before"));
-    else am_log(AM_LOG_INFO, "keys_read", AM_LU("keys", am_server_n_keys(server)));
-    return now;
-}
-
-static bool stop_within_a_second(void) {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec++;
-    while (sem_clockwait(&control.stop, CLOCK_MONOTONIC, &until))
-        if (errno == ETIMEDOUT) return false;
-    return true;
-}
-
-static int serve(const am_settings *settings, am_server *server, uint64_t start_ns) {
+static int serve(am_settings *settings, am_server *server, uint64_t start_ns) {
     char who[320];
     uint16_t port = am_server_port(server);
     am_runtime *runtime;
@@ -173,12 +78,13 @@ static int serve(const am_settings *settings, am_server *server, uint64_t start_
     say_ready(settings, server, runtime);
     am_log(AM_LOG_INFO, "server_ready", AM_LS("host", settings->host), AM_LU("port", port),
            AM_LS("model", am_model_info_of(am_runtime_model(runtime))->name), AM_LF("ms", am_ms_since(start_ns)));
-    atomic_store(&control.loading, false);
+    am_control_loaded();
+    am_notify("READY=1\nMAINPID=%d\nSTATUS=serving %s on port %u", (int)getpid(), am_model_info_of(am_runtime_model(runtime))->name, port);
 
-    keys_file seen = keys_file_look(settings);
-    while (!stop_within_a_second()) seen = follow_keys(settings, server, seen);
+    wait_for_the_end(settings, server);
+    am_notify("STOPPING=1\nSTATUS=answers end, agents are written to disk");
     am_server_stop_accepting(server);
-    unsigned lost = am_runtime_shutdown(runtime, (uint32_t)settings->drain_ms, &control.hurry, stop_server, server);
+    unsigned lost = am_runtime_shutdown(runtime, (uint32_t)settings->drain_ms, &am_control_hurry, stop_server, server);
     return lost ? AM_EXIT_FAILED : 0;
 }
 
@@ -186,8 +92,9 @@ int am_command_serve(am_settings *settings) {
     uint64_t start_ns = am_now_ns();
     am_error err = {0};
     am_server *server;
-    am_server_options options = server_options(settings);
-    if (control_start(&err) || am_server_start(&options, &server, &err)) {
+    am_server_options options = am_server_options_of(settings);
+    am_reload_keys(settings, NULL);
+    if (am_control_start(&err) || am_server_start(&options, &server, &err)) {
         fprintf(stderr, "agent-memory: %s\n", err.message);
         return AM_EXIT_FAILED;
     }

@@ -12,6 +12,7 @@
 #define D AM_CMD_DOCTOR
 #define P AM_CMD_STOP
 #define Q AM_CMD_PS
+#define H AM_CMD_HELP
 #define R AM_RELOADS
 #define AT(field) offsetof(am_settings, field)
 #define GIB 1073741824.0
@@ -74,6 +75,8 @@ const am_setting am_setting_table[] = {
     {"windows", AM_SET_COUNT, AT(windows), 0, 1000000, "6", "N", E, "pieces of the text to read"},
     {"window-tokens", AM_SET_COUNT, AT(window_tokens), 512, 16777216, "2048", "TOKENS", E, "length of a piece; counted from its second block of 256 on"},
     {"needles", AM_SET_COUNT, AT(needles), 0, 10000, "0", "N", E, "conversations of four facts to ask for at each distance; the text lies between"},
+    {"man", AM_SET_FLAG, AT(man), 0, 0, "no", NULL, H, "print the manual page, for man -l -"},
+    {"completion", AM_SET_CHOICE, AT(completion), 0, 0, "none", "none|bash|zsh|fish", H, "print the shell's completion"},
     {"local", AM_SET_FLAG, AT(local), 0, 0, "no", NULL, C | A, "do not look for a running server"},
 };
 const size_t am_n_settings = sizeof am_setting_table / sizeof am_setting_table[0];

@@ -106,14 +106,19 @@ static am_status load_flag(am_settings *settings, unsigned command, int argc, ch
     else if (*at + 1 < argc) value = am_str_of(argv[++*at]);
     else return am_fail(err, AM_EINVAL, "--%s wants a value: %s", setting->name, setting->arg);
     if (set(settings, setting, value, AM_ORIGIN_FLAG, err)) return am_error_prefix(err, "--%s", setting->name);
-    if (setting->kind == AM_SET_SECRET) memset((char *)value.p, '*', value.n); /* ps shows the command line to everybody */
     return AM_OK;
 }
 
 static am_status load_args(am_settings *settings, unsigned command, int argc, char **argv, am_error *err) {
     bool flags = true;
-    settings->args = am_arena_alloc(settings->arena, ((size_t)argc + 1) * sizeof *settings->args);
-    if (!settings->args) return am_fail(err, AM_ENOMEM, "no memory for settings");
+    char **own = am_arena_alloc(settings->arena, 2 * ((size_t)argc + 1) * sizeof *own);
+    if (!own) return am_fail(err, AM_ENOMEM, "no memory for settings");
+    for (int i = 0; i < argc; i++)
+        if (!(own[i] = am_arena_strdup(settings->arena, am_str_of(argv[i])))) return am_fail(err, AM_ENOMEM, "no memory for settings");
+    settings->argv = own;
+    settings->n_argv = argc;
+    settings->args = own + argc + 1;
+    argv = own;
     for (int i = 0; i < argc; i++) {
         if (flags && strcmp(argv[i], "--") == 0) flags = false;
         else if (flags && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) settings->want_help = true;
@@ -128,6 +133,8 @@ static am_status load_args(am_settings *settings, unsigned command, int argc, ch
 
 static am_status config_list(am_settings *settings, const char *path, yaml_document_t *doc, yaml_node_t *list, const am_setting *setting,
                              am_error *err) {
+    bool empty = list->data.sequence.items.start == list->data.sequence.items.top;
+    if (empty) return set(settings, setting, AM_STR(""), AM_ORIGIN_FILE, err);
     for (yaml_node_item_t *i = list->data.sequence.items.start; i < list->data.sequence.items.top; i++) {
         yaml_node_t *item = yaml_document_get_node(doc, *i);
         size_t line = item->start_mark.line + 1;
@@ -204,9 +211,63 @@ am_status am_settings_load(am_settings *settings, unsigned command, int argc, ch
         status = set(settings, &am_setting_table[i], am_str_of(am_setting_table[i].value), AM_ORIGIN_DEFAULT, err);
     if (command != AM_CMD_SERVE) settings->log_level = AM_LOG_WARN; /* a terminal is for the answer */
     if (!status) status = load_args(settings, command, argc, argv, err);
-    if (!command || settings->want_help) return status; /* version and help work with a broken config file too */
+    if (!command || command == AM_CMD_HELP || settings->want_help) return status; /* version and help work with a broken config file too */
     if (!status) status = load_env(settings, err);
     if (!status) status = load_file(settings, err);
+    return status;
+}
+
+void am_settings_hide(int argc, char **argv) {
+    for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strncmp(argv[i], "--", 2) != 0) continue;
+        char *equals = strchr(argv[i], '=');
+        size_t n = equals ? (size_t)(equals - argv[i]) - 2 : strlen(argv[i]) - 2;
+        const am_setting *setting = am_setting_find(argv[i] + 2, n);
+        if (!setting || setting->kind != AM_SET_SECRET) continue;
+        char *value = equals ? equals + 1 : i + 1 < argc ? argv[++i] : NULL;
+        if (value) memset(value, '*', strlen(value));
+    }
+}
+
+static am_status take_field(const am_setting *setting, am_settings *settings, const am_settings *from) {
+    char *to = (char *)settings + setting->offset;
+    const char *source = (const char *)from + setting->offset;
+    switch (setting->kind) {
+    case AM_SET_FLAG: *(bool *)to = *(const bool *)source; return AM_OK;
+    case AM_SET_NUMBER: *(double *)to = *(const double *)source; return AM_OK;
+    case AM_SET_COUNT:
+    case AM_SET_SIZE:
+    case AM_SET_TIME:
+    case AM_SET_CHOICE: *(uint64_t *)to = *(const uint64_t *)source; return AM_OK;
+    case AM_SET_BITS: memcpy(to, source, 2 * sizeof(uint64_t)); return AM_OK;
+    case AM_SET_TEXT:
+    case AM_SET_SECRET: {
+        const char *text = *(const char *const *)source;
+        const char *copy = text ? am_arena_strdup(settings->arena, am_str_of(text)) : NULL;
+        if (text && !copy) return AM_ENOMEM;
+        *(const char **)to = copy;
+        return AM_OK;
+    }
+    case AM_SET_LIST: {
+        const am_setting_list *list = (const am_setting_list *)(const void *)source;
+        am_setting_list copy = {am_arena_alloc(settings->arena, (list->n + 1) * sizeof(char *)), list->n};
+        if (!copy.items) return AM_ENOMEM;
+        for (size_t i = 0; i < list->n; i++)
+            if (!(copy.items[i] = am_arena_strdup(settings->arena, am_str_of(list->items[i])))) return AM_ENOMEM;
+        *(am_setting_list *)(void *)to = copy;
+        return AM_OK;
+    }
+    }
+    return AM_EINVAL;
+}
+
+am_status am_settings_take(am_settings *settings, const am_settings *from) {
+    am_status status = AM_OK;
+    for (size_t i = 0; i < am_n_settings && !status; i++) {
+        if (!(am_setting_table[i].commands & AM_RELOADS)) continue;
+        status = take_field(&am_setting_table[i], settings, from);
+        if (!status) settings->origin[i] = from->origin[i];
+    }
     return status;
 }
 

@@ -9,7 +9,7 @@
 #include <stdio.h>
 
 /* Commands that take settings, as bits. */
-enum { AM_CMD_SERVE = 1, AM_CMD_CHAT = 2, AM_CMD_AGENTS = 4, AM_CMD_MODELS = 8, AM_CMD_KEYS = 16, AM_CMD_DOCTOR = 1 << 10, AM_CMD_STOP = 1 << 11, AM_CMD_PS = 1 << 12 };
+enum { AM_CMD_SERVE = 1, AM_CMD_CHAT = 2, AM_CMD_AGENTS = 4, AM_CMD_MODELS = 8, AM_CMD_KEYS = 16, AM_CMD_HELP = 128, AM_CMD_DOCTOR = 1 << 10, AM_CMD_STOP = 1 << 11, AM_CMD_PS = 1 << 12 };
 enum { AM_CMD_EVAL = 1 << 13 };
 enum { AM_RELOADS = 1 << 16 /* in the same word: a running server takes a new value up on SIGHUP */ };
 
@@ -45,6 +45,9 @@ typedef struct am_settings {
     bool admin;
     const char *note;
     uint64_t max_agents, max_disk_bytes, max_rate, max_parallel;
+    /* help */
+    bool man;
+    uint64_t completion; /* 0 none, 1 bash, 2 zsh, 3 fish */
     /* log */
     uint64_t log_format; /* 0 text, 1 json */
     uint64_t log_level;  /* am_log_level */
@@ -68,12 +71,19 @@ typedef struct am_settings {
     char **args; /* what is not a flag, in order; the strings are argv's */
     int n_args;
     bool want_help;
+    unsigned command;
+    char **argv; /* everything after the command's name, as it was given: for reading it again */
+    int n_argv;
 } am_settings;
 
 /* Fills *settings for one command from all four sources. argv begins after the command's name. AM_EINVAL: a message for the user, with a
  * suggestion where a name is close to one that exists. am_settings_free in every case. */
 am_status am_settings_load(am_settings *settings, unsigned command, int argc, char **argv, am_error *err);
 void am_settings_free(am_settings *settings);
+/* Takes over from `from`, which is of the same command and stays the caller's, what may change in a running server. */
+am_status am_settings_take(am_settings *settings, const am_settings *from);
+/* Overwrites the secrets on a command line that was loaded: ps shows it to everybody. */
+void am_settings_hide(int argc, char **argv);
 
 am_origin am_settings_origin(const am_settings *settings, const char *name); /* where that setting's value is from */
 void am_settings_help(FILE *to, unsigned command);

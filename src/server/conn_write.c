@@ -32,7 +32,8 @@ static void write_head(am_conn *conn, am_exchange *x, bool length_known) {
         if (x->head.http_1_0) conn->close_after = true; /* the end of the connection is the end of the body */
     }
     if (x->cors[0])
-        evbuffer_add_printf(out, "access-control-allow-origin: %s\r\naccess-control-expose-headers: x-request-id, retry-after\r\nvary: origin\r\n", x->cors);
+        evbuffer_add_printf(out, "access-control-allow-origin: %s\r\naccess-control-expose-headers: x-request-id, retry-after, "
+                            "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests\r\nvary: origin\r\n", x->cors);
     if (x->headers.n) evbuffer_add(out, x->headers.p, x->headers.n);
     evbuffer_add_printf(out, "x-content-type-options: nosniff\r\n");
     if (conn->close_after) evbuffer_add_printf(out, "connection: close\r\n");

@@ -3,7 +3,7 @@
 
 #include "base/clock.h"
 
-enum { STUCK_MS = 30000 }; /* no step for so long while something runs */
+enum { STUCK_MS = 30000, SILENT_MS = 10000 }; /* no step for so long while something runs */
 
 typedef struct health {
     bool loaded, stopping, stuck;
@@ -18,6 +18,11 @@ static health look(const am_server *server) {
     uint64_t now = am_now_ns();
     h.stuck = h.stats.n_running > 0 && now > h.stats.last_step_ns && now - h.stats.last_step_ns > STUCK_MS * 1000000ull;
     return h;
+}
+
+bool am_server_moves(const am_server *server) {
+    uint64_t now = am_now_ns(), tick = atomic_load(&server->tick_ns);
+    return !look(server).stuck && (now < tick || now - tick < SILENT_MS * 1000000ull);
 }
 
 static const char *state_name(const health *h) {

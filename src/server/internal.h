@@ -46,6 +46,7 @@ struct am_server {
     atomic_bool closing;           /* am_server_stop was called */
     uint64_t close_deadline_ns;    /* written before closing is set */
     uint64_t started_s;            /* wall clock */
+    _Atomic uint64_t tick_ns;      /* when the network thread ticked last */
     atomic_size_t body_bytes;      /* held by request bodies of all connections */
     atomic_size_t outbox_bytes;    /* waiting to be sent, as of the last tick */
     atomic_uint n_exchanges;       /* that are alive anywhere */

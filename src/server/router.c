@@ -113,6 +113,7 @@ static void reply_methods(am_exchange *x, const bool allowed[N_ROUTES], bool pre
         am_reply_header(x, "access-control-allow-methods", list);
         am_reply_header(x, "access-control-allow-headers", "*, authorization");
         am_reply_header(x, "access-control-max-age", "600");
+        if (am_http_field_of(&x->head, "access-control-request-private-network").p) am_reply_header(x, "access-control-allow-private-network", "true");
     }
     am_reply_send(x, 204, "", (am_str){0});
 }

@@ -61,6 +61,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg) {
     (void)fd;
     (void)what;
     size_t waiting = 0;
+    atomic_store(&server->tick_ns, now);
     am_listen_pause(server, false);
     for (am_conn *conn = server->conns, *next; conn; conn = next) {
         next = am_conn_next(conn);
@@ -138,6 +139,7 @@ am_status am_server_start(const am_server_options *options, am_server **out, am_
     snprintf(server->host, sizeof server->host, "%s", options->host ? options->host : "127.0.0.1");
     server->wake_fd = -1;
     server->started_s = am_wall_ns() / 1000000000u;
+    atomic_store(&server->tick_ns, am_now_ns());
     pthread_mutex_init(&server->ready_lock, NULL);
     am_server_config *config = NULL;
     am_status status = am_auth_create(&server->auth, err);

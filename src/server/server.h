@@ -38,6 +38,7 @@ am_status am_server_start(const am_server_options *options, am_server **out, am_
 uint16_t am_server_port(const am_server *server);
 /* Keys and everything in options but host, port and max_connections' file limit, from now on; running requests end as they began. On failure all stays. */
 am_status am_server_reload(am_server *server, const am_server_options *options, am_error *err);
+bool am_server_moves(const am_server *server); /* its thread ticks, and the engine steps when there is something to do */
 size_t am_server_n_keys(const am_server *server); /* tenants' keys; 0: anybody who reaches the port may use it */
 void am_server_attach(am_server *server, am_runtime *runtime);
 /* New requests get 503 with retry-after from now on; running ones go on. */

@@ -70,17 +70,18 @@ class Reply:
 class Server:
     """with Server(data_dir) as s: ...  Leaves nothing running."""
 
-    def __init__(self, data_dir, *args, port=0, ready_s=60, wait=True, env=None):
+    def __init__(self, data_dir, *args, port=0, ready_s=60, wait=True, env=None, daemon=False):
         self.data_dir, self.caches = data_dir, os.path.join(data_dir, "caches")
         self.args, self.port, self.ready_s, self.wait = list(args), port, ready_s, wait
         self.env = {**os.environ, **(env or {})}
+        self.daemon = daemon  # without a controlling terminal: SIGHUP reloads
         self.process, self.out, self.log = None, [], []
 
     def start(self):
         self.out, self.log = [], []
         command = [BINARY, "serve", "--port", str(self.port), "--data-dir", self.data_dir, *self.args]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        text=True, env=self.env)
+                                        text=True, env=self.env, start_new_session=self.daemon)
         self.pumps = [threading.Thread(target=self._pump, args=a, daemon=True)
                       for a in ((self.process.stdout, self.out), (self.process.stderr, self.log))]
         for pump in self.pumps:
@@ -193,6 +194,14 @@ class Server:
                 if name.endswith(".safetensors") and os.path.isfile(path):
                     found[name] = os.path.getsize(path)
         return found
+
+    def wait_event(self, name, n=1, timeout=10):
+        """The nth log line of an event, when it has come."""
+        end = time.monotonic() + timeout
+        while len(self.events(name)) < n:
+            expect(time.monotonic() < end, lambda: f"no {name} in the log: " + "\n".join(self.log[-10:]))
+            time.sleep(0.02)
+        return self.events(name)[n - 1]
 
     def events(self, name):
         """Log lines of one event."""

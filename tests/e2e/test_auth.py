@@ -1,4 +1,6 @@
 """Keys, tenants and limits of the real server: who is let in, and that tenants never meet."""
+import http.client
+import json
 import os
 import stat
 import threading
@@ -206,6 +208,15 @@ def test_parallel_requests():
                 t.join()
             expect(bodies == [200, 200], str(bodies))
             expect(ask(s, key, "now").status == 200, "a place was not given back")
+            body = json.dumps({"messages": [{"role": "user", "content": "Tell me a story."}], "stream": True, "max_tokens": 3000, "ignore_eos": True}).encode()
+            for _ in range(6):  # who hangs up gives the place back, too
+                c = http.client.HTTPConnection("127.0.0.1", s.live_port, timeout=30)
+                c.request("POST", "/v1/chat/completions", body, {**bearer(key), "content-type": "application/json"})
+                expect(c.getresponse().status == 200, "a hang-up kept its place")
+                c.close()
+                end = time.monotonic() + 10
+                while s.request("GET", "/health", headers=bearer(key)).json()["requests"]["running"] and time.monotonic() < end:
+                    time.sleep(0.01)
 
 
 def test_agents_and_disk_of_a_tenant():
@@ -233,7 +244,7 @@ def test_changes_of_keys_reach_a_running_server():
             second = new_key(d, "a")
 
             def becomes(key, status):
-                end = time.monotonic() + 5
+                end = time.monotonic() + 10
                 while time.monotonic() < end:
                     if s.request("GET", "/v1/models", headers=bearer(key)).status == status:
                         return True
@@ -250,6 +261,19 @@ def test_changes_of_keys_reach_a_running_server():
             expect(becomes(second, 200), "a broken file took the keys away")
             expect(s.events("keys_refused"), "a broken file is not said")
             os.remove(os.path.join(d, "keys.json"))
+
+
+def test_a_key_made_while_the_model_loads_counts():
+    with temp_dir() as d:
+        new_key(d, "a")
+        with Server(d, wait=False) as s:
+            s.wait_event("server_listening")
+            key = new_key(d, "a")  # after the keys were read, before the first look
+            s.wait_ready()
+            end = time.monotonic() + 10
+            while (r := s.request("GET", "/v1/models", headers=bearer(key))).status != 200 and time.monotonic() < end:
+                time.sleep(0.05)
+            expect(r.status == 200, "the key is never known")
 
 
 def test_the_last_key_does_not_open_the_door():

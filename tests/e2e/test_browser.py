@@ -42,6 +42,8 @@ def check(port, row):
     if status >= 400 and row["method"] != "HEAD":
         code = json.loads(body)["error"]["code"]
         expect("code" not in row or code == row["code"], f"{row['what']}: {code}, not {row.get('code')}")
+    asked = "Access-Control-Request-Private-Network" in row["headers"]
+    expect(("access-control-allow-private-network" in headers) == (asked and status == 204), f"{row['what']}: private network")
     if status == 403:
         expect(b"agents" not in body.split(b'"message"')[0], "an answer leaks")
 
