@@ -44,6 +44,8 @@ def test_nothing_is_left_behind():
     with temp_dir() as d:
         for kill in range(N_KILLS):
             with Server(d, "--parallel", "4") as s:
+                while not s.events("server_ready"):  # comes right after what wait_ready waits for
+                    time.sleep(0.005)
                 starts.append(float(re.search(r"ms=([0-9.]+)", s.events("server_ready")[0])[1]))
                 left = [n for n in os.listdir(s.caches) if ".tmp" in n]
                 expect(not left, f"kill {kill}: the start left {left}")

@@ -67,10 +67,12 @@ class Life:
                     continue
                 reply = self.s.chat(messages, name, max_tokens=16)
                 answer = text_of(reply)
-            except Exception:
-                if self.s.process.poll() is None and not self.stop.is_set():
-                    self.count("refused")
-                    time.sleep(0.02)
+            except AssertionError:  # an answer, but another than 200: it is draining
+                self.count("503s")
+                time.sleep(0.02)
+                continue
+            except Exception:  # the connection broke, or nobody listens any more
+                time.sleep(0.05)
                 continue
             self.count("turns")
             self.count(tier_of(reply))
