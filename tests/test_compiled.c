@@ -12,7 +12,7 @@
 
 /* A folder with a tokenizer.json of a megabyte, and one for what is compiled of it. */
 typedef struct place {
-    char model[64], compiled[64], file[160];
+    char model[64], compiled[96], file[160];
 } place;
 
 /* Entries "a".."z", then all pairs and triples of some of them, each by a merge; and an added token. */

@@ -69,7 +69,7 @@ void am_thread_begin(const char *name) {
     if (name) pthread_setname_np(pthread_self(), name);
     am_footprint_add_stack();
     stack_t stack = {.ss_sp = signal_stack, .ss_size = sizeof signal_stack};
-    sigaltstack(&stack, NULL);
+    if (!AM_SANITIZED) sigaltstack(&stack, NULL);
     sigset_t faults; /* one that is blocked when it strikes kills without a word */
     sigemptyset(&faults);
     sigaddset(&faults, SIGSEGV);

@@ -9,6 +9,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Builds with a sanitizer that handles signals itself, on stacks of its own (which it unmaps at a thread's end, whoever
+ * made them). */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define AM_SANITIZED 1
+#elif defined(__has_feature)
+#define AM_SANITIZED                                                                                                   \
+    (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer))
+#else
+#define AM_SANITIZED 0
+#endif
+
 /* One engine's work: the requests that share the forward pass under way. */
 enum { AM_INHAND_ENGINES = 16, AM_INHAND_REQUESTS = 64, AM_INHAND_MAPS = 256 };
 typedef struct am_inhand {

@@ -253,17 +253,8 @@ static void handle(int number, siginfo_t *info, void *context) {
         syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), number); /* arrives when this handler returns */
 }
 
-#if defined(__has_feature)
-#define SANITIZED                                                                                                      \
-    (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer))
-#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#else
-#define SANITIZED 0
-#endif
-
 void am_crash_setup(const char *data_dir) {
-    if (SANITIZED) return; /* it reports better, and wants these signals for itself */
+    if (AM_SANITIZED) return; /* it reports better, and wants these signals for itself */
     if (*data_dir && am_fs_join(crash.dir, sizeof crash.dir, data_dir, "crash", NULL) == AM_OK)
         snprintf(crash.data_dir, sizeof crash.data_dir, "%s", data_dir);
     am_crash_symbols_setup();
