@@ -363,6 +363,8 @@ am_status am_regex_next(const am_regex *regex, am_scratch *s, am_str text, size_
         return AM_OK;
     }
     if (!match_ready(s)) return AM_ENOMEM;
+    /* one pass over a long text is no runaway: the limit is for patterns that go over it again and again */
+    if (text.n > MATCH_LIMIT / 16) pcre2_set_match_limit(s->context, text.n > UINT32_MAX / 32 ? UINT32_MAX : MATCH_LIMIT + (uint32_t)text.n * 16);
     int n = pcre2_match(regex->code, (PCRE2_SPTR)text.p, text.n, from, PCRE2_NO_UTF_CHECK, s->match, s->context);
     if (n == PCRE2_ERROR_NOMATCH) return AM_ENOTFOUND;
     if (n < 0) return n == PCRE2_ERROR_NOMEMORY ? AM_ENOMEM : AM_ELIMIT;

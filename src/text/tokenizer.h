@@ -4,8 +4,11 @@
  * vocabulary of a GGUF file (handed over as am_vocab, so that this room needs no GGUF reader). A tokenizer is immutable after
  * loading and may be used by many threads at once. What a file asks for and we do not implement is AM_EUNSUPPORTED and names it.
  *
+ * A tokenizer.json's `truncation` and `padding` are for batches of a model that reads fixed lengths; texts here are never cut or filled.
+ *
  * User text never becomes a control token: `input` names the byte ranges of the text that came from outside (ascending, not
- * overlapping; am_template_render makes them). An added token is recognised only where none of its bytes lies in one. */
+ * overlapping; am_template_render makes them). An added token is recognised only where none of its bytes lies in one, and no
+ * model makes a special token of more than one character of such text, even where its vocabulary holds one (</s> in T5's). */
 #ifndef AM_TEXT_TOKENIZER_H
 #define AM_TEXT_TOKENIZER_H
 
