@@ -121,7 +121,7 @@ static void part_compare(const float *got, const float *put, size_t stride, uint
                 low = fminf(low, stored(put[t * stride + d], 16));
                 high = fmaxf(high, stored(put[t * stride + d], 16));
             }
-            float bias = stored(low, 16), scale = stored((high - low) / (float)((1 << bits) - 1), 16);
+            float bias = stored(low, 16), scale = stored((high - low) / (float)((1u << (bits < 16 ? bits : 8)) - 1), 16);
             for (uint32_t t = g; t < g + group; t++) {
                 float x = stored(put[t * stride + d], bits), y = got[t * dim + d];
                 double want = bits >= 16 ? (double)x : (double)scale * rint((double)((stored(x, 16) - bias) / scale)) + (double)bias;
