@@ -156,7 +156,7 @@ static am_status chinese(am_mapped *m, const am_view *v, size_t i, size_t k, uin
     if (!is_chinese(cp)) return am_mapped_copy(m, v, i, i + k);
     am_status status = am_mapped_put(m, " ", 1, am_view_at(v, i));
     if (!status) status = am_mapped_copy(m, v, i, i + k);
-    return status ? status : am_mapped_put(m, " ", 1, am_view_at(v, i));
+    return status ? status : am_mapped_put(m, " ", 1, am_view_at(v, i + k)); /* behind all of its bytes: places never go back */
 }
 
 static am_status accents(am_mapped *m, const am_view *v, size_t i, size_t k, uint32_t cp) {
