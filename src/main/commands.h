@@ -25,6 +25,8 @@ int am_command_chat(am_settings *settings);
 int am_command_agents(am_settings *settings);
 int am_command_agents_verify(am_settings *settings);
 int am_command_models(am_settings *settings);
+int am_command_text(am_settings *settings);
+int am_command_logits(am_settings *settings);
 int am_command_keys(am_settings *settings);
 int am_command_ps(am_settings *settings);
 int am_command_doctor(am_settings *settings);

@@ -23,6 +23,13 @@ static const am_command commands[] = {
      "Asks the server on --host and --port when one answers, else works on the data folder itself.\n"
      "verify reads every file of the data folder, also beside a running server: exit code 0 all is well, 3 something is wrong, 1 it could not look."},
     {"models", "", AM_CMD_MODELS, 0, 0, am_command_models, "describe the model that would be served", ""},
+    {"text", "encode | decode | render", AM_CMD_TEXT, 1, 1, am_command_text, "tokens and templates, from JSON lines to JSON lines",
+     "encode  {\"text\": ..., \"special\": true, \"add_special\": false}  gives  {\"ids\": [...], \"offsets\": [[a,b],...]}, bytes of the text\n"
+     "decode  {\"ids\": [...], \"skip_special\": false}  gives  {\"text\": ...}\n"
+     "render  {\"messages\": ..., \"tools\": ..., any variable}  gives  {\"text\": ...}\n"
+     "A line that fails gives {\"error\": {\"code\", \"message\", \"line\"}}, and the next one goes on."},
+    {"logits", "--ids FILE --out FILE", AM_CMD_LOGITS, 0, 0, am_command_logits, "logits of every position of given token ids, to compare with other programs",
+     "Goes the engine's way: blocks, chunks and sealing as in serve. --kv-bits 32 keeps an exact cache."},
     {"keys", "add [TENANT] | limit TENANT | list | show ID|TENANT | rm ID...", AM_CMD_KEYS, 0, 1000000, am_command_keys,
      "make, list and remove the API keys of serve",
      "add prints the new key once; only its hash is kept, in keys.json of the data folder. Every tenant has agents of its own, which no other tenant\n"

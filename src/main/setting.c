@@ -13,6 +13,8 @@
 #define P AM_CMD_STOP
 #define Q AM_CMD_PS
 #define H AM_CMD_HELP
+#define T AM_CMD_TEXT
+#define L AM_CMD_LOGITS
 #define R AM_RELOADS
 #define AT(field) offsetof(am_settings, field)
 #define GIB 1073741824.0
@@ -22,18 +24,18 @@ const am_setting am_setting_table[] = {
     {"host", AM_SET_TEXT, AT(host), 0, 0, "127.0.0.1", "ADDRESS", S | C | A | D | P | Q, "address to listen on, or of the server to talk to"},
     {"port", AM_SET_COUNT, AT(port), 0, 65535, "8000", "N", S | C | A | D | P | Q, "port; 0: any free one"},
     {"data-dir", AM_SET_TEXT, AT(data_dir), 0, 0, "", "DIR", S | C | A | M | K | D | P | Q, "where agents are kept (default: ~/.agent_memory)"},
-    {"model", AM_SET_TEXT, AT(model), 0, 0, "", "DIR", S | C | A | M, "model folder, as Hugging Face or MLX lay it out (default: the embedded memo-28m)"},
+    {"model", AM_SET_TEXT, AT(model), 0, 0, "", "DIR", S | C | A | M | L, "model folder, as Hugging Face or MLX lay it out (default: the embedded memo-28m)"},
     {"ctx", AM_SET_COUNT, AT(ctx), 0, 16777216, "0", "TOKENS", S | C, "longest conversation; 0: what the model was made for"},
     {"kv-memory", AM_SET_SIZE, AT(kv_memory_bytes), 0, 16384 * GIB, "0", "SIZE", S | C | A, "memory for agents' attention state; 0: a quarter of the machine's"},
-    {"kv-bits", AM_SET_BITS, AT(bits_k), 4, 32, "5,4", "K,V", S | C | A, "bits of cached keys and values: 16, 8, 5 or 4 (32 for tests)"},
+    {"kv-bits", AM_SET_BITS, AT(bits_k), 4, 32, "5,4", "K,V", S | C | A | L, "bits of cached keys and values: 16, 8, 5 or 4 (32 for tests)"},
     {"disk-quota", AM_SET_SIZE, AT(disk_bytes), 0, 1048576 * GIB, "0", "SIZE", S | C, "most that stored blocks may take on disk; 0: no limit"},
     {"durability", AM_SET_CHOICE, AT(durability), 0, 0, "always", "always|everysec|no", S | C, "when a finished turn is synced to disk"},
-    {"threads", AM_SET_COUNT, AT(threads), 0, 1024, "0", "N", S | C | A | M, "compute threads; 0: one a core"},
-    {"isa", AM_SET_TEXT, AT(isa), 0, 0, "", "NAME", S | C | A | M | D, "kernel table to use (default: the best this machine has)"},
+    {"threads", AM_SET_COUNT, AT(threads), 0, 1024, "0", "N", S | C | A | M | L | E, "compute threads; 0: one a core"},
+    {"isa", AM_SET_TEXT, AT(isa), 0, 0, "", "NAME", S | C | A | M | L | E | D, "kernel table to use (default: the best this machine has)"},
     {"seed", AM_SET_COUNT, AT(seed), 0, 9007199254740992.0, "0", "N", S | C | E, "base of the random draws of requests without a seed; 0: from the system"},
     {"parallel", AM_SET_COUNT, AT(parallel), 1, 4096, "16", "N", S, "requests that run at once"},
     {"queue", AM_SET_COUNT, AT(queue), 1, 1000000, "256", "N", S, "requests that wait; one more gets 429"},
-    {"chunk", AM_SET_COUNT, AT(chunk_tokens), 1, 256, "256", "TOKENS", S | C, "longest piece of a prompt in one step"},
+    {"chunk", AM_SET_COUNT, AT(chunk_tokens), 1, 256, "256", "TOKENS", S | C | L, "longest piece of a prompt in one step"},
     {"step-time", AM_SET_TIME, AT(step_ms), 1, 60000, "100ms", "TIME", S, "aim for a step's time while others are being answered"},
     {"max-body", AM_SET_SIZE, AT(max_body_bytes), 1024, 1 * GIB, "32M", "SIZE", S | R, "largest request body; more gets 413"},
     {"max-messages", AM_SET_COUNT, AT(max_messages), 1, 10000000, "10000", "N", S | R, "most messages in one request"},
@@ -56,8 +58,8 @@ const am_setting am_setting_table[] = {
     {"max-disk", AM_SET_SIZE, AT(max_disk_bytes), 0, 1048576 * GIB, "0", "SIZE", K, "what the tenant's agents may take on disk; 0: no limit"},
     {"max-rate", AM_SET_COUNT, AT(max_rate), 0, 1e9, "0", "N", K, "requests a minute; 0: no limit"},
     {"max-parallel", AM_SET_COUNT, AT(max_parallel), 0, 1e6, "0", "N", K, "requests of the tenant that may run at once; 0: no limit"},
-    {"log-format", AM_SET_CHOICE, AT(log_format), 0, 0, "text", "text|json", S | C | A | M | K | R | D | P | Q, "form of log lines, on standard error"},
-    {"log-level", AM_SET_CHOICE, AT(log_level), 0, 0, "info", "debug|info|warn|error|off", S | C | A | M | K | R | D | P | Q, "least that is logged; the commands of the terminal: warn"},
+    {"log-format", AM_SET_CHOICE, AT(log_format), 0, 0, "text", "text|json", S | C | A | M | K | T | L | R | D | P | Q, "form of log lines, on standard error"},
+    {"log-level", AM_SET_CHOICE, AT(log_level), 0, 0, "info", "debug|info|warn|error|off", S | C | A | M | K | T | L | R | D | P | Q, "least that is logged; the commands of the terminal: warn"},
     {"crash-test", AM_SET_CHOICE, AT(crash_test), 0, 0, "no", AM_CRASH_KINDS, S, "crash in the first request, to see what a crash reports"},
     {"log-content", AM_SET_FLAG, AT(log_content), 0, 0, "no", NULL, S | R, "log prompts and answers too"},
     {"agent", AM_SET_TEXT, AT(agent), 0, 0, "", "NAME", C, "agent to talk to; its conversation is kept and continued"},
@@ -77,6 +79,12 @@ const am_setting am_setting_table[] = {
     {"needles", AM_SET_COUNT, AT(needles), 0, 10000, "0", "N", E, "conversations of four facts to ask for at each distance; the text lies between"},
     {"man", AM_SET_FLAG, AT(man), 0, 0, "no", NULL, H, "print the manual page, for man -l -"},
     {"completion", AM_SET_CHOICE, AT(completion), 0, 0, "none", "none|bash|zsh|fish", H, "print the shell's completion"},
+    {"tokenizer", AM_SET_TEXT, AT(tokenizer), 0, 0, "", "PATH", T, "model folder, tokenizer.json, tokenizer.model, tiktoken or GGUF file (default: the embedded model's)"},
+    {"template", AM_SET_TEXT, AT(template), 0, 0, "", "FILE", T, "chat template to render instead of the tokenizer's own"},
+    {"ids", AM_SET_TEXT, AT(ids), 0, 0, "", "FILE", L, "JSON list of lists of token ids"},
+    {"out", AM_SET_TEXT, AT(out), 0, 0, "", "FILE", L, "safetensors file to write: logits.I, and greedy.I with --greedy"},
+    {"greedy", AM_SET_COUNT, AT(greedy), 0, 1e6, "0", "N", L, "likeliest tokens to add after each list"},
+    {"dtype", AM_SET_CHOICE, AT(dtype), 0, 0, "f32", "f32", L, "type of activations; there is one"},
     {"local", AM_SET_FLAG, AT(local), 0, 0, "no", NULL, C | A, "do not look for a running server"},
 };
 const size_t am_n_settings = sizeof am_setting_table / sizeof am_setting_table[0];

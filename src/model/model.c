@@ -7,6 +7,7 @@
 #include "model/embedded.h"
 #include "model/gguf_model.h"
 #include "model/metrics.h"
+#include "model/text_source.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -37,8 +38,7 @@ static am_status open_embedded(am_model *m, source *s, am_error *err) {
     am_status status = am_json_parse(AM_EMBEDDED(config), true, &s->config, err);
     if (!status) status = am_json_parse(AM_EMBEDDED(generation), true, &s->generation, err);
     if (!status) status = am_tensors_open_bytes((const uint8_t *)weights.p, weights.n, "memo-28m", &s->tensors, err);
-    if (!status) status = am_tokenizer_load_json(AM_EMBEDDED(tokenizer), AM_EMBEDDED(tokenizer_config), &m->tokenizer, err);
-    return status ? status : am_chat_load_json(AM_EMBEDDED(tokenizer_config), &m->chat, err);
+    return status ? status : am_text_source_open(NULL, &m->tokenizer, &m->chat, err);
 }
 
 static am_status read_json(const char *dir, const char *name, json_t **out, am_error *err) {
@@ -67,38 +67,12 @@ static am_status open_dir(am_model *m, const char *dir, const char *vocab_dir, s
     return status ? status : optional(am_chat_load_dir(dir, &m->chat, err));
 }
 
-/* The chat template of a GGUF file, with the special tokens it may name. */
-static am_status gguf_chat(am_model *m, const source *s, const am_vocab *vocab, am_error *err) {
-    am_str text;
-    am_status status = am_gguf_string(s->gguf, "tokenizer.chat_template", &text, err);
-    if (status) return optional(status);
-    json_t *tokens = json_object();
-    const struct {
-        const char *key;
-        int32_t id;
-    } specials[] = {{"bos_token", vocab->bos}, {"eos_token", vocab->eos}, {"unk_token", vocab->unk}, {"pad_token", vocab->pad}};
-    for (size_t i = 0; tokens && i < sizeof specials / sizeof specials[0]; i++)
-        if (specials[i].id >= 0 && (size_t)specials[i].id < vocab->n_tokens) {
-            am_str token = vocab->tokens[specials[i].id];
-            json_object_set_new(tokens, specials[i].key, json_stringn(token.p, token.n));
-        }
-    status = am_chat_load_source(text, tokens, &m->chat, err);
-    json_decref(tokens);
-    return status;
-}
-
 static am_status open_gguf(am_model *m, const char *path, source *s, am_error *err) {
-    am_vocab vocab;
     name_of(path, m->name, sizeof m->name);
     am_status status = am_gguf_open(path, &s->gguf, err);
     if (!status) status = am_gguf_config(s->gguf, &s->config, err);
     if (!status) status = am_tensors_open_gguf(s->gguf, m->name, &s->tensors, err);
-    if (status) return status;
-    if ((status = am_gguf_vocab(s->gguf, &vocab, err))) return optional(status);
-    status = am_tokenizer_load_vocab(&vocab, &m->tokenizer, err);
-    if (!status) status = gguf_chat(m, s, &vocab, err);
-    am_gguf_vocab_free(&vocab);
-    return status;
+    return status ? status : am_text_source_gguf(s->gguf, &m->tokenizer, &m->chat, err);
 }
 
 static am_status open_path(am_model *m, const char *path, const char *vocab_dir, source *s, am_error *err) {
@@ -142,6 +116,7 @@ static void fill_info(am_model *m, const am_loader *l) {
     i->head_dim_k = m->cache_dim_k;
     i->head_dim_v = m->cache_dim_v;
     i->n_ctx = c->n_ctx;
+    i->n_ctx_short = c->rope.kind == AM_ROPE_LONGROPE && c->rope.original_ctx < c->n_ctx ? c->rope.original_ctx : 0;
     memcpy(i->eos, c->eos, sizeof i->eos);
     i->n_eos = c->n_eos;
     i->temperature = c->temperature;

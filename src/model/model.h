@@ -32,6 +32,7 @@ typedef struct am_model_info {
     uint64_t weight_bytes; /* as packed */
     uint32_t n_layer, n_vocab, n_embd, n_head, n_kv_head, head_dim_k, head_dim_v;
     uint32_t n_ctx; /* longest context the model was made for */
+    uint32_t n_ctx_short; /* longrope: up to here the model is another one when it is loaded for no more (options.n_ctx); else 0 */
     int32_t eos[AM_MAX_EOS];
     uint32_t n_eos;
     uint8_t fingerprint[16]; /* of weights, tokenizer and everything in config that changes logits */

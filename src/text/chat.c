@@ -130,6 +130,12 @@ am_status am_chat_load_source(am_str source, const json_t *tokens, am_chat **out
     return status;
 }
 
+am_status am_chat_add_source(am_chat *chat, const char *name, am_str source, am_error *err) {
+    return add_template(chat, am_str_of(name), source, err);
+}
+
+const json_t *am_chat_tokens(const am_chat *chat) { return chat->tokens; }
+
 typedef struct folder {
     am_chat *chat;
     const char *dir;
@@ -199,10 +205,10 @@ static const am_template *template_named(const am_chat *chat, const char *name) 
 }
 
 /* transformers' choice: tool_use when there are tools (and such a template), else default. rag is the same for documents. */
-static const am_template *choose(const am_chat *chat, const am_chat_request *request) {
+static const am_template *choose(const am_chat *chat, const json_t *tools, const json_t *documents) {
     const am_template *t = NULL;
-    if (json_array_size(request->tools)) t = template_named(chat, "tool_use");
-    if (!t && json_array_size(request->documents)) t = template_named(chat, "rag");
+    if (json_array_size(tools)) t = template_named(chat, "tool_use");
+    if (!t && json_array_size(documents)) t = template_named(chat, "rag");
     if (!t) t = template_named(chat, "default");
     return t ? t : chat->list[0].t;
 }
@@ -248,7 +254,20 @@ am_status am_chat_render(const am_chat *chat, const am_chat_request *request, am
     am_status status = AM_OK;
     json_t *context = context_of(chat, request, &status, err);
     if (!context) return status;
-    status = am_template_render_own(choose(chat, request), chat->tokens, context, NULL, request->now_s, out, err);
+    status = am_template_render_own(choose(chat, request->tools, request->documents), chat->tokens, context, NULL, request->now_s, out, err);
     json_decref(context);
+    return status;
+}
+
+am_status am_chat_render_context(const am_chat *chat, const json_t *context, int64_t now_s, am_rendered *out, am_error *err) {
+    *out = (am_rendered){0};
+    json_t *all = json_copy(chat->tokens);
+    if (!all || json_object_update(all, (json_t *)context)) {
+        json_decref(all);
+        return no_memory(err);
+    }
+    const am_template *t = choose(chat, json_object_get(context, "tools"), json_object_get(context, "documents"));
+    am_status status = am_template_render(t, all, NULL, now_s, out, err);
+    json_decref(all);
     return status;
 }

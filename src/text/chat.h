@@ -12,6 +12,9 @@ am_status am_chat_load_dir(const char *dir, am_chat **out, am_error *err);
 am_status am_chat_load_json(am_str tokenizer_config, am_chat **out, am_error *err);
 /* From a bare template (GGUF's tokenizer.chat_template, or an override); tokens: object with bos_token, eos_token ...; may be NULL. */
 am_status am_chat_load_source(am_str source, const json_t *tokens, am_chat **out, am_error *err);
+/* One more template, for when `default` is not meant: "tool_use", "rag". */
+am_status am_chat_add_source(am_chat *chat, const char *name, am_str source, am_error *err);
+const json_t *am_chat_tokens(const am_chat *chat); /* object: bos_token, eos_token ... */
 void am_chat_free(am_chat *chat);
 
 typedef struct am_chat_request {
@@ -23,6 +26,9 @@ typedef struct am_chat_request {
     bool add_generation_prompt;
     int64_t now_s;
 } am_chat_request;
+/* Renders with exactly these variables (an object), the special tokens of the chat's own added where it has none of that name. For comparing
+ * with other implementations: the caller is trusted, *_token members are no input. */
+am_status am_chat_render_context(const am_chat *chat, const json_t *context, int64_t now_s, am_rendered *out, am_error *err);
 am_status am_chat_render(const am_chat *chat, const am_chat_request *request, am_rendered *out, am_error *err);
 
 #endif

@@ -16,6 +16,7 @@ import time
 
 TOP = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BINARY = os.environ.get("AM_BINARY", os.path.join(TOP, "build", "agent-memory"))
+SHARED = os.environ.get("AM_SHARED", os.path.join(TOP, "..", "shared"))
 TORTURE = os.environ.get("AM_TORTURE") == "1"
 
 
