@@ -8,6 +8,7 @@
 #include "base/log.h"
 
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -99,6 +100,24 @@ static void runtime_free(am_runtime *rt) {
     free(rt);
 }
 
+/* What the cache and the clients have to live with: one line at every start. */
+static void log_template(const am_model *model) {
+    const am_chat *chat = am_model_chat(model);
+    if (!chat) {
+        am_log(AM_LOG_WARN, "chat_template_missing", AM_LS("model", am_model_info_of(model)->name));
+        return;
+    }
+    const am_chat_traits *t = am_chat_traits_of(chat);
+    const char *lacks[] = {t->system ? "" : " system", t->systems ? "" : " systems", t->late_system ? "" : " late_system",
+                           t->same_role ? "" : " same_role", t->tools ? "" : " tools", t->tool_results ? "" : " tool_results"};
+    char text[96];
+    size_t n = 0;
+    for (size_t i = 0; i < sizeof lacks / sizeof *lacks; i++) n += (size_t)snprintf(text + n, sizeof text - n, "%s", lacks[i]);
+    am_log(t->appends ? AM_LOG_INFO : AM_LOG_WARN, "chat_template", AM_LS("adapted", n ? text + 1 : "nothing"),
+           AM_LS("history", !t->appends ? "rewritten" : t->appends_reasoning ? "appends" : "appends, but not after reasoning"),
+           AM_LU("leaves_at", t->appends ? 0 : t->leaves_at));
+}
+
 am_status am_runtime_start(const am_runtime_options *options, am_runtime **out, am_error *err) {
     *out = NULL;
     uint64_t start = am_now_ns();
@@ -116,6 +135,7 @@ am_status am_runtime_start(const am_runtime_options *options, am_runtime **out, 
     const am_model_info *info = am_model_info_of(rt->model);
     am_engine_stats stats;
     am_engine_stats_get(rt->engine, &stats);
+    log_template(rt->model);
     am_log(AM_LOG_INFO, "runtime_started", AM_LS("model", info->name), AM_LS("format", info->format),
            AM_LU("weights_mb", info->weight_bytes >> 20), AM_LS("kernels", rt->kernels->name),
            AM_LU("threads", am_workers_count(rt->workers)), AM_LU("ctx", stats.n_ctx), AM_LU("kv_mb", stats.cache.memory_bytes >> 20),

@@ -23,10 +23,11 @@ static const am_command commands[] = {
      "Asks the server on --host and --port when one answers, else works on the data folder itself.\n"
      "verify reads every file of the data folder, also beside a running server: exit code 0 all is well, 3 something is wrong, 1 it could not look."},
     {"models", "", AM_CMD_MODELS, 0, 0, am_command_models, "describe the model that would be served", ""},
-    {"text", "encode | decode | render", AM_CMD_TEXT, 1, 1, am_command_text, "tokens and templates, from JSON lines to JSON lines",
+    {"text", "encode | decode | render | report", AM_CMD_TEXT, 1, 1, am_command_text, "tokens and templates, from JSON lines to JSON lines",
      "encode  {\"text\": ..., \"special\": true, \"add_special\": false}  gives  {\"ids\": [...], \"offsets\": [[a,b],...]}, bytes of the text\n"
      "decode  {\"ids\": [...], \"skip_special\": false}  gives  {\"text\": ...}\n"
      "render  {\"messages\": ..., \"tools\": ..., any variable}  gives  {\"text\": ...}\n"
+     "report  says what the chat template can say, and whether histories only grow (docs/TEMPLATES.md)\n"
      "A line that fails gives {\"error\": {\"code\", \"message\", \"line\"}}, and the next one goes on."},
     {"logits", "--ids FILE --out FILE", AM_CMD_LOGITS, 0, 0, am_command_logits, "logits of every position of given token ids, to compare with other programs",
      "Goes the engine's way: blocks, chunks and sealing as in serve. --kv-bits 32 keeps an exact cache."},

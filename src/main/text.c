@@ -19,6 +19,8 @@ typedef struct filter {
     am_buf out;
 } filter;
 
+static const char *const said[] = {"false", "true"};
+
 typedef am_status filter_fn(filter *f, const json_t *line, am_error *err);
 
 static am_status flag(const json_t *line, const char *key, bool otherwise, bool *out, am_error *err) {
@@ -125,6 +127,16 @@ static void answer(filter *f, filter_fn *fn, am_str text, size_t number) {
     fflush(stdout);
 }
 
+/* `report`: what the template can say, as one JSON object. */
+static void report(const filter *f) {
+    const am_chat_traits *t = am_chat_traits_of(f->chat);
+    printf("{\"system\":%s,\"systems\":%s,\"late_system\":%s,\"same_role\":%s,\"tools\":%s,\"tool_results\":%s,\"appends\":%s,"
+           "\"appends_reasoning\":%s,\"leaves_at\":", said[t->system], said[t->systems], said[t->late_system], said[t->same_role],
+           said[t->tools], said[t->tool_results], said[t->appends], said[t->appends_reasoning]);
+    if (t->appends) puts("null}");
+    else printf("%zu}\n", t->leaves_at);
+}
+
 static int run(filter *f, filter_fn *fn) {
     char *line = NULL;
     size_t cap = 0, number = 0;
@@ -171,13 +183,17 @@ int am_command_text(am_settings *settings) {
     filter f = {0};
     am_buf_init(&f.out, SIZE_MAX / 2);
     size_t which = 0;
-    while (which < sizeof filters / sizeof *filters && strcmp(filters[which].name, settings->args[0]) != 0) which++;
+    bool reports = strcmp(settings->args[0], "report") == 0;
+    while (!reports && which < sizeof filters / sizeof *filters && strcmp(filters[which].name, settings->args[0]) != 0) which++;
     int code = AM_EXIT_USAGE;
     if (which == sizeof filters / sizeof *filters) {
-        fprintf(stderr, "agent-memory: text does not know '%s'; it has encode, decode and render\n", settings->args[0]);
-    } else if (prepare(&f, settings, filters[which].fn == render, &err)) {
+        fprintf(stderr, "agent-memory: text does not know '%s'; it has encode, decode, render and report\n", settings->args[0]);
+    } else if (prepare(&f, settings, reports || filters[which].fn == render, &err)) {
         fprintf(stderr, "agent-memory: %s\n", err.message);
         code = AM_EXIT_FAILED;
+    } else if (reports) {
+        report(&f);
+        code = 0;
     } else {
         code = run(&f, filters[which].fn);
     }

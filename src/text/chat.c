@@ -3,7 +3,7 @@
  * A folder has chat_template.jinja (with additional_chat_templates/NAME.jinja beside it), or a chat_template in
  * tokenizer_config.json: a string, or a list of {name, template}. The special tokens come from tokenizer_config.json and, where
  * it has none, special_tokens_map.json; they are the model's own text, which no request can override. */
-#include "text/chat.h"
+#include "text/chat_traits.h"
 
 #include "base/fs.h"
 
@@ -21,6 +21,7 @@ struct am_chat {
     named *list;
     size_t n;
     json_t *tokens;
+    am_chat_traits traits;
 };
 
 void am_chat_free(am_chat *chat) {
@@ -102,6 +103,17 @@ static am_status load_config(am_chat *chat, const json_t *config, bool templates
     return status || !templates ? status : add_templates(chat, json_object_get(config, "chat_template"), err);
 }
 
+/* The end of every load. */
+static am_status loaded(am_chat *chat, am_status status, am_chat **out) {
+    if (status) {
+        am_chat_free(chat);
+        return status;
+    }
+    am_chat_traits_probe(chat, &chat->traits);
+    *out = chat;
+    return AM_OK;
+}
+
 am_status am_chat_load_json(am_str tokenizer_config, am_chat **out, am_error *err) {
     json_t *config;
     *out = NULL;
@@ -110,11 +122,7 @@ am_status am_chat_load_json(am_str tokenizer_config, am_chat **out, am_error *er
     am_chat *chat = chat_create();
     status = chat ? load_config(chat, config, true, err) : no_memory(err);
     json_decref(config);
-    if (status)
-        am_chat_free(chat);
-    else
-        *out = chat;
-    return status;
+    return loaded(chat, status, out);
 }
 
 am_status am_chat_load_source(am_str source, const json_t *tokens, am_chat **out, am_error *err) {
@@ -123,15 +131,13 @@ am_status am_chat_load_source(am_str source, const json_t *tokens, am_chat **out
     if (!chat) return no_memory(err);
     am_status status = tokens ? add_tokens(chat, tokens, err) : AM_OK;
     if (!status) status = add_template(chat, AM_STR("default"), source, err);
-    if (status)
-        am_chat_free(chat);
-    else
-        *out = chat;
-    return status;
+    return loaded(chat, status, out);
 }
 
 am_status am_chat_add_source(am_chat *chat, const char *name, am_str source, am_error *err) {
-    return add_template(chat, am_str_of(name), source, err);
+    am_status status = add_template(chat, am_str_of(name), source, err);
+    if (!status) am_chat_traits_probe(chat, &chat->traits);
+    return status;
 }
 
 const json_t *am_chat_tokens(const am_chat *chat) { return chat->tokens; }
@@ -191,11 +197,7 @@ am_status am_chat_load_dir(const char *dir, am_chat **out, am_error *err) {
     am_chat *chat = chat_create();
     if (!chat) return no_memory(err);
     am_status status = load_dir(chat, dir, err);
-    if (status)
-        am_chat_free(chat);
-    else
-        *out = chat;
-    return status;
+    return loaded(chat, status, out);
 }
 
 static const am_template *template_named(const am_chat *chat, const char *name) {
@@ -249,13 +251,28 @@ static json_t *context_of(const am_chat *chat, const am_chat_request *request, a
     return NULL;
 }
 
-am_status am_chat_render(const am_chat *chat, const am_chat_request *request, am_rendered *out, am_error *err) {
+const am_chat_traits *am_chat_traits_of(const am_chat *chat) { return &chat->traits; }
+
+am_status am_chat_render_as_is(const am_chat *chat, const am_chat_request *request, const am_template_limits *limits, am_rendered *out,
+                               am_error *err) {
     *out = (am_rendered){0};
     am_status status = AM_OK;
     json_t *context = context_of(chat, request, &status, err);
     if (!context) return status;
-    status = am_template_render_own(choose(chat, request->tools, request->documents), chat->tokens, context, NULL, request->now_s, out, err);
+    status = am_template_render_own(choose(chat, request->tools, request->documents), chat->tokens, context, limits, request->now_s, out, err);
     json_decref(context);
+    return status;
+}
+
+am_status am_chat_render(const am_chat *chat, const am_chat_request *request, am_rendered *out, am_error *err) {
+    am_chat_request adapted = *request;
+    json_t *messages;
+    *out = (am_rendered){0};
+    am_status status = am_chat_adapt(&chat->traits, request, &messages, &adapted.tools, err);
+    if (status) return status;
+    adapted.messages = messages;
+    status = am_chat_render_as_is(chat, &adapted, NULL, out, err);
+    json_decref(messages);
     return status;
 }
 

@@ -17,6 +17,16 @@ am_status am_chat_add_source(am_chat *chat, const char *name, am_str source, am_
 const json_t *am_chat_tokens(const am_chat *chat); /* object: bos_token, eos_token ... */
 void am_chat_free(am_chat *chat);
 
+/* What the template can say, found by rendering probes at load. What it cannot is adapted in am_chat_render (docs/TEMPLATES.md). */
+typedef struct am_chat_traits {
+    bool system, systems, late_system; /* a system message; several at the beginning; one later */
+    bool same_role;                    /* two messages of the user in a row */
+    bool tools, tool_results;          /* tools; calls in the history, and their results */
+    bool appends, appends_reasoning;   /* the next turn's prompt begins with this turn's and the answer (with a <think> part): the cache depends on it */
+    size_t leaves_at;                  /* not appends: the byte where the next prompt parts */
+} am_chat_traits;
+const am_chat_traits *am_chat_traits_of(const am_chat *chat);
+
 typedef struct am_chat_request {
     const json_t *messages;  /* array, OpenAI's form */
     const json_t *tools;     /* array or NULL; picks `tool_use` where several templates exist */
