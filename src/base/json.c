@@ -27,25 +27,54 @@ static am_status widen_integers(am_str text, am_buf *out) {
         status = am_buf_append(out, text.p + i, n);
         bool whole = i + n >= text.n || !strchr(".eE", text.p[i + n]);
         bool begins = i == 0 || !strchr(".eE+", text.p[i - 1]); /* and is no fraction or exponent */
-        if (!status && digits > 18 && whole && begins) status = am_buf_add(out, AM_STR(".0"));
+        bool wide = digits > 19 || (digits == 19 && memcmp(text.p + i, "9223372036854775807", 19) > 0);
+        if (!status && wide && whole && begins) status = am_buf_add(out, AM_STR(".0"));
         i += n;
     }
     return status;
 }
 
+/* A copy of the text in which a NUL in a member's name is U+FFFD: jansson's names are C strings. */
+static am_status replace_nul_names(am_str text, am_buf *out) {
+    am_status status = AM_OK;
+    for (size_t i = 0, end; !status && i < text.n; i = end) {
+        end = i + 1;
+        if (text.p[i] == '"') {
+            while (end < text.n && text.p[end] != '"') end += text.p[end] == '\\' ? 2 : 1;
+            end = end < text.n ? end + 1 : text.n;
+        }
+        size_t at = out->n, after = end;
+        status = am_buf_append(out, text.p + i, end - i);
+        while (after < text.n && strchr(" \t\r\n", text.p[after])) after++;
+        bool name = text.p[i] == '"' && after < text.n && text.p[after] == ':';
+        for (char *p = out->p + at; !status && name && p < out->p + out->n; p += *p == '\\' ? 2 : 1)
+            if (out->p + out->n - p >= 6 && memcmp(p, "\\u0000", 6) == 0) memcpy(p, "\\ufffd", 6);
+    }
+    return status;
+}
+
+/* What jansson cannot read and JSON allows is written in another way and read again. */
 static json_t *load_json(am_str text, bool strict, json_error_t *e) {
     size_t flags = JSON_ALLOW_NUL | JSON_DECODE_ANY | (strict ? JSON_REJECT_DUPLICATES : 0);
     json_t *v = json_loadb(text.n ? text.p : "", text.n, flags, e);
-    if (v || json_error_code(e) != json_error_numeric_overflow) return v;
-    am_buf wide;
-    am_buf_init(&wide, text.n + text.n / 8 + 64); /* at most 2 bytes more for each run of 19 digits */
-    if (!widen_integers(text, &wide)) v = json_loadb(wide.p, wide.n, flags, e);
-    am_buf_free(&wide);
+    am_buf copy, named;
+    am_buf_init(&copy, text.n + text.n / 8 + 64); /* at most 2 bytes more for each run of 19 digits */
+    am_buf_init(&named, text.n + text.n / 8 + 64);
+    if (!v && json_error_code(e) == json_error_null_byte_in_key && !replace_nul_names(text, &named)) {
+        text = am_buf_str(&named);
+        v = json_loadb(text.p, text.n, flags, e);
+    }
+    if (!v && json_error_code(e) == json_error_numeric_overflow && !widen_integers(text, &copy)) v = json_loadb(copy.p, copy.n, flags, e);
+    am_buf_free(&copy);
+    am_buf_free(&named);
     return v;
 }
 
 am_status am_json_parse(am_str text, bool strict, json_t **out, am_error *err) {
     json_error_t e;
+    *out = NULL;
+    const char *nul = text.n ? memchr(text.p, 0, text.n) : NULL; /* jansson takes it for the end */
+    if (nul) return am_fail(err, AM_EFORMAT, "bad JSON: a NUL at byte %zu", (size_t)(nul - text.p));
     *out = load_json(text, strict, &e);
     if (*out) return AM_OK;
     if (json_error_code(&e) == json_error_out_of_memory) return am_fail(err, AM_ENOMEM, "no memory for the JSON text");

@@ -7,7 +7,8 @@
 #include <jansson.h>
 
 /* Parses one JSON text. Rejects duplicate keys when `strict` (files of ours and model files) and keeps the last one when not
- * (requests, as clients' own libraries do). AM_EFORMAT says line and column. Depth is bounded by jansson (2048). */
+ * (requests, as clients' own libraries do). Integers beyond 64 bits become reals, a NUL in a member's name U+FFFD; half a surrogate pair and
+ * bytes that are not UTF-8 are refused. AM_EFORMAT says line and column. Depth is bounded by jansson (2048). */
 am_status am_json_parse(am_str text, bool strict, json_t **out, am_error *err);
 am_status am_json_read(const char *path, size_t max_bytes, json_t **out, am_error *err);
 

@@ -391,7 +391,7 @@ static int next_mapped(jrender *r, jgen *g, jv *out) {
 /* The rest of args after the first n, for the filter or test that map and select call. */
 static jargs *rest_args(jrender *r, const jargs *args, size_t n) {
     jargs *rest = j_alloc(r, sizeof *rest);
-    if (rest) *rest = (jargs){args->pos + (args->n > n ? n : args->n), args->n > n ? args->n - n : 0, args->kw, args->n_kw};
+    if (rest) *rest = (jargs){args->n > n ? args->pos + n : NULL, args->n > n ? args->n - n : 0, args->kw, args->n_kw};
     return rest;
 }
 

@@ -1,4 +1,5 @@
-"""Our tokenizer beside Hugging Face's `tokenizers`: random strings through vocabularies of every kind. AM_TORTURE=1: 100,000 of them."""
+"""Our tokenizer beside Hugging Face's `tokenizers` (random strings through vocabularies of every kind), our templates beside jinja2. AM_TORTURE=1: 100,000 and
+20,000 of them."""
 import importlib.util
 import os
 import subprocess
@@ -16,3 +17,12 @@ def test_tokenizers_agree():
     run = subprocess.run([sys.executable, os.path.join(TESTS, "differential_tokenizer.py"), "--strings", count], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout.splitlines()[-1]
+
+
+def test_templates_agree():
+    if importlib.util.find_spec("jinja2") is None:
+        raise Skip("the Python package jinja2 is not installed")
+    count = "20000" if os.environ.get("AM_TORTURE") else "2000"
+    run = subprocess.run([sys.executable, os.path.join(TESTS, "differential_template.py"), count, "7"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return f"{count} templates"
