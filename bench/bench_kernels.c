@@ -1,0 +1,192 @@
+/* What each kernel table reaches on one thread, beside what the core and the memory allow. One line a measurement: the median of
+ * five, in GFLOP/s of the product and GB/s of weights (or of cache) read. The largest shape walks over copies that no cache holds,
+ * as decode walks over a model; the others stay in cache.
+ *
+ *   build/bench/bench_kernels [table [milliseconds a sample]]      default: every table, 30 */
+#include "base/clock.h"
+#include "kernels/kv.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static double sample_seconds = 0.03;
+static volatile float sink;
+
+typedef void work_fn(void *arg, size_t i);
+
+static int by_value(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
+
+/* Seconds of one call: median of five samples, each as many calls as fill the time. */
+static double seconds_of(work_fn *work, void *arg) {
+    double sample[5];
+    size_t calls = 1, at = 0;
+    for (int s = -1; s < 5; s++) { /* the first finds the number of calls and warms up */
+        for (;;) {
+            uint64_t start = am_now_ns();
+            for (size_t i = 0; i < calls; i++) work(arg, at++);
+            double elapsed = (double)(am_now_ns() - start) * 1e-9;
+            if (s >= 0) sample[s] = elapsed / (double)calls;
+            if (s >= 0 || elapsed >= sample_seconds) break;
+            calls = elapsed <= 0 ? calls * 8 : (size_t)((double)calls * fmin(8, 1.1 * sample_seconds / elapsed)) + 1;
+        }
+    }
+    qsort(sample, 5, sizeof *sample, by_value);
+    return sample[2];
+}
+
+/* ---- limits ---- */
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 12")
+#endif
+
+__attribute__((target("avx512f"))) static void fma_avx512(void *arg, size_t i) {
+    (void)arg, (void)i;
+    __m512 a[12], x = _mm512_set1_ps(0.999f);
+    UNROLL for (int j = 0; j < 12; j++) a[j] = _mm512_set1_ps((float)j);
+    for (int n = 0; n < 1000; n++)
+        UNROLL for (int j = 0; j < 12; j++) a[j] = _mm512_fmadd_ps(a[j], x, x);
+    UNROLL for (int j = 1; j < 12; j++) a[0] = _mm512_add_ps(a[0], a[j]);
+    sink = _mm512_cvtss_f32(a[0]);
+}
+
+__attribute__((target("avx2,fma"))) static void fma_avx2(void *arg, size_t i) {
+    (void)arg, (void)i;
+    __m256 a[12], x = _mm256_set1_ps(0.999f);
+    UNROLL for (int j = 0; j < 12; j++) a[j] = _mm256_set1_ps((float)j);
+    for (int n = 0; n < 1000; n++)
+        UNROLL for (int j = 0; j < 12; j++) a[j] = _mm256_fmadd_ps(a[j], x, x);
+    UNROLL for (int j = 1; j < 12; j++) a[0] = _mm256_add_ps(a[0], a[j]);
+    sink = _mm256_cvtss_f32(a[0]);
+}
+
+static double peak_flops(const am_kernels *k) {
+    if (strcmp(k->name, "avx512") == 0) return 12000 * 32 / seconds_of(fma_avx512, NULL);
+    if (strcmp(k->name, "avx2") == 0) return 12000 * 16 / seconds_of(fma_avx2, NULL);
+    return 0;
+}
+#else
+static double peak_flops(const am_kernels *k) { return k ? 0 : 0; }
+#endif
+
+enum { POOL_BYTES = 192 << 20 };
+static uint8_t *pool;
+
+static void pool_read(void *arg, size_t i) {
+    (void)arg, (void)i;
+    const uint64_t *p = (const uint64_t *)(const void *)pool;
+    uint64_t sum[8] = {0};
+    for (size_t j = 0; j < POOL_BYTES / 8; j += 8)
+        for (size_t l = 0; l < 8; l++) sum[l] += p[j + l];
+    sink = (float)(sum[0] ^ sum[1] ^ sum[2] ^ sum[3] ^ sum[4] ^ sum[5] ^ sum[6] ^ sum[7]);
+}
+
+/* ---- products ---- */
+
+typedef struct product {
+    const am_kernels *kernels;
+    am_mat mat;
+    size_t n_rows, n_copies;
+    float *x, *y;
+} product;
+
+static void product_run(void *arg, size_t i) {
+    product *p = arg;
+    am_mat mat = p->mat;
+    mat.data = pool + i % p->n_copies * am_mat_bytes(&mat);
+    p->kernels->matmul(p->y, mat.n_out, p->x, mat.n_in, p->n_rows, &mat, 0, am_mat_panels(&mat));
+}
+
+static void product_bench(const am_kernels *k, am_dtype dtype, uint32_t n_in, uint32_t n_out, size_t n_rows, double peak) {
+    static const char *const names[AM_N_DTYPE] = {"f32", "f16", "bf16", "q8", "q4"};
+    product p = {.kernels = k, .mat = {.dtype = dtype, .scale_dtype = AM_F16, .n_out = n_out, .n_in = n_in, .group = 64}, .n_rows = n_rows};
+    size_t bytes = am_mat_bytes(&p.mat);
+    p.n_copies = (size_t)n_in * n_out >= (4 << 20) ? POOL_BYTES / bytes : 1;
+    p.x = calloc(n_rows * n_in, sizeof(float));
+    p.y = calloc(n_rows * n_out, sizeof(float));
+    for (size_t i = 0; i < n_rows * n_in; i++) p.x[i] = (float)(i % 7) - 3;
+    double s = seconds_of(product_run, &p), flops = 2.0 * (double)n_rows * n_in * n_out / s;
+    printf("%-7s matmul %-5s %5u x %-5u rows %3zu  %8.1f GFLOP/s", k->name, names[dtype], n_in, n_out, n_rows, flops * 1e-9);
+    if (peak > 0) printf(" (%3.0f%%)", 100 * flops / peak);
+    printf("  %7.2f GB/s %s\n", (double)bytes / s * 1e-9, p.n_copies > 1 ? "from memory" : "");
+    free(p.x);
+    free(p.y);
+}
+
+/* ---- attention: n_q queries of one KV head over a deep cache of sealed blocks ---- */
+
+typedef struct attention {
+    const am_kernels *kernels;
+    am_kv_layout layout;
+    size_t n_q, n_blocks;
+    uint8_t *blocks;
+    float *q, *s, *acc, *m, *l;
+    uint32_t *from, *to;
+} attention;
+
+static void attention_run(void *arg, size_t i) {
+    (void)i;
+    attention *a = arg;
+    uint32_t dim = a->layout.spec.head_dim_v;
+    memset(a->acc, 0, a->n_q * dim * sizeof *a->acc);
+    for (size_t q = 0; q < a->n_q; q++) a->m[q] = -INFINITY, a->l[q] = 0;
+    for (size_t b = 0; b < a->n_blocks; b++) {
+        const void *block = a->blocks + b * a->layout.sealed_bytes;
+        am_mat k = am_kv_k(&a->layout, block, true, 0, 0);
+        am_rows v = am_kv_v(&a->layout, block, true, 0, 0);
+        a->kernels->matmul(a->s, AM_BLOCK_TOKENS, a->q, dim, a->n_q, &k, 0, AM_BLOCK_TOKENS / AM_PANEL);
+        am_softmax step = {.s = a->s, .ld = AM_BLOCK_TOKENS, .n_q = a->n_q, .n_keys = AM_BLOCK_TOKENS, .from = a->from, .to = a->to,
+                           .scale = 0.125f, .m = a->m, .l = a->l, .acc = a->acc, .ld_acc = dim, .dim = dim};
+        a->kernels->softmax_step(&step);
+        a->kernels->rows_accumulate(a->acc, dim, a->s, AM_BLOCK_TOKENS, a->n_q, &v, 0, AM_BLOCK_TOKENS);
+    }
+}
+
+static void attention_bench(const am_kernels *k, uint32_t bits, size_t n_q, double peak) {
+    attention a = {.kernels = k, .n_q = n_q, .n_blocks = 4096 / AM_BLOCK_TOKENS};
+    const am_kv_spec spec = {.n_layer = 1, .n_kv_head = 1, .head_dim_k = 64, .head_dim_v = 64, .bits_k = bits, .bits_v = bits};
+    if (am_kv_layout_init(&a.layout, &spec, NULL)) return;
+    a.blocks = am_alloc_aligned(a.n_blocks * a.layout.sealed_bytes);
+    a.q = calloc(n_q * 64, sizeof(float)), a.acc = calloc(n_q * 64, sizeof(float));
+    a.s = calloc(n_q * AM_BLOCK_TOKENS, sizeof(float));
+    a.m = calloc(n_q, sizeof(float)), a.l = calloc(n_q, sizeof(float));
+    a.from = calloc(n_q, 4), a.to = calloc(n_q, 4);
+    for (size_t i = 0; i < n_q; i++) a.to[i] = AM_BLOCK_TOKENS;
+    for (size_t i = 0; i < n_q * 64; i++) a.q[i] = (float)(i % 7) - 3;
+    double s = seconds_of(attention_run, &a), flops = 4.0 * (double)n_q * 64 * 4096 / s;
+    printf("%-7s attention %2u bits, depth 4096, dim 64, queries %3zu  %8.1f GFLOP/s", k->name, bits, n_q, flops * 1e-9);
+    if (peak > 0) printf(" (%3.0f%%)", 100 * flops / peak);
+    printf("  %7.2f GB/s  %.1f us\n", (double)(a.n_blocks * a.layout.sealed_bytes) / s * 1e-9, s * 1e6);
+    free(a.blocks), free(a.q), free(a.acc), free(a.s), free(a.m), free(a.l), free(a.from), free(a.to);
+}
+
+int main(int argc, char **argv) {
+    static const struct { uint32_t n_in, n_out; } shapes[] = {{512, 512}, {512, 1536}, {2048, 8192}};
+    static const size_t rows[] = {1, 2, 4, 16, 256};
+    static const am_dtype dtypes[] = {AM_F32, AM_BF16, AM_Q4};
+    if (argc > 2) sample_seconds = atof(argv[2]) * 1e-3;
+    pool = am_alloc_aligned(POOL_BYTES);
+    if (!pool) return 1;
+    printf("memory read, one thread: %.1f GB/s\n", POOL_BYTES / seconds_of(pool_read, NULL) * 1e-9);
+    for (const am_kernels *const *k = am_kernels_list(); *k; k++) {
+        if (argc > 1 && argv[1][0] && strcmp(argv[1], (*k)->name)) continue;
+        double peak = peak_flops(*k);
+        if (peak > 0) printf("%-7s fused multiply-add peak, one thread: %.1f GFLOP/s\n", (*k)->name, peak * 1e-9);
+        for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
+            for (size_t d = 0; d < sizeof dtypes / sizeof dtypes[0]; d++)
+                for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++)
+                    product_bench(*k, dtypes[d], shapes[s].n_in, shapes[s].n_out, rows[r], peak);
+        static const size_t queries[] = {1, 4, 256};
+        for (uint32_t bits = 4; bits <= 16; bits *= 4)
+            for (size_t q = 0; q < 3; q++) attention_bench(*k, bits, queries[q], peak);
+    }
+    free(pool);
+    return 0;
+}
