@@ -43,7 +43,6 @@ static inline vec v_range(uint32_t t, uint32_t from, uint32_t to, vec a, vec b) 
 }
 
 static inline vec v_load_f16(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
-static inline vec v_set_f16(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(*p))); }
 static inline vec v_load_bf16(const uint16_t *p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
 
 static inline uint32x4_t bytes_widen(const uint8_t *p) {
@@ -58,6 +57,11 @@ static inline void v_load_nibbles(const uint8_t *p, vec *low, vec *high) {
     uint32x4_t wide = bytes_widen(p);
     *low = vcvtq_f32_u32(vandq_u32(wide, vdupq_n_u32(15)));
     *high = vcvtq_f32_u32(vshrq_n_u32(wide, 4));
+}
+
+static inline vec v_add_fifth(vec x, uint32_t bits) {
+    static const uint32_t lane[LANES] = {1, 2, 4, 8};
+    return vaddq_f32(x, v_where(vtstq_u32(vdupq_n_u32(bits), vld1q_u32(lane)), vdupq_n_f32(16)));
 }
 
 static inline void v_store_f16(uint16_t *p, vec x) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x))); }

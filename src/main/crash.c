@@ -286,7 +286,7 @@ static int recurse(int depth) {
 
 static void crash_now(void) {
     volatile uintptr_t eight = 8;
-    volatile int zero = 0, one = 1; /* the compiler may not know */
+    volatile int zero = 0; /* the compiler may not know */
     switch (crash.test) {
     case AM_CRASH_NO: break;
     case AM_CRASH_SEGV: *(volatile int *)eight = 1; break;
@@ -295,7 +295,7 @@ static void crash_now(void) {
     case AM_CRASH_JUMP: ((void (*)(void))eight)(); break;
     case AM_CRASH_STACK: zero = recurse(zero); break;
 #if defined(__x86_64__)
-    case AM_CRASH_FPE: zero = one / zero; break;
+    case AM_CRASH_FPE: zero = 1 / zero; break;
     case AM_CRASH_ILL: __asm__ volatile("ud2"); break;
 #else
     case AM_CRASH_FPE: raise(SIGFPE); break; /* division does not trap here */
