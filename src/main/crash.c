@@ -295,7 +295,7 @@ static void crash_now(void) {
     case AM_CRASH_JUMP: ((void (*)(void))eight)(); break;
     case AM_CRASH_STACK: zero = recurse(zero); break;
 #if defined(__x86_64__)
-    case AM_CRASH_FPE: zero = 1 / zero; break;
+    case AM_CRASH_FPE: zero = (int)eight / zero; break; /* 1 / x would become comparisons */
     case AM_CRASH_ILL: __asm__ volatile("ud2"); break;
 #else
     case AM_CRASH_FPE: raise(SIGFPE); break; /* division does not trap here */
