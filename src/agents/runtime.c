@@ -61,7 +61,8 @@ static am_status load_model(am_runtime *rt, const am_runtime_options *o, am_erro
     char vocab_dir[4096];
     status = am_fs_join(vocab_dir, sizeof vocab_dir, rt->data_dir, "vocabularies", err);
     if (status) return status;
-    am_model_options model = {rt->kernels, rt->workers, o->progress, o->progress_arg, o->n_ctx, vocab_dir};
+    am_model_options model = {.kernels = rt->kernels, .workers = rt->workers, .progress = o->progress, .progress_arg = o->progress_arg,
+                              .n_ctx = o->n_ctx, .vocab_dir = vocab_dir};
     return am_model_load(o->model, &model, &rt->model, err);
 }
 

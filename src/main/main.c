@@ -23,6 +23,9 @@ static const am_command commands[] = {
      "Asks the server on --host and --port when one answers, else works on the data folder itself.\n"
      "verify reads every file of the data folder, also beside a running server: exit code 0 all is well, 3 something is wrong, 1 it could not look."},
     {"models", "", AM_CMD_MODELS, 0, 0, am_command_models, "describe the model that would be served", ""},
+    {"show", "[MODEL]", AM_CMD_SHOW, 0, 1, am_command_show, "what a model is and what its agents would take, from headers alone",
+     "MODEL: a folder, a GGUF file, or with --config a config.json alone. Nothing is loaded. One row for each setting of --kv-bits: bytes a token, and\n"
+     "for each context what one agent takes and how many fit into --kv-memory."},
     {"text", "encode | decode | render | report", AM_CMD_TEXT, 1, 1, am_command_text, "tokens and templates, from JSON lines to JSON lines",
      "encode  {\"text\": ..., \"special\": true, \"add_special\": false}  gives  {\"ids\": [...], \"offsets\": [[a,b],...]}, bytes of the text\n"
      "decode  {\"ids\": [...], \"skip_special\": false}  gives  {\"text\": ...}\n"

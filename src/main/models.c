@@ -16,6 +16,7 @@ static am_status describe(const am_model *model, const am_kernels *kernels, doub
            info->n_kv_head, info->head_dim_k);
     printf("  weights       %.1f M parameters, %s, %.1f MiB in memory\n", (double)info->n_params / 1e6, info->format,
            (double)info->weight_bytes / (1 << 20));
+    printf("  forms         %s\n", info->forms);
     printf("  context       %u tokens, vocabulary of %u\n", info->n_ctx, info->n_vocab);
     printf("  kernels       %s\n", kernels->name);
     printf("  loaded in     %.0f ms\n", load_ms);

@@ -15,19 +15,20 @@
 #define H AM_CMD_HELP
 #define T AM_CMD_TEXT
 #define L AM_CMD_LOGITS
+#define W AM_CMD_SHOW
 #define R AM_RELOADS
 #define AT(field) offsetof(am_settings, field)
 #define GIB 1073741824.0
 
 const am_setting am_setting_table[] = {
-    {"config", AM_SET_TEXT, AT(config), 0, 0, "", "FILE", S | C | A | M | K | D | P | Q, "YAML file of settings (default: config.yaml in the data folder, when there is one)"},
+    {"config", AM_SET_TEXT, AT(config), 0, 0, "", "FILE", S | C | A | M | K | D | P | Q | W, "YAML file of settings (default: config.yaml in the data folder, when there is one); show: a model's config.json"},
     {"host", AM_SET_TEXT, AT(host), 0, 0, "127.0.0.1", "ADDRESS", S | C | A | D | P | Q, "address to listen on, or of the server to talk to"},
     {"port", AM_SET_COUNT, AT(port), 0, 65535, "8000", "N", S | C | A | D | P | Q, "port; 0: any free one"},
     {"data-dir", AM_SET_TEXT, AT(data_dir), 0, 0, "", "DIR", S | C | A | M | K | D | P | Q, "where agents are kept (default: ~/.agent_memory)"},
-    {"model", AM_SET_TEXT, AT(model), 0, 0, "", "DIR", S | C | A | M | L, "model folder, as Hugging Face or MLX lay it out (default: the embedded memo-28m)"},
-    {"ctx", AM_SET_COUNT, AT(ctx), 0, 16777216, "0", "TOKENS", S | C, "longest conversation; 0: what the model was made for"},
-    {"kv-memory", AM_SET_SIZE, AT(kv_memory_bytes), 0, 16384 * GIB, "0", "SIZE", S | C | A, "memory for agents' attention state; 0: a quarter of the machine's"},
-    {"kv-bits", AM_SET_BITS, AT(bits_k), 4, 32, "5,4", "K,V", S | C | A | L, "bits of cached keys and values: 16, 8, 5 or 4 (32 for tests)"},
+    {"model", AM_SET_TEXT, AT(model), 0, 0, "", "DIR", S | C | A | M | L | W, "model folder, as Hugging Face or MLX lay it out, or GGUF file (default: the embedded memo-28m)"},
+    {"ctx", AM_SET_COUNT, AT(ctx), 0, 16777216, "0", "TOKENS", S | C | W, "longest conversation; 0: what the model was made for"},
+    {"kv-memory", AM_SET_SIZE, AT(kv_memory_bytes), 0, 16384 * GIB, "0", "SIZE", S | C | A | W, "memory for agents' attention state; 0: a quarter of the machine's"},
+    {"kv-bits", AM_SET_BITS, AT(bits_k), 4, 32, "5,4", "K,V", S | C | A | L | W, "bits of cached keys and values: 16, 8, 5 or 4 (32 for tests)"},
     {"disk-quota", AM_SET_SIZE, AT(disk_bytes), 0, 1048576 * GIB, "0", "SIZE", S | C, "most that stored blocks may take on disk; 0: no limit"},
     {"durability", AM_SET_CHOICE, AT(durability), 0, 0, "always", "always|everysec|no", S | C, "when a finished turn is synced to disk"},
     {"threads", AM_SET_COUNT, AT(threads), 0, 1024, "0", "N", S | C | A | M | L, "compute threads; 0: one a core"},
@@ -58,8 +59,8 @@ const am_setting am_setting_table[] = {
     {"max-disk", AM_SET_SIZE, AT(max_disk_bytes), 0, 1048576 * GIB, "0", "SIZE", K, "what the tenant's agents may take on disk; 0: no limit"},
     {"max-rate", AM_SET_COUNT, AT(max_rate), 0, 1e9, "0", "N", K, "requests a minute; 0: no limit"},
     {"max-parallel", AM_SET_COUNT, AT(max_parallel), 0, 1e6, "0", "N", K, "requests of the tenant that may run at once; 0: no limit"},
-    {"log-format", AM_SET_CHOICE, AT(log_format), 0, 0, "text", "text|json", S | C | A | M | K | T | L | R | D | P | Q, "form of log lines, on standard error"},
-    {"log-level", AM_SET_CHOICE, AT(log_level), 0, 0, "info", "debug|info|warn|error|off", S | C | A | M | K | T | L | R | D | P | Q, "least that is logged; the commands of the terminal: warn"},
+    {"log-format", AM_SET_CHOICE, AT(log_format), 0, 0, "text", "text|json", S | C | A | M | K | T | L | R | D | P | Q | W, "form of log lines, on standard error"},
+    {"log-level", AM_SET_CHOICE, AT(log_level), 0, 0, "info", "debug|info|warn|error|off", S | C | A | M | K | T | L | R | D | P | Q | W, "least that is logged; the commands of the terminal: warn"},
     {"crash-test", AM_SET_CHOICE, AT(crash_test), 0, 0, "no", AM_CRASH_KINDS, S, "crash in the first request, to see what a crash reports"},
     {"log-content", AM_SET_FLAG, AT(log_content), 0, 0, "no", NULL, S | R, "log prompts and answers too"},
     {"agent", AM_SET_TEXT, AT(agent), 0, 0, "", "NAME", C, "agent to talk to; its conversation is kept and continued"},
@@ -68,7 +69,7 @@ const am_setting am_setting_table[] = {
     {"max-tokens", AM_SET_COUNT, AT(max_tokens), 0, 16777216, "0", "N", C, "longest answer; 0: as long as fits"},
     {"repair", AM_SET_FLAG, AT(repair), 0, 0, "no", NULL, A, "verify: move what is wrong to refused/, remove orphans; no server may run"},
     {"deep", AM_SET_FLAG, AT(deep), 0, 0, "no", NULL, A, "verify: compute every agent of the model again and compare bit for bit"},
-    {"json", AM_SET_FLAG, AT(json), 0, 0, "no", NULL, A | D | Q, "verify, doctor, ps: print JSON"},
+    {"json", AM_SET_FLAG, AT(json), 0, 0, "no", NULL, A | D | Q | W, "verify, doctor, ps, show: print JSON"},
     {"memory", AM_SET_FLAG, AT(memory), 0, 0, "no", NULL, Q, "ps: also the parts of the process's memory"},
     {"fix", AM_SET_FLAG, AT(fix), 0, 0, "no", NULL, D, "mend what cannot do harm: permissions, temporary files of a crash"},
     {"wait", AM_SET_TIME, AT(wait_ms), 0, 86400000, "40s", "TIME", P, "time the server gets to end by itself; its --drain and a little more"},

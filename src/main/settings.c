@@ -213,6 +213,7 @@ am_status am_settings_load(am_settings *settings, unsigned command, int argc, ch
     if (!status) status = load_args(settings, command, argc, argv, err);
     if (!command || command == AM_CMD_HELP || settings->want_help) return status; /* version and help work with a broken config file too */
     if (!status) status = load_env(settings, err);
+    if (command == AM_CMD_SHOW) return status; /* its --config is a model's */
     if (!status) status = load_file(settings, err);
     return status;
 }

@@ -10,7 +10,7 @@
 
 /* Commands that take settings, as bits. */
 enum { AM_CMD_SERVE = 1, AM_CMD_CHAT = 2, AM_CMD_AGENTS = 4, AM_CMD_MODELS = 8, AM_CMD_KEYS = 16, AM_CMD_HELP = 128, AM_CMD_DOCTOR = 1 << 10, AM_CMD_STOP = 1 << 11, AM_CMD_PS = 1 << 12 };
-enum { AM_CMD_EVAL = 1 << 13, AM_CMD_TEXT = 1 << 14, AM_CMD_LOGITS = 1 << 15 };
+enum { AM_CMD_EVAL = 1 << 13, AM_CMD_TEXT = 1 << 14, AM_CMD_LOGITS = 1 << 15, AM_CMD_SHOW = 1 << 17, AM_CMD_CONVERT = 1 << 18 };
 enum { AM_RELOADS = 1 << 16 /* in the same word: a running server takes a new value up on SIGHUP */ };
 
 typedef enum am_origin { AM_ORIGIN_DEFAULT, AM_ORIGIN_FILE, AM_ORIGIN_ENV, AM_ORIGIN_FLAG } am_origin;

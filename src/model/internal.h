@@ -68,7 +68,7 @@ struct am_model {
     const am_kernels *kernels;
     am_config config;
     am_model_info info;
-    char name[256], format[48];
+    char name[256], format[48], forms[512];
     am_tokenizer *tokenizer;
     am_chat *chat;
     am_blobs blobs; /* owns everything the pointers below point to */

@@ -32,13 +32,13 @@ static void source_free(source *s) {
 
 static am_status optional(am_status status) { return status == AM_ENOTFOUND ? AM_OK : status; }
 
-static am_status open_embedded(am_model *m, source *s, am_error *err) {
+static am_status open_embedded(am_model *m, const am_model_options *options, source *s, am_error *err) {
     am_str weights = AM_EMBEDDED(weights);
     strcpy(m->name, "memo-28m");
     am_status status = am_json_parse(AM_EMBEDDED(config), true, &s->config, err);
     if (!status) status = am_json_parse(AM_EMBEDDED(generation), true, &s->generation, err);
     if (!status) status = am_tensors_open_bytes((const uint8_t *)weights.p, weights.n, "memo-28m", &s->tensors, err);
-    return status ? status : am_text_source_open(NULL, &m->tokenizer, &m->chat, err);
+    return status || options->survey ? status : am_text_source_open(NULL, &m->tokenizer, &m->chat, err);
 }
 
 static am_status read_json(const char *dir, const char *name, json_t **out, am_error *err) {
@@ -58,27 +58,34 @@ static void name_of(const char *path, char *out, size_t cap) {
     out[n] = 0;
 }
 
-static am_status open_dir(am_model *m, const char *dir, const char *vocab_dir, source *s, am_error *err) {
+static am_status open_dir(am_model *m, const char *dir, const am_model_options *options, source *s, am_error *err) {
     name_of(dir, m->name, sizeof m->name);
     am_status status = read_json(dir, "config.json", &s->config, err);
     if (!status) status = optional(read_json(dir, "generation_config.json", &s->generation, err));
     if (!status) status = am_tensors_open_dir(dir, &s->tensors, err);
-    if (!status) status = optional(am_tokenizer_load_dir_compiled(dir, vocab_dir, &m->tokenizer, err));
+    if (status || options->survey) return status;
+    status = optional(am_tokenizer_load_dir_compiled(dir, options->vocab_dir, &m->tokenizer, err));
     return status ? status : optional(am_chat_load_dir(dir, &m->chat, err));
 }
 
-static am_status open_gguf(am_model *m, const char *path, source *s, am_error *err) {
+static am_status open_gguf(am_model *m, const char *path, const am_model_options *options, source *s, am_error *err) {
     name_of(path, m->name, sizeof m->name);
     am_status status = am_gguf_open(path, &s->gguf, err);
     if (!status) status = am_gguf_config(s->gguf, &s->config, err);
     if (!status) status = am_tensors_open_gguf(s->gguf, m->name, &s->tensors, err);
-    return status ? status : am_text_source_gguf(s->gguf, &m->tokenizer, &m->chat, err);
+    return status || options->survey ? status : am_text_source_gguf(s->gguf, &m->tokenizer, &m->chat, err);
 }
 
-static am_status open_path(am_model *m, const char *path, const char *vocab_dir, source *s, am_error *err) {
-    size_t n = strlen(path);
-    bool gguf = n > 5 && strcmp(path + n - 5, ".gguf") == 0;
-    return gguf ? open_gguf(m, path, s, err) : open_dir(m, path, vocab_dir, s, err);
+static bool ends_in(const char *path, const char *suffix) {
+    size_t n = strlen(path), k = strlen(suffix);
+    return n > k && strcmp(path + n - k, suffix) == 0;
+}
+
+static am_status open_path(am_model *m, const char *path, const am_model_options *options, source *s, am_error *err) {
+    if (ends_in(path, ".gguf")) return open_gguf(m, path, options, s, err);
+    if (!options->survey || !ends_in(path, ".json")) return open_dir(m, path, options, s, err);
+    name_of(path, m->name, sizeof m->name);
+    return am_json_read(path, MAX_CONFIG_BYTES, &s->config, err);
 }
 
 /* Left behind by old checkpoints, or stored twice: no loss to leave them out. */
@@ -99,15 +106,29 @@ static void make_fingerprint(am_model *m, am_sum_state *sum, const am_buf *descr
     memcpy(m->info.fingerprint, s.b, sizeof m->info.fingerprint);
 }
 
+/* "Q4_K 145, Q6_K 24", and the form of most parameters. */
+static void fill_forms(am_model *m, const am_loader *l) {
+    uint32_t most = 0;
+    size_t n = 0;
+    for (uint32_t i = 0; i < l->n_forms; i++) {
+        if (l->forms[i].n_params > l->forms[most].n_params) most = i;
+        if (n < sizeof m->forms)
+            n += (size_t)snprintf(m->forms + n, sizeof m->forms - n, "%s%s %u", i ? ", " : "", l->forms[i].name, l->forms[i].n_matrices);
+    }
+    snprintf(m->format, sizeof m->format, "%s", l->forms[most].name);
+    m->info.format = m->format;
+    m->info.forms = m->forms;
+}
+
 static void fill_info(am_model *m, const am_loader *l) {
     const am_config *c = &m->config;
     am_model_info *i = &m->info;
-    memcpy(m->format, l->format, sizeof m->format);
     i->name = m->name;
     i->architecture = m->arch->model_type;
-    i->format = m->format;
+    fill_forms(m, l);
     i->n_params = l->n_params;
     i->weight_bytes = l->packed_bytes;
+    i->file_bytes = l->total_bytes;
     i->n_layer = c->n_layer;
     i->n_vocab = c->n_vocab;
     i->n_embd = c->n_embd;
@@ -116,6 +137,11 @@ static void fill_info(am_model *m, const am_loader *l) {
     i->head_dim_k = m->cache_dim_k;
     i->head_dim_v = m->cache_dim_v;
     i->n_ctx = c->n_ctx;
+    for (uint32_t k = 0; k < c->n_layer; k++)
+        if (m->layers[k].window) {
+            i->n_window_layers++;
+            i->window = m->layers[k].window;
+        }
     i->n_ctx_short = c->rope.kind == AM_ROPE_LONGROPE && c->rope.original_ctx < c->n_ctx ? c->rope.original_ctx : 0;
     memcpy(i->eos, c->eos, sizeof i->eos);
     i->n_eos = c->n_eos;
@@ -140,14 +166,14 @@ static am_status load_weights(am_model *m, const source *s, const am_model_optio
     am_loader l = {.config = &m->config, .options = options, .tensors = s->tensors, .blobs = &m->blobs, .sum = am_sum_begin()};
     am_buf description;
     am_buf_init(&description, 1 << 20);
-    l.total_bytes = am_tensors_bytes(s->tensors);
+    l.total_bytes = s->tensors ? am_tensors_bytes(s->tensors) : 0;
     l.gguf = s->gguf != NULL;
     m->layers = am_calloc(m->config.n_layer, sizeof *m->layers);
     am_status status = l.sum && m->layers ? AM_OK : am_fail(err, AM_ENOMEM, "no memory for the model's layers");
     if (!status) status = am_model_add_rope(m, &m->config.rope, err);
     find_root(&l);
     if (!status) status = m->arch->load(m, &l, err);
-    if (!status) status = am_tensors_all_used(s->tensors, may_stay_unused, &m->config, err);
+    if (!status && s->tensors) status = am_tensors_all_used(s->tensors, may_stay_unused, &m->config, err);
     if (!status && (status = am_config_describe(&m->config, &description)))
         am_fail(err, status, "the config's description: %s", am_status_text(status));
     if (!status) {
@@ -193,7 +219,7 @@ static am_status load(const char *path, const am_model_options *options, am_mode
     am_model *m = am_calloc(1, sizeof *m);
     if (!m) return am_fail(err, AM_ENOMEM, "no memory for a model");
     m->kernels = options->kernels;
-    am_status status = path ? open_path(m, path, options->vocab_dir, &s, err) : open_embedded(m, &s, err);
+    am_status status = path ? open_path(m, path, options, &s, err) : open_embedded(m, options, &s, err);
     if (!status && (status = read_config(m, &s, options, err))) am_error_prefix(err, "%s: config.json", m->name);
     m->embed_scale = 1;
     m->attention_scale = 1 / sqrtf((float)m->config.head_dim);
@@ -213,6 +239,7 @@ static am_status load(const char *path, const am_model_options *options, am_mode
 am_status am_model_load(const char *path, const am_model_options *options, am_model **out, am_error *err) {
     uint64_t start = am_now_ns();
     am_status status = load(path, options, out, err);
+    if (options->survey) return status;
     am_metric_add(&am_metric_model_loads, status ? AM_LOAD_FAILED : AM_LOAD_OK, 1);
     if (!status) am_metric_observe(&am_metric_model_load_time, 0, am_now_ns() - start);
     return status;

@@ -19,6 +19,9 @@ typedef struct am_model_options {
     void *progress_arg;
     /* The context to be served; 0: the model's own. Where a model has two sets of rotary frequencies (longrope), it decides which. */
     uint32_t n_ctx;
+    /* Headers alone: the model can be described (am_model_info_of, am_model_kv_spec), not run; it has no tokenizer, template and fingerprint. The
+     * path may be a config.json then, of a model that is not there. */
+    bool survey;
     const char *vocab_dir; /* where large vocabularies are kept compiled (am_tokenizer_load_dir_compiled); NULL: nowhere */
 } am_model_options;
 
@@ -27,11 +30,14 @@ enum { AM_MAX_EOS = 8 };
 typedef struct am_model_info {
     const char *name;         /* folder's name, or "memo-28m" for the embedded one */
     const char *architecture; /* "llama" */
-    const char *format;       /* "bf16", "mlx 4-bit g64" ... */
+    const char *format;       /* that most parameters have: "bf16", "mlx 4-bit g64" ... */
+    const char *forms;        /* all of them, with the number of their matrices: "gguf Q4_K 145, gguf Q6_K 24" */
     uint64_t n_params;
     uint64_t weight_bytes; /* as packed */
+    uint64_t file_bytes;   /* of all weight files; 0: from a config alone */
     uint32_t n_layer, n_vocab, n_embd, n_head, n_kv_head, head_dim_k, head_dim_v;
     uint32_t n_ctx; /* longest context the model was made for */
+    uint32_t n_window_layers, window; /* layers that see no more than `window` tokens back */
     uint32_t n_ctx_short; /* longrope: up to here the model is another one when it is loaded for no more (options.n_ctx); else 0 */
     int32_t eos[AM_MAX_EOS];
     uint32_t n_eos;

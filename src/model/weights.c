@@ -58,7 +58,7 @@ static void name_of(const am_loader *l, const char *path, const char *suffix, ch
 static bool has(const am_loader *l, const char *path, const char *suffix) {
     char name[NAME_MAX_BYTES];
     name_of(l, path, suffix, name);
-    return am_tensors_has(l->tensors, name);
+    return l->tensors && am_tensors_has(l->tensors, name);
 }
 
 bool am_loader_has(const am_loader *l, const char *name) { return has(l, name, ""); }
@@ -160,6 +160,7 @@ static am_status part_open(am_loader *l, const am_matrix *matrix, const char *su
     bool in_place = !m->transposed && m->stride <= 1 && !m->turned;
     p->p = m->transposed ? stack : stack + m->first * row_bytes;
     p->n_bytes = m->transposed ? of * row_bytes : ((size_t)(m->n_out - 1) * (m->stride ? m->stride : 1) + 1) * row_bytes;
+    if (l->options->survey) return AM_OK;
     p->data = p->p;
     if (in_place && (uintptr_t)p->p % element == 0) return AM_OK;
     if (part_copy(p, m, row_bytes, element)) return AM_OK;
@@ -168,6 +169,7 @@ static am_status part_open(am_loader *l, const am_matrix *matrix, const char *su
 
 /* Into the fingerprint, then the file's pages may go. */
 static void finish(am_loader *l, const am_tensor *t, const uint8_t *p, size_t n_bytes) {
+    if (l->options->survey) return;
     const am_st_tensor *i = t->info;
     uint64_t at[2] = {(uint64_t)(p - t->p), n_bytes};
     am_sum_add(l->sum, i->name.p, i->name.n + 1);
@@ -181,6 +183,21 @@ static void finish(am_loader *l, const am_tensor *t, const uint8_t *p, size_t n_
         l->options->progress(l->options->progress_arg, "loading", l->done_bytes, l->total_bytes);
 }
 
+/* Counts a matrix under the name of its stored form; past AM_MAX_FORMS names they stay uncounted. */
+static void note_form(am_loader *l, const am_matrix *m, const char *format, ...) {
+    char name[sizeof l->forms[0].name];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(name, sizeof name, format, args);
+    va_end(args);
+    uint32_t i = 0;
+    while (i < l->n_forms && strcmp(l->forms[i].name, name) != 0) i++;
+    if (i == AM_MAX_FORMS) return;
+    if (i == l->n_forms) memcpy(l->forms[l->n_forms++].name, name, sizeof name);
+    l->forms[i].n_params += (uint64_t)m->n_out * m->n_in;
+    l->forms[i].n_matrices++;
+}
+
 static float value_at(const void *p, am_dtype dtype, size_t i) {
     if (dtype == AM_F32) return ((const float *)p)[i];
     uint16_t h = ((const uint16_t *)p)[i];
@@ -188,9 +205,15 @@ static float value_at(const void *p, am_dtype dtype, size_t i) {
 }
 
 static am_status check_finite(const am_tensor *t, const void *p, am_dtype dtype, size_t n, am_error *err) {
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; p && i < n; i++)
         if (!isfinite(value_at(p, dtype, i)))
             return am_fail(err, AM_EFORMAT, "%s: tensor '%s': value %zu is not finite", t->file, t->info->name.p, i);
+    return AM_OK;
+}
+
+static am_status count_vector(am_loader *l, uint32_t n) {
+    l->n_params += n;
+    l->packed_bytes += n * sizeof(float);
     return AM_OK;
 }
 
@@ -201,6 +224,7 @@ static am_status load_vector(am_loader *l, const am_tensor *t, const am_matrix *
     am_matrix stored = *matrix, *m = &stored;
     am_status status = as_stored(m, t, err);
     if (status) return status;
+    if (l->options->survey) return count_vector(l, m->n_out);
     size_t element = am_st_dtype_bytes(t->info->dtype), of = m->of ? m->of : m->n_out;
     part p = {.t = *t, .p = t->p + (m->expert * of + m->first) * element};
     p.n_bytes = ((size_t)(m->n_out - 1) * (m->stride ? m->stride : 1) + 1) * element;
@@ -218,6 +242,8 @@ static am_status load_vector(am_loader *l, const am_tensor *t, const am_matrix *
 
 am_status am_loader_vector(am_loader *l, const char *name, uint32_t n, const float **out, am_error *err) {
     am_tensor t;
+    *out = NULL;
+    if (!l->tensors) return count_vector(l, n);
     am_status status = find(l, name, "", &t, err);
     if (!status) status = check_shape(&t, (uint64_t[]){n, 0}, err);
     return status ? status : load_vector(l, &t, &(am_matrix){.n_out = n, .n_in = 1}, out, err);
@@ -225,12 +251,13 @@ am_status am_loader_vector(am_loader *l, const char *name, uint32_t n, const flo
 
 am_status am_loader_norm(am_loader *l, const char *name, uint32_t n, const float **out, am_error *err) {
     am_status status = am_loader_vector(l, name, n, out, err);
-    for (uint32_t i = 0; !status && l->norm_offset != 0 && i < n; i++) ((float *)*out)[i] += l->norm_offset; /* our own blob */
+    for (uint32_t i = 0; !status && *out && l->norm_offset != 0 && i < n; i++) ((float *)*out)[i] += l->norm_offset; /* our own blob */
     return status;
 }
 
 static am_status load_bias(am_loader *l, const am_matrix *m, const float **out, am_error *err) {
     am_tensor t;
+    if (!l->tensors) return count_vector(l, m->n_out);
     am_status status = find(l, m->path, m->underscored ? "_bias" : ".bias", &t, err);
     uint64_t of = m->of ? m->of : m->n_out;
     if (!status) status = check_shape(&t, m->n_expert ? (uint64_t[]){m->n_expert, of, 0} : (uint64_t[]){of, 0}, err);
@@ -259,6 +286,10 @@ static void pack_task(void *arg, size_t task, size_t worker) {
 }
 
 static am_status pack(am_loader *l, am_mat *mat, const void *weight, const void *scales, const void *biases, am_error *err) {
+    if (l->options->survey) {
+        l->packed_bytes += am_mat_bytes(mat);
+        return AM_OK;
+    }
     void *dst = am_loader_alloc(l, am_mat_bytes(mat), err);
     if (!dst) return AM_ENOMEM;
     pack_job job = {dst, mat, weight, scales, biases};
@@ -305,9 +336,7 @@ static am_status pack_unpacked(am_loader *l, const am_tensor *t, const am_matrix
     if (!status) status = check_finite(t, u->biases, AM_F32, n, err);
     if (status) return status;
     bool narrowed = narrow(u->narrow_scales, u->scales, n) && narrow(u->narrow_biases, u->biases, n);
-    mat->dtype = t->ggml->max_code > 15 ? AM_Q8 : AM_Q4;
-    mat->scale_dtype = narrowed ? AM_F16 : AM_F32;
-    mat->group = t->ggml->group;
+    if (narrowed) mat->scale_dtype = AM_F16;
     if (narrowed) return pack(l, mat, u->codes, u->narrow_scales, u->narrow_biases, err);
     return pack(l, mat, u->codes, u->scales, u->biases, err);
 }
@@ -319,6 +348,10 @@ static am_status load_ggml(am_loader *l, const am_matrix *m, const part *weight,
     if (m->n_in % f->block)
         return am_fail(err, AM_EFORMAT, "%s: tensor '%s': %u inputs are no multiple of the block %u", weight->t.file, weight->t.info->name.p,
                        m->n_in, f->block);
+    mat->dtype = f->max_code > 15 ? AM_Q8 : AM_Q4;
+    mat->scale_dtype = AM_F32;
+    mat->group = f->group;
+    if (l->options->survey) return pack(l, mat, NULL, NULL, NULL, err);
     size_t n = (size_t)m->n_out * m->n_in, n_groups = n / f->group;
     unpacked u = {.codes = am_alloc_aligned(n), .scales = am_alloc_aligned(12 * n_groups)};
     am_status status = AM_OK;
@@ -348,7 +381,7 @@ static am_status load_plain(am_loader *l, const am_matrix *m, am_mat *mat, am_er
     part_free(&weight);
     if (status) return status;
     static const char *const names[] = {[AM_F32] = "f32", [AM_F16] = "f16", [AM_BF16] = "bf16"};
-    if (!*l->format) snprintf(l->format, sizeof l->format, "%s%s", l->gguf ? "gguf " : "", ggml ? ggml->name : names[mat->dtype]);
+    note_form(l, m, "%s%s", l->gguf ? "gguf " : "", ggml ? ggml->name : names[mat->dtype]);
     finish(l, &weight.t, weight.p, weight.n_bytes);
     return AM_OK;
 }
@@ -397,7 +430,7 @@ static am_status load_affine(am_loader *l, const am_matrix *m, const am_quant *q
     size_t n = (size_t)m->n_out * (m->n_in / mat->group);
     if (!status) status = check_finite(&scales.t, scales.data, mat->scale_dtype, n, err);
     if (!status) status = check_finite(&biases.t, biases.data, mat->scale_dtype, n, err);
-    if (!status && quant->bits != to && !(wide = widen(m, weight.data, quant->bits, to, NULL)))
+    if (!status && !l->options->survey && quant->bits != to && !(wide = widen(m, weight.data, quant->bits, to, NULL)))
         status = am_fail(err, AM_ENOMEM, "no memory to unpack tensor '%s'", weight.t.info->name.p);
     if (!status) status = pack(l, mat, wide ? wide : weight.data, scales.data, biases.data, err);
     free(wide);
@@ -405,7 +438,7 @@ static am_status load_affine(am_loader *l, const am_matrix *m, const am_quant *q
     part_free(&scales);
     part_free(&biases);
     if (status) return status;
-    if (!*l->format) snprintf(l->format, sizeof l->format, "mlx %u-bit g%u", quant->bits, mat->group);
+    note_form(l, m, "mlx %u-bit g%u", quant->bits, mat->group);
     finish(l, &weight.t, weight.p, weight.n_bytes);
     finish(l, &scales.t, scales.p, scales.n_bytes);
     finish(l, &biases.t, biases.p, biases.n_bytes);
@@ -424,9 +457,9 @@ static am_status load_mxfp4(am_loader *l, const am_matrix *m, am_mat *mat, am_er
     if (!status) status = part_open(l, m, words ? ".scales" : "_scales", m->n_in / MXFP4_GROUP, &scales, err);
     if (!status && weight.t.info->dtype != (words ? AM_ST_U32 : AM_ST_U8)) status = wrong_type(&weight.t, words ? "U32" : "U8", err);
     if (!status && scales.t.info->dtype != AM_ST_U8) status = wrong_type(&scales.t, "U8", err);
-    if (!status && (!(wide = widen(m, weight.data, 4, 8, map)) || !(both = am_alloc_aligned(2 * n * sizeof *both))))
+    if (!status && !l->options->survey && (!(wide = widen(m, weight.data, 4, 8, map)) || !(both = am_alloc_aligned(2 * n * sizeof *both))))
         status = am_fail(err, AM_ENOMEM, "no memory to unpack tensor '%s'", weight.t.info->name.p);
-    for (size_t i = 0; !status && i < n; i++) {
+    for (size_t i = 0; !status && both && i < n; i++) {
         uint8_t exponent = ((const uint8_t *)scales.data)[i];
         both[i] = ldexpf(1, exponent - 128);
         both[n + i] = -12 * both[i];
@@ -435,13 +468,13 @@ static am_status load_mxfp4(am_loader *l, const am_matrix *m, am_mat *mat, am_er
     }
     mat->dtype = AM_Q8;
     mat->scale_dtype = AM_F32;
-    if (!status) status = pack(l, mat, wide, both, both + n, err);
+    if (!status) status = pack(l, mat, wide, both, both ? both + n : NULL, err);
     free(wide);
     free(both);
     part_free(&weight);
     part_free(&scales);
     if (status) return status;
-    if (!*l->format) snprintf(l->format, sizeof l->format, "mxfp4");
+    note_form(l, m, "mxfp4");
     finish(l, &weight.t, weight.p, weight.n_bytes);
     finish(l, &scales.t, scales.p, scales.n_bytes);
     return AM_OK;
@@ -458,8 +491,18 @@ static am_status load_quantised(am_loader *l, const am_matrix *m, am_mat *mat, a
     return quant.mxfp4 ? load_mxfp4(l, m, mat, err) : load_affine(l, m, &quant, mat, err);
 }
 
+/* From a config alone: as the numbers that models are published in. */
+static am_status count_matrix(am_loader *l, const am_matrix *m, am_mat *mat, const float **bias, am_error *err) {
+    mat->dtype = AM_BF16;
+    l->n_params += (uint64_t)m->n_out * m->n_in;
+    note_form(l, m, "bf16");
+    am_status status = pack(l, mat, NULL, NULL, NULL, err);
+    return status || !m->bias ? status : load_bias(l, m, bias, err);
+}
+
 am_status am_loader_matrix(am_loader *l, const am_matrix *m, am_linear *out, am_error *err) {
     *out = (am_linear){.w = {.n_out = m->n_out, .n_in = m->n_in}};
+    if (!l->tensors) return count_matrix(l, m, &out->w, &out->bias, err);
     bool quantised = has(l, m->path, m->underscored ? "_scales" : ".scales");
     am_status status = quantised ? load_quantised(l, m, &out->w, err) : load_plain(l, m, &out->w, err);
     if (status) return status;

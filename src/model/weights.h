@@ -18,6 +18,10 @@ typedef struct am_blobs {
 } am_blobs;
 void am_blobs_free(am_blobs *blobs);
 
+enum { AM_MAX_FORMS = 24 };
+
+/* With options->survey nothing is read but headers: every tensor is found, its type and shape checked, parameters and packed bytes are
+ * counted, and results have no data. Without tensors (from a config alone) parameters are counted. */
 typedef struct am_loader {
     const am_config *config;
     const am_model_options *options;
@@ -29,7 +33,12 @@ typedef struct am_loader {
     bool gguf;         /* names and values are a GGUF converter's: norms whole, for one */
     float norm_offset; /* added to the weights of norms (Gemma stores them less 1) */
     uint64_t n_params, packed_bytes, done_bytes, total_bytes;
-    char format[48];   /* of the first matrix loaded */
+    struct {
+        char name[48];
+        uint64_t n_params;
+        uint32_t n_matrices;
+    } forms[AM_MAX_FORMS]; /* what matrices were stored as */
+    uint32_t n_forms;
 } am_loader;
 
 am_status am_loader_prefix(am_loader *loader, am_error *err, const char *format, ...) __attribute__((format(printf, 3, 4)));

@@ -8,10 +8,10 @@ static json_t *model_json(const am_server *server) {
     const am_model_info *info = am_model_info_of(am_runtime_model(runtime));
     am_engine_stats stats;
     am_engine_stats_get(am_runtime_engine(runtime), &stats);
-    return json_pack("{s:s, s:s, s:I, s:s, s:i, s:i, s:{s:s, s:s, s:I, s:i, s:i, s:i, s:i}}", "id", info->name, "object", "model", "created",
+    return json_pack("{s:s, s:s, s:I, s:s, s:i, s:i, s:{s:s, s:s, s:s, s:I, s:i, s:i, s:i, s:i}}", "id", info->name, "object", "model", "created",
                      (json_int_t)server->started_s, "owned_by", "local", "context_length", (int)stats.n_ctx, "max_model_len", (int)stats.n_ctx,
-                     "meta", "architecture", info->architecture, "format", info->format, "n_params", (json_int_t)info->n_params, "n_vocab",
-                     (int)info->n_vocab, "n_embd", (int)info->n_embd, "n_layer", (int)info->n_layer, "n_ctx_train", (int)info->n_ctx);
+                     "meta", "architecture", info->architecture, "format", info->format, "forms", info->forms, "n_params", (json_int_t)info->n_params,
+                     "n_vocab", (int)info->n_vocab, "n_embd", (int)info->n_embd, "n_layer", (int)info->n_layer, "n_ctx_train", (int)info->n_ctx);
 }
 
 void am_handle_models(am_exchange *x) {
