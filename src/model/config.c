@@ -24,7 +24,7 @@ static const json_t *present(const json_t *object, const char *key) {
     return v && !json_is_null(v) ? v : NULL;
 }
 
-static am_status bad_value(am_status code, const char *key, const json_t *v, const char *wanted, am_error *err) {
+am_status am_config_bad_value(am_status code, const char *key, const json_t *v, const char *wanted, am_error *err) {
     am_buf text;
     am_buf_init(&text, 400);
     bool told = am_json_dump(v, &text) == AM_OK;
@@ -45,7 +45,7 @@ am_status am_config_count(const am_config *config, const char *key, uint32_t min
     char range[64];
     snprintf(range, sizeof range, "an integer from %u to %u", min, max);
     if (!json_is_integer(v) || json_integer_value(v) < min || json_integer_value(v) > max)
-        return bad_value(AM_EFORMAT, key, v, range, err);
+        return am_config_bad_value(AM_EFORMAT, key, v, range, err);
     *out = (uint32_t)json_integer_value(v);
     return AM_OK;
 }
@@ -54,7 +54,7 @@ static am_status number_of(const json_t *object, const char *key, double fallbac
     const json_t *v = present(object, key);
     *out = fallback;
     if (!v) return isnan(fallback) ? am_fail(err, AM_EFORMAT, "'%s' is missing", key) : AM_OK;
-    if (!json_is_number(v) || !isfinite(json_number_value(v))) return bad_value(AM_EFORMAT, key, v, "a finite number", err);
+    if (!json_is_number(v) || !isfinite(json_number_value(v))) return am_config_bad_value(AM_EFORMAT, key, v, "a finite number", err);
     *out = json_number_value(v);
     return AM_OK;
 }
@@ -66,7 +66,7 @@ am_status am_config_number(const am_config *config, const char *key, double fall
 am_status am_config_flag(const am_config *config, const char *key, bool fallback, bool *out, am_error *err) {
     const json_t *v = present(config->json, key);
     *out = v ? json_is_true(v) : fallback;
-    return v && !json_is_boolean(v) ? bad_value(AM_EFORMAT, key, v, "true or false", err) : AM_OK;
+    return v && !json_is_boolean(v) ? am_config_bad_value(AM_EFORMAT, key, v, "true or false", err) : AM_OK;
 }
 
 am_status am_config_refuse(const am_config *config, const char *key, const char *same, am_error *err) {
@@ -76,13 +76,13 @@ am_status am_config_refuse(const am_config *config, const char *key, const char 
     bool equal = wanted && (json_equal(v, wanted) || (json_is_number(v) && json_is_number(wanted) &&
                                                       json_number_value(v) == json_number_value(wanted)));
     json_decref(wanted);
-    return equal ? AM_OK : bad_value(AM_EUNSUPPORTED, key, v, NULL, err);
+    return equal ? AM_OK : am_config_bad_value(AM_EUNSUPPORTED, key, v, NULL, err);
 }
 
 static am_status positive(const json_t *object, const char *key, double fallback, double *out, am_error *err) {
     am_status status = number_of(object, key, fallback, out, err);
     if (status) return status;
-    return *out > 0 && *out <= 1e12 ? AM_OK : bad_value(AM_EFORMAT, key, present(object, key), "above 0 and at most 1e12", err);
+    return *out > 0 && *out <= 1e12 ? AM_OK : am_config_bad_value(AM_EFORMAT, key, present(object, key), "above 0 and at most 1e12", err);
 }
 
 static am_status read_llama3(am_rope_config *rope, const json_t *scaling, am_error *err) {
@@ -96,7 +96,7 @@ static am_status read_llama3(am_rope_config *rope, const json_t *scaling, am_err
 
 static am_status read_yarn(am_rope_config *rope, const json_t *scaling, am_error *err) {
     const json_t *truncate = present(scaling, "truncate");
-    if (truncate && !json_is_boolean(truncate)) return bad_value(AM_EFORMAT, "truncate", truncate, "true or false", err);
+    if (truncate && !json_is_boolean(truncate)) return am_config_bad_value(AM_EFORMAT, "truncate", truncate, "true or false", err);
     rope->truncate = !json_is_false(truncate); /* absent means true */
     am_status status = positive(scaling, "beta_fast", 32, &rope->beta_fast, err);
     if (!status) status = positive(scaling, "beta_slow", 1, &rope->beta_slow, err);
@@ -110,7 +110,7 @@ static am_status read_factors(const json_t *scaling, const char *key, size_t n, 
     if (!json_is_array(list) || json_array_size(list) != n)
         return am_fail(err, AM_EFORMAT, "'%s' must be a list of %zu numbers", key, n);
     for (size_t i = 0; i < n; i++)
-        if (!(json_number_value(json_array_get(list, i)) > 0)) return bad_value(AM_EFORMAT, key, list, "numbers above 0", err);
+        if (!(json_number_value(json_array_get(list, i)) > 0)) return am_config_bad_value(AM_EFORMAT, key, list, "numbers above 0", err);
     *out = list;
     return AM_OK;
 }
@@ -128,20 +128,20 @@ static am_status read_kind(const json_t *scaling, am_rope_kind *out, am_error *e
     const json_t *type = present(scaling, key);
     *out = AM_ROPE_PLAIN;
     if (!type) return AM_OK;
-    if (!json_is_string(type)) return bad_value(AM_EFORMAT, key, type, "a string", err);
+    if (!json_is_string(type)) return am_config_bad_value(AM_EFORMAT, key, type, "a string", err);
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (strcmp(json_string_value(type), kinds[i]) == 0) {
             *out = (am_rope_kind)i;
             return AM_OK;
         }
-    return bad_value(AM_EUNSUPPORTED, key, type, NULL, err);
+    return am_config_bad_value(AM_EUNSUPPORTED, key, type, NULL, err);
 }
 
 uint32_t am_rope_dims(const am_rope_config *rope, uint32_t head_dim) { return (uint32_t)(head_dim * rope->partial); }
 
 am_status am_config_rope(const am_config *c, const json_t *scaling, double theta, am_rope_config *rope, am_error *err) {
     *rope = (am_rope_config){.factor = 1, .theta = theta};
-    if (scaling && !json_is_object(scaling)) return bad_value(AM_EFORMAT, "rope_scaling", scaling, "an object", err);
+    if (scaling && !json_is_object(scaling)) return am_config_bad_value(AM_EFORMAT, "rope_scaling", scaling, "an object", err);
     const json_t *partial_of = present(scaling, "partial_rotary_factor") ? scaling : c->json;
     am_status status = positive(partial_of, "partial_rotary_factor", 1, &rope->partial, err);
     if (!status) status = positive(present(scaling, "rope_theta") ? scaling : NULL, "rope_theta", theta, &rope->theta, err);
@@ -181,7 +181,7 @@ am_status am_config_sliding(const am_config *c, uint32_t i, bool fallback, bool 
         return am_fail(err, AM_EFORMAT, "'layer_types' must be a list of %u strings", c->n_layer);
     *out = strcmp(json_string_value(type), "sliding_attention") == 0;
     if (*out || strcmp(json_string_value(type), "full_attention") == 0) return AM_OK;
-    return bad_value(AM_EUNSUPPORTED, "layer_types", type, NULL, err);
+    return am_config_bad_value(AM_EUNSUPPORTED, "layer_types", type, NULL, err);
 }
 
 static am_status read_shape(am_config *c, am_error *err) {
@@ -211,16 +211,16 @@ am_status am_quant_read(const json_t *entry, am_quant *quant, am_error *err) {
     const json_t *mode = present(entry, "mode"), *bits = present(entry, "bits"), *group = present(entry, "group_size");
     const char *name = mode ? json_string_value(mode) : "affine";
     quant->mxfp4 = name && strcmp(name, "mxfp4") == 0;
-    if (!quant->mxfp4 && (!name || strcmp(name, "affine") != 0)) return bad_value(AM_EUNSUPPORTED, "quantization.mode", mode, NULL, err);
+    if (!quant->mxfp4 && (!name || strcmp(name, "affine") != 0)) return am_config_bad_value(AM_EUNSUPPORTED, "quantization.mode", mode, NULL, err);
     if (bits) {
         json_int_t v = json_integer_value(bits);
-        if ((quant->mxfp4 && v != 4) || v < 2 || v > 8 || v == 7) return bad_value(AM_EUNSUPPORTED, "quantization.bits", bits, NULL, err);
+        if ((quant->mxfp4 && v != 4) || v < 2 || v > 8 || v == 7) return am_config_bad_value(AM_EUNSUPPORTED, "quantization.bits", bits, NULL, err);
         quant->bits = (uint32_t)v;
     }
     if (group) {
         json_int_t v = json_integer_value(group);
         if (v != 32 && (quant->mxfp4 || (v != 64 && v != 128)))
-            return bad_value(AM_EUNSUPPORTED, "quantization.group_size", group, NULL, err);
+            return am_config_bad_value(AM_EUNSUPPORTED, "quantization.group_size", group, NULL, err);
         quant->group = (uint32_t)v;
     }
     if (quant->bits == 0 || quant->group == 0) return am_fail(err, AM_EFORMAT, "'quantization' lacks bits or group_size");
@@ -231,10 +231,10 @@ am_status am_quant_read(const json_t *entry, am_quant *quant, am_error *err) {
  * nothing that the tensors' names do not say. */
 static am_status read_quant(am_config *c, const json_t *quant, am_error *err) {
     if (!quant) return AM_OK;
-    if (!json_is_object(quant)) return bad_value(AM_EFORMAT, "quantization", quant, "an object", err);
+    if (!json_is_object(quant)) return am_config_bad_value(AM_EFORMAT, "quantization", quant, "an object", err);
     const json_t *method = present(quant, "quant_method");
     if (method && json_is_string(method) && strcmp(json_string_value(method), "mxfp4") == 0) return AM_OK;
-    if (method) return bad_value(AM_EUNSUPPORTED, "quantization_config.quant_method", method, NULL, err);
+    if (method) return am_scheme_read(quant, &c->scheme, err);
     c->quant_json = quant;
     return am_quant_read(quant, &c->quant, err);
 }
@@ -246,7 +246,7 @@ static am_status read_eos(am_config *c, const json_t *v, am_error *err) {
     for (size_t i = 0; i < n; i++) {
         const json_t *id = json_is_array(v) ? json_array_get(v, i) : v;
         if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX)
-            return bad_value(AM_EFORMAT, "eos_token_id", v, "a token id or a list of them", err);
+            return am_config_bad_value(AM_EFORMAT, "eos_token_id", v, "a token id or a list of them", err);
         c->eos[c->n_eos++] = (int32_t)json_integer_value(id);
     }
     return AM_OK;
@@ -278,12 +278,12 @@ am_status am_config_read(am_config *c, json_t *json, const json_t *quant, const 
     am_status status = am_json_str(json, "model_type", &type, err);
     if (status) return status == AM_ENOTFOUND ? am_fail(err, AM_EFORMAT, "'model_type' is missing") : status;
     if (type.n >= sizeof c->model_type)
-        return bad_value(AM_EUNSUPPORTED, "model_type", present(json, "model_type"), NULL, err);
+        return am_config_bad_value(AM_EUNSUPPORTED, "model_type", present(json, "model_type"), NULL, err);
     memcpy(c->model_type, type.p, type.n);
     double eps;
     if ((status = read_shape(c, err)) || (status = read_rope(c, err)) || (status = read_quant(c, quant, err))) return status;
     if ((status = am_config_number(c, "rms_norm_eps", 1e-6, &eps, err))) return status;
-    if (eps < 0 || eps > 1) return bad_value(AM_EFORMAT, "rms_norm_eps", present(json, "rms_norm_eps"), "from 0 to 1", err);
+    if (eps < 0 || eps > 1) return am_config_bad_value(AM_EFORMAT, "rms_norm_eps", present(json, "rms_norm_eps"), "from 0 to 1", err);
     c->norm_eps = (float)eps;
     if ((status = am_config_flag(c, "tie_word_embeddings", false, &c->tied, err))) return status;
     if ((status = am_config_flag(c, "attention_bias", false, &c->attention_bias, err))) return status;

@@ -31,6 +31,15 @@ typedef struct am_quant {
     bool mxfp4; /* else affine */
 } am_quant;
 
+/* How a whole checkpoint was quantised, as `quantization_config` says: see int_packed.c and fp8.c. */
+typedef enum am_scheme_kind { AM_SCHEME_NONE, AM_SCHEME_GPTQ, AM_SCHEME_AWQ, AM_SCHEME_FP8 } am_scheme_kind;
+typedef struct am_scheme {
+    am_scheme_kind kind;
+    uint32_t bits, group;      /* GPTQ, AWQ; group 0: all inputs of an output */
+    uint32_t zero_offset;      /* GPTQ: added to stored zero points */
+    uint32_t block_out, block_in; /* FP8: a scale each block; 0: one a matrix or a row */
+} am_scheme;
+
 typedef struct am_config {
     char model_type[32];
     uint32_t n_layer, n_vocab, n_embd, n_ff, n_head, n_kv_head, head_dim, n_ctx;
@@ -40,6 +49,7 @@ typedef struct am_config {
     am_rope_config rope;
 
     am_quant quant;           /* MLX's default for matrices that have scales */
+    am_scheme scheme;
     const json_t *quant_json; /* its object, for entries of single matrices; NULL: none. Lives as long as the config file's JSON */
 
     int32_t eos[AM_MAX_EOS];
@@ -65,6 +75,10 @@ am_status am_config_refuse(const am_config *config, const char *key, const char 
 
 /* mode, bits and group_size of a `quantization` object or of one matrix's entry in it; what it leaves out stays (mode: is affine). */
 am_status am_quant_read(const json_t *entry, am_quant *quant, am_error *err);
+
+/* `quantization_config` with a quant_method. AM_EUNSUPPORTED names key and value. */
+am_status am_scheme_read(const json_t *quant, am_scheme *out, am_error *err);
+am_status am_config_bad_value(am_status code, const char *key, const json_t *v, const char *wanted, am_error *err);
 
 /* Rope settings from an object like rope_parameters or rope_scaling (may be NULL: plain) over theta; original_ctx falls back to
  * the config's original_max_position_embeddings or its whole context. */

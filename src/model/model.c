@@ -94,6 +94,8 @@ static bool may_stay_unused(void *arg, am_str name) {
     static const char inv_freq[] = ".rotary_emb.inv_freq";
     if (config->tied && am_str_starts(name, AM_STR("lm_head."))) return true;
     if (am_str_starts(name, AM_STR("vision_tower.")) || am_str_starts(name, AM_STR("multi_modal_projector."))) return true;
+    static const char input_scale[] = ".input_scale"; /* of activations, for kernels that quantise them (fp8.c) */
+    if (name.n > sizeof input_scale && strcmp(name.p + name.n - (sizeof input_scale - 1), input_scale) == 0) return true;
     return name.n > sizeof inv_freq && strcmp(name.p + name.n - (sizeof inv_freq - 1), inv_freq) == 0;
 }
 

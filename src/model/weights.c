@@ -6,7 +6,7 @@
  *
  * Quantised forms that the kernels do not know become one they know with the same values: 2 and 3 bits become 4, 5 and 6 become 8, and MXFP4, whose
  * code book is whole numbers (twice e2m1: -12 .. 12), becomes 8 bits with a bias of -12 scales. */
-#include "model/weights.h"
+#include "model/weight_forms.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -55,15 +55,15 @@ static void name_of(const am_loader *l, const char *path, const char *suffix, ch
     snprintf(name, NAME_MAX_BYTES, "%s%s%s%s", l->root, l->prefix, path, suffix);
 }
 
-static bool has(const am_loader *l, const char *path, const char *suffix) {
+bool am_loader_has_part(const am_loader *l, const char *path, const char *suffix) {
     char name[NAME_MAX_BYTES];
     name_of(l, path, suffix, name);
     return l->tensors && am_tensors_has(l->tensors, name);
 }
 
-bool am_loader_has(const am_loader *l, const char *name) { return has(l, name, ""); }
+bool am_loader_has(const am_loader *l, const char *name) { return am_loader_has_part(l, name, ""); }
 
-static am_status find(am_loader *l, const char *path, const char *suffix, am_tensor *t, am_error *err) {
+am_status am_loader_find(am_loader *l, const char *path, const char *suffix, am_tensor *t, am_error *err) {
     char name[NAME_MAX_BYTES];
     name_of(l, path, suffix, name);
     if (!am_tensors_find(l->tensors, name, t)) return am_fail(err, AM_EFORMAT, "tensor '%s' is missing", name);
@@ -71,7 +71,7 @@ static am_status find(am_loader *l, const char *path, const char *suffix, am_ten
 }
 
 /* wanted: up to 4 dimensions, ended by 0. */
-static am_status check_shape(const am_tensor *t, const uint64_t *wanted, am_error *err) {
+am_status am_loader_shape(const am_tensor *t, const uint64_t *wanted, am_error *err) {
     const am_st_tensor *i = t->info;
     char found[160] = "", must[100] = "";
     size_t n = 0, k = 0;
@@ -109,8 +109,9 @@ typedef struct part {
 
 static void part_free(part *p) { free(p->copy); }
 
-/* Where row o comes from, when the pairs (i, i + turned/2) at the end of each head were stored as neighbours. */
-static size_t paired_row(size_t o, const am_matrix *m) {
+/* Which row of the tensor row o comes from; `turned` is for when the pairs (i, i + turned/2) at the end of each head were stored as neighbours. */
+size_t am_matrix_row(size_t o, const am_matrix *m) {
+    if (m->turned == 0) return m->first + o * (m->stride ? m->stride : 1);
     size_t r = o % m->head, first = m->head - m->turned, half = m->turned / 2;
     return r < first ? o : o - (r - first) + 2 * ((r - first) % half) + (r - first) / half;
 }
@@ -123,7 +124,7 @@ static bool part_copy(part *p, const am_matrix *m, size_t row_bytes, size_t elem
     uint8_t *dst = p->copy;
     for (size_t o = 0; o < m->n_out; o++, dst += row_bytes) {
         if (!m->transposed) {
-            memcpy(dst, p->p + (m->turned ? paired_row(o, m) : o * stride) * row_bytes, row_bytes);
+            memcpy(dst, p->p + (am_matrix_row(o, m) - m->first) * row_bytes, row_bytes);
             continue;
         }
         for (size_t i = 0; i < m->n_in; i++) memcpy(dst + i * element, p->p + (i * of + m->first + o * stride) * element, element);
@@ -144,7 +145,7 @@ static am_status as_stored(am_matrix *m, const am_tensor *t, am_error *err) {
 static am_status part_open(am_loader *l, const am_matrix *matrix, const char *suffix, uint64_t cols, part *p, am_error *err) {
     am_matrix stored = *matrix, *m = &stored;
     *p = (part){0};
-    am_status status = find(l, m->path, suffix, &p->t, err);
+    am_status status = am_loader_find(l, m->path, suffix, &p->t, err);
     if (!status) status = as_stored(m, &p->t, err);
     if (status) return status;
     uint64_t of = m->of ? m->of : m->n_out, shape[5] = {0}, n = 0;
@@ -153,7 +154,7 @@ static am_status part_open(am_loader *l, const am_matrix *matrix, const char *su
     shape[n++] = m->transposed ? cols : of;
     shape[n++] = m->transposed ? of : blocks ? cols / 16 : cols;
     if (blocks) shape[n++] = 16;
-    if ((status = check_shape(&p->t, shape, err))) return status;
+    if ((status = am_loader_shape(&p->t, shape, err))) return status;
     const am_ggml_format *ggml = p->t.ggml;
     size_t element = am_st_dtype_bytes(p->t.info->dtype), row_bytes = ggml ? cols / ggml->block * ggml->block_bytes : cols * element;
     const uint8_t *stack = p->t.p + (size_t)m->expert * of * row_bytes;
@@ -168,7 +169,7 @@ static am_status part_open(am_loader *l, const am_matrix *matrix, const char *su
 }
 
 /* Into the fingerprint, then the file's pages may go. */
-static void finish(am_loader *l, const am_tensor *t, const uint8_t *p, size_t n_bytes) {
+void am_loader_finish(am_loader *l, const am_tensor *t, const uint8_t *p, size_t n_bytes) {
     if (l->options->survey) return;
     const am_st_tensor *i = t->info;
     uint64_t at[2] = {(uint64_t)(p - t->p), n_bytes};
@@ -184,7 +185,7 @@ static void finish(am_loader *l, const am_tensor *t, const uint8_t *p, size_t n_
 }
 
 /* Counts a matrix under the name of its stored form; past AM_MAX_FORMS names they stay uncounted. */
-static void note_form(am_loader *l, const am_matrix *m, const char *format, ...) {
+void am_loader_note(am_loader *l, const am_matrix *m, const char *format, ...) {
     char name[sizeof l->forms[0].name];
     va_list args;
     va_start(args, format);
@@ -234,7 +235,7 @@ static am_status load_vector(am_loader *l, const am_tensor *t, const am_matrix *
     for (uint32_t i = 0; !status && i < m->n_out; i++) v[i] = value_at(p.data, dtype, i);
     part_free(&p);
     if (status) return status;
-    finish(l, t, p.p, p.n_bytes);
+    am_loader_finish(l, t, p.p, p.n_bytes);
     l->n_params += m->n_out;
     *out = v;
     return AM_OK;
@@ -244,8 +245,8 @@ am_status am_loader_vector(am_loader *l, const char *name, uint32_t n, const flo
     am_tensor t;
     *out = NULL;
     if (!l->tensors) return count_vector(l, n);
-    am_status status = find(l, name, "", &t, err);
-    if (!status) status = check_shape(&t, (uint64_t[]){n, 0}, err);
+    am_status status = am_loader_find(l, name, "", &t, err);
+    if (!status) status = am_loader_shape(&t, (uint64_t[]){n, 0}, err);
     return status ? status : load_vector(l, &t, &(am_matrix){.n_out = n, .n_in = 1}, out, err);
 }
 
@@ -258,9 +259,9 @@ am_status am_loader_norm(am_loader *l, const char *name, uint32_t n, const float
 static am_status load_bias(am_loader *l, const am_matrix *m, const float **out, am_error *err) {
     am_tensor t;
     if (!l->tensors) return count_vector(l, m->n_out);
-    am_status status = find(l, m->path, m->underscored ? "_bias" : ".bias", &t, err);
+    am_status status = am_loader_find(l, m->path, m->underscored ? "_bias" : ".bias", &t, err);
     uint64_t of = m->of ? m->of : m->n_out;
-    if (!status) status = check_shape(&t, m->n_expert ? (uint64_t[]){m->n_expert, of, 0} : (uint64_t[]){of, 0}, err);
+    if (!status) status = am_loader_shape(&t, m->n_expert ? (uint64_t[]){m->n_expert, of, 0} : (uint64_t[]){of, 0}, err);
     if (status) return status;
     am_matrix rows = *m;
     rows.transposed = false;
@@ -285,7 +286,14 @@ static void pack_task(void *arg, size_t task, size_t worker) {
         am_pack_plain(job->dst, job->mat, job->weight, p0, p1);
 }
 
-static am_status pack(am_loader *l, am_mat *mat, const void *weight, const void *scales, const void *biases, am_error *err) {
+void am_loader_run(const am_loader *l, size_t n_tasks, am_workers_fn *task, void *arg) {
+    if (l->options->workers)
+        am_workers_run(l->options->workers, n_tasks, task, arg);
+    else
+        for (size_t i = 0; i < n_tasks; i++) task(arg, i, 0);
+}
+
+am_status am_loader_codes(am_loader *l, am_mat *mat, const void *weight, const void *scales, const void *biases, am_error *err) {
     if (l->options->survey) {
         l->packed_bytes += am_mat_bytes(mat);
         return AM_OK;
@@ -294,16 +302,12 @@ static am_status pack(am_loader *l, am_mat *mat, const void *weight, const void 
     if (!dst) return AM_ENOMEM;
     pack_job job = {dst, mat, weight, scales, biases};
     size_t n_tasks = (am_mat_panels(mat) + PANELS_PER_TASK - 1) / PANELS_PER_TASK;
-    if (l->options->workers)
-        am_workers_run(l->options->workers, n_tasks, pack_task, &job);
-    else
-        for (size_t i = 0; i < n_tasks; i++) pack_task(&job, i, 0);
+    am_loader_run(l, n_tasks, pack_task, &job);
     mat->data = dst;
     return AM_OK;
 }
 
-/* Whether f16 holds all n values exactly; dst gets them. */
-static bool narrow(uint16_t *dst, const float *src, size_t n) {
+bool am_narrow(uint16_t *dst, const float *src, size_t n) {
     for (size_t i = 0; i < n; i++) {
         dst[i] = am_f32_to_f16(src[i]);
         if (am_f16_to_f32(dst[i]) != src[i]) return false;
@@ -335,10 +339,10 @@ static am_status pack_unpacked(am_loader *l, const am_tensor *t, const am_matrix
     am_status status = check_finite(t, u->scales, AM_F32, n, err);
     if (!status) status = check_finite(t, u->biases, AM_F32, n, err);
     if (status) return status;
-    bool narrowed = narrow(u->narrow_scales, u->scales, n) && narrow(u->narrow_biases, u->biases, n);
+    bool narrowed = am_narrow(u->narrow_scales, u->scales, n) && am_narrow(u->narrow_biases, u->biases, n);
     if (narrowed) mat->scale_dtype = AM_F16;
-    if (narrowed) return pack(l, mat, u->codes, u->narrow_scales, u->narrow_biases, err);
-    return pack(l, mat, u->codes, u->scales, u->biases, err);
+    if (narrowed) return am_loader_codes(l, mat, u->codes, u->narrow_scales, u->narrow_biases, err);
+    return am_loader_codes(l, mat, u->codes, u->scales, u->biases, err);
 }
 
 static am_status load_ggml(am_loader *l, const am_matrix *m, const part *weight, am_mat *mat, am_error *err) {
@@ -351,7 +355,7 @@ static am_status load_ggml(am_loader *l, const am_matrix *m, const part *weight,
     mat->dtype = f->max_code > 15 ? AM_Q8 : AM_Q4;
     mat->scale_dtype = AM_F32;
     mat->group = f->group;
-    if (l->options->survey) return pack(l, mat, NULL, NULL, NULL, err);
+    if (l->options->survey) return am_loader_codes(l, mat, NULL, NULL, NULL, err);
     size_t n = (size_t)m->n_out * m->n_in, n_groups = n / f->group;
     unpacked u = {.codes = am_alloc_aligned(n), .scales = am_alloc_aligned(12 * n_groups)};
     am_status status = AM_OK;
@@ -377,12 +381,12 @@ static am_status load_plain(am_loader *l, const am_matrix *m, am_mat *mat, am_er
         status = load_ggml(l, m, &weight, mat, err);
     else if (!status && !float_type(weight.t.info->dtype, &mat->dtype))
         status = wrong_type(&weight.t, "F32, F16 and BF16", err);
-    if (!status && !ggml) status = pack(l, mat, weight.data, NULL, NULL, err);
+    if (!status && !ggml) status = am_loader_codes(l, mat, weight.data, NULL, NULL, err);
     part_free(&weight);
     if (status) return status;
     static const char *const names[] = {[AM_F32] = "f32", [AM_F16] = "f16", [AM_BF16] = "bf16"};
-    note_form(l, m, "%s%s", l->gguf ? "gguf " : "", ggml ? ggml->name : names[mat->dtype]);
-    finish(l, &weight.t, weight.p, weight.n_bytes);
+    am_loader_note(l, m, "%s%s", l->gguf ? "gguf " : "", ggml ? ggml->name : names[mat->dtype]);
+    am_loader_finish(l, &weight.t, weight.p, weight.n_bytes);
     return AM_OK;
 }
 
@@ -432,16 +436,16 @@ static am_status load_affine(am_loader *l, const am_matrix *m, const am_quant *q
     if (!status) status = check_finite(&biases.t, biases.data, mat->scale_dtype, n, err);
     if (!status && !l->options->survey && quant->bits != to && !(wide = widen(m, weight.data, quant->bits, to, NULL)))
         status = am_fail(err, AM_ENOMEM, "no memory to unpack tensor '%s'", weight.t.info->name.p);
-    if (!status) status = pack(l, mat, wide ? wide : weight.data, scales.data, biases.data, err);
+    if (!status) status = am_loader_codes(l, mat, wide ? wide : weight.data, scales.data, biases.data, err);
     free(wide);
     part_free(&weight);
     part_free(&scales);
     part_free(&biases);
     if (status) return status;
-    note_form(l, m, "mlx %u-bit g%u", quant->bits, mat->group);
-    finish(l, &weight.t, weight.p, weight.n_bytes);
-    finish(l, &scales.t, scales.p, scales.n_bytes);
-    finish(l, &biases.t, biases.p, biases.n_bytes);
+    am_loader_note(l, m, "mlx %u-bit g%u", quant->bits, mat->group);
+    am_loader_finish(l, &weight.t, weight.p, weight.n_bytes);
+    am_loader_finish(l, &scales.t, scales.p, scales.n_bytes);
+    am_loader_finish(l, &biases.t, biases.p, biases.n_bytes);
     return AM_OK;
 }
 
@@ -468,15 +472,15 @@ static am_status load_mxfp4(am_loader *l, const am_matrix *m, am_mat *mat, am_er
     }
     mat->dtype = AM_Q8;
     mat->scale_dtype = AM_F32;
-    if (!status) status = pack(l, mat, wide, both, both ? both + n : NULL, err);
+    if (!status) status = am_loader_codes(l, mat, wide, both, both ? both + n : NULL, err);
     free(wide);
     free(both);
     part_free(&weight);
     part_free(&scales);
     if (status) return status;
-    note_form(l, m, "mxfp4");
-    finish(l, &weight.t, weight.p, weight.n_bytes);
-    finish(l, &scales.t, scales.p, scales.n_bytes);
+    am_loader_note(l, m, "mxfp4");
+    am_loader_finish(l, &weight.t, weight.p, weight.n_bytes);
+    am_loader_finish(l, &scales.t, scales.p, scales.n_bytes);
     return AM_OK;
 }
 
@@ -495,19 +499,24 @@ static am_status load_quantised(am_loader *l, const am_matrix *m, am_mat *mat, a
 static am_status count_matrix(am_loader *l, const am_matrix *m, am_mat *mat, const float **bias, am_error *err) {
     mat->dtype = AM_BF16;
     l->n_params += (uint64_t)m->n_out * m->n_in;
-    note_form(l, m, "bf16");
-    am_status status = pack(l, mat, NULL, NULL, NULL, err);
+    am_loader_note(l, m, "bf16");
+    am_status status = am_loader_codes(l, mat, NULL, NULL, NULL, err);
     return status || !m->bias ? status : load_bias(l, m, bias, err);
 }
 
 am_status am_loader_matrix(am_loader *l, const am_matrix *m, am_linear *out, am_error *err) {
     *out = (am_linear){.w = {.n_out = m->n_out, .n_in = m->n_in}};
     if (!l->tensors) return count_matrix(l, m, &out->w, &out->bias, err);
-    bool quantised = has(l, m->path, m->underscored ? "_scales" : ".scales");
-    am_status status = quantised ? load_quantised(l, m, &out->w, err) : load_plain(l, m, &out->w, err);
+    bool quantised = am_loader_has_part(l, m->path, m->underscored ? "_scales" : ".scales");
+    am_status status;
+    if (am_loader_has_part(l, m->path, ".qweight")) status = am_int_packed_load(l, m, &out->w, err);
+    else if (l->config->scheme.kind == AM_SCHEME_FP8 && am_fp8_is(l, m)) status = am_fp8_load(l, m, &out->w, err);
+    else status = quantised ? load_quantised(l, m, &out->w, err) : load_plain(l, m, &out->w, err);
     if (status) return status;
     l->n_params += (uint64_t)m->n_out * m->n_in;
-    return m->bias ? load_bias(l, m, &out->bias, err) : AM_OK;
+    /* some quantisers write a bias, mostly of zeros, also where the model has none */
+    bool bias = m->bias || (l->config->scheme.kind && am_loader_has_part(l, m->path, ".bias"));
+    return bias ? load_bias(l, m, &out->bias, err) : AM_OK;
 }
 
 am_status am_loader_linear(am_loader *l, const char *path, uint32_t n_out, uint32_t n_in, bool bias, am_linear *out, am_error *err) {
@@ -516,5 +525,5 @@ am_status am_loader_linear(am_loader *l, const char *path, uint32_t n_out, uint3
 
 am_status am_loader_pack(am_loader *l, const float *rows, uint32_t n_out, uint32_t n_in, am_linear *out, am_error *err) {
     *out = (am_linear){.w = {.dtype = AM_F32, .n_out = n_out, .n_in = n_in}};
-    return pack(l, &out->w, rows, NULL, NULL, err);
+    return am_loader_codes(l, &out->w, rows, NULL, NULL, err);
 }
