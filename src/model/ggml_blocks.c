@@ -3,6 +3,7 @@
 #include "model/ggml_blocks.h"
 
 #include "kernels/kernels.h"
+#include "model/ggml_iq.h"
 
 #include <math.h>
 #include <string.h>
@@ -182,15 +183,15 @@ static const am_ggml_format formats[] = {
     {AM_GGML_Q4_K, "Q4_K", 256, 144, 32, 15, unpack_q4_k},
     {AM_GGML_Q5_K, "Q5_K", 256, 176, 32, 31, unpack_q5_k},
     {AM_GGML_Q6_K, "Q6_K", 256, 210, 16, 63, unpack_q6_k},
-    {AM_GGML_IQ2_XXS, "IQ2_XXS", 256, 66, 0, 0, NULL},
-    {AM_GGML_IQ2_XS, "IQ2_XS", 256, 74, 0, 0, NULL},
-    {AM_GGML_IQ3_XXS, "IQ3_XXS", 256, 98, 0, 0, NULL},
-    {AM_GGML_IQ1_S, "IQ1_S", 256, 50, 0, 0, NULL},
+    {AM_GGML_IQ2_XXS, "IQ2_XXS", 256, 66, 32, 255, am_unpack_iq2_xxs},
+    {AM_GGML_IQ2_XS, "IQ2_XS", 256, 74, 16, 255, am_unpack_iq2_xs},
+    {AM_GGML_IQ3_XXS, "IQ3_XXS", 256, 98, 32, 255, am_unpack_iq3_xxs},
+    {AM_GGML_IQ1_S, "IQ1_S", 256, 50, 32, 3, am_unpack_iq1_s},
     {AM_GGML_IQ4_NL, "IQ4_NL", 32, 18, 32, 255, unpack_iq4_nl},
-    {AM_GGML_IQ3_S, "IQ3_S", 256, 110, 0, 0, NULL},
-    {AM_GGML_IQ2_S, "IQ2_S", 256, 82, 0, 0, NULL},
+    {AM_GGML_IQ3_S, "IQ3_S", 256, 110, 32, 255, am_unpack_iq3_s},
+    {AM_GGML_IQ2_S, "IQ2_S", 256, 82, 16, 255, am_unpack_iq2_s},
     {AM_GGML_IQ4_XS, "IQ4_XS", 256, 136, 32, 255, unpack_iq4_xs},
-    {AM_GGML_IQ1_M, "IQ1_M", 256, 56, 0, 0, NULL},
+    {AM_GGML_IQ1_M, "IQ1_M", 256, 56, 16, 18, am_unpack_iq1_m},
     {AM_GGML_TQ1_0, "TQ1_0", 256, 54, 256, 2, unpack_tq1_0},
     {AM_GGML_TQ2_0, "TQ2_0", 256, 66, 256, 3, unpack_tq2_0},
     {AM_GGML_MXFP4, "MXFP4", 32, 17, 32, 24, unpack_mxfp4},

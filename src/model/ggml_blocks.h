@@ -1,7 +1,7 @@
 /* ggml's block formats, unpacked into the one form our kernels know: codes with one scale and one bias a group, value = scale * code + bias.
  *
  * Every format here fits that form exactly: integer grids (Q4_0 ... Q8_0, the K quants, TQ) shift their zero into the bias, and the code books of IQ4_NL,
- * IQ4_XS and MXFP4 are themselves integers of at most 8 bits. So no format needs a kernel of its own to be right; one that is worth the
+ * IQ4_XS, MXFP4 and the grids (ggml_iq.c) are themselves integers of at most 8 bits. So no format needs a kernel of its own to be right; one that is worth the
  * speed may get one. Source of the layouts: ggml's block definitions; truth for tests: ggml's own dequantisation. */
 #ifndef AM_MODEL_GGML_BLOCKS_H
 #define AM_MODEL_GGML_BLOCKS_H
@@ -44,9 +44,9 @@ typedef struct am_ggml_format {
     const char *name;
     uint32_t block;       /* values a block */
     uint32_t block_bytes;
-    uint32_t group;       /* values that share a scale; 0: not quantised, or not unpacked here */
+    uint32_t group;       /* values that share a scale; 0: not quantised */
     uint32_t max_code;    /* 15 fits our 4-bit form, more wants 8 */
-    am_ggml_unpack_fn *unpack; /* NULL: not quantised, or not implemented */
+    am_ggml_unpack_fn *unpack; /* NULL: not quantised */
 } am_ggml_format;
 
 /* NULL for a number that ggml does not use or has retired. */

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/fs.h"
+#include "base/log.h"
 #include "model/embedded.h"
 #include "model/gguf_model.h"
 #include "model/metrics.h"
@@ -14,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_CONFIG_BYTES = 16 << 20 };
+enum { MAX_CONFIG_BYTES = 16 << 20, WORTH_A_NOTICE_BYTES = 256 << 20 };
 
 /* What a model is made from, before it is one. */
 typedef struct source {
@@ -154,6 +155,14 @@ static void fill_info(am_model *m, const am_loader *l) {
     i->top_k = c->top_k;
 }
 
+/* Forms that the kernels do not know are kept as one they know, which may take several times the room. */
+static void notice_unpacked(const am_model *m, const am_model_options *options) {
+    const am_model_info *i = &m->info;
+    if (options->survey || i->weight_bytes < i->file_bytes + WORTH_A_NOTICE_BYTES) return;
+    am_log(AM_LOG_WARN, "weights take more memory than their files", AM_LS("forms", m->forms), AM_LU("file_bytes", i->file_bytes),
+           AM_LU("memory_bytes", i->weight_bytes));
+}
+
 /* Where the text model's tensors begin: multimodal folders put them under a name of their own. */
 static void find_root(am_loader *l) {
     static const char *const roots[] = {"", "language_model.", "model.language_model."};
@@ -181,6 +190,7 @@ static am_status load_weights(am_model *m, const source *s, const am_model_optio
     if (!status) {
         make_fingerprint(m, l.sum, &description);
         fill_info(m, &l);
+        notice_unpacked(m, options);
     } else if (l.sum) {
         am_sum_end(l.sum);
     }
