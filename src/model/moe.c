@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { MAX_EXPERTS = 1 << 18 };
+
 /* The chosen experts of one row, best first. */
 static void choose(const float *score, uint32_t n_expert, uint32_t n_used, uint32_t *expert) {
     for (uint32_t u = 0; u < n_used; u++) {
@@ -128,6 +130,8 @@ am_status am_moe_configure(am_model *m, const char *n_expert_key, const char *n_
     m->expert_scale = 1;
     am_status status = am_config_count(&m->config, n_expert_key, 1, 4096, 0, &m->n_expert, err);
     if (!status) status = am_config_count(&m->config, "num_experts_per_tok", 1, m->n_expert, 0, &m->n_expert_used, err);
+    if (!status && (uint64_t)m->n_expert * m->config.n_layer > MAX_EXPERTS)
+        return am_fail(err, AM_ELIMIT, "'%s' %u in each of %u layers: at most %d experts in all", n_expert_key, m->n_expert, m->config.n_layer, MAX_EXPERTS);
     return status ? status : am_config_count(&m->config, n_ff_key, 2, 1u << 20, 0, &m->n_ff_expert, err);
 }
 
