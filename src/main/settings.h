@@ -67,6 +67,8 @@ typedef struct am_settings {
 
     /* text */
     const char *tokenizer, *template;
+    /* show */
+    bool tensors;
     /* logits */
     const char *ids, *out;
     uint64_t greedy, dtype;

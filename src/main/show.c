@@ -23,6 +23,7 @@ typedef struct showing {
     uint64_t tokens[MAX_CONTEXTS]; /* contexts to give figures for */
     size_t n_contexts;
     uint64_t budget;
+    json_t *tensors; /* name -> [rows, columns, stacked]; NULL: not wanted */
     bool latent; /* one setting of bits: keys serve as values */
 } showing;
 
@@ -51,6 +52,11 @@ static am_status add_form(showing *s, const am_model *model, uint32_t bits_k, ui
     form->bits_v = spec.bits_v;
     s->n_forms++;
     return AM_OK;
+}
+
+static am_status note_tensor(void *arg, const am_weight *w, am_error *err) {
+    json_t *shape = json_pack("[I,I,I]", (json_int_t)w->n_rows, (json_int_t)w->n_in, (json_int_t)w->n_expert);
+    return json_object_set_new(arg, w->name, shape) ? am_fail(err, AM_ENOMEM, "no memory for a list of tensors") : AM_OK;
 }
 
 static am_status gather(showing *s, const am_model *model, const am_settings *settings, am_error *err) {
@@ -138,6 +144,7 @@ static am_status print_json(const showing *s, am_error *err) {
                             (json_int_t)i->n_head, "kv_heads", (json_int_t)i->n_kv_head, "head_dim_k", (json_int_t)i->head_dim_k,
                             "head_dim_v", (json_int_t)i->head_dim_v, "budget_bytes", (json_int_t)s->budget, "cache", cache_json(s));
     if (!all) return am_fail(err, AM_ENOMEM, "no memory for the description");
+    if (s->tensors) json_object_set(all, "tensors", s->tensors);
     json_dumpf(all, stdout, JSON_INDENT(1));
     puts("");
     json_decref(all);
@@ -149,14 +156,25 @@ int am_command_show(am_settings *settings) {
     am_model *model = NULL;
     showing s = {0};
     const char *path = settings->n_args ? settings->args[0] : settings->config ? settings->config : settings->model;
-    am_status status = am_model_load(path, &(am_model_options){.survey = true}, &model, &err);
+    am_model_options options = {.survey = true};
+    if (settings->tensors) {
+        options.weight = note_tensor;
+        options.weight_arg = s.tensors = json_object();
+    }
+    am_status status = am_model_load(path, &options, &model, &err);
     if (!status) status = gather(&s, model, settings, &err);
     if (!status && settings->json) status = print_json(&s, &err);
     else if (!status) {
+        const char *name;
+        json_t *t;
         print_model(s.info);
+        json_object_foreach(s.tensors, name, t)
+            printf("  %-60s %6lld x %lld%s\n", name, json_integer_value(json_array_get(t, 0)), json_integer_value(json_array_get(t, 1)),
+                   json_integer_value(json_array_get(t, 2)) ? " in a stack" : "");
         print_cache(&s);
     }
     if (status) fprintf(stderr, "agent-memory: %s\n", err.message);
+    json_decref(s.tensors);
     am_model_free(model);
     return status ? AM_EXIT_FAILED : 0;
 }

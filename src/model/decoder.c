@@ -45,7 +45,7 @@ am_status am_decoder_load(am_model *m, am_loader *l,
                           am_status (*load_layer)(am_model *model, am_loader *loader, uint32_t i, am_error *err), am_error *err) {
     const am_config *c = &m->config;
     /* one matrix for both ends is stored under either name */
-    const char *embed = c->tied && !am_loader_has(l, "model.embed_tokens.weight") ? "lm_head" : "model.embed_tokens";
+    const char *embed = c->tied && am_loader_has(l, "lm_head.weight") && !am_loader_has(l, "model.embed_tokens.weight") ? "lm_head" : "model.embed_tokens";
     am_status status = am_loader_linear(l, embed, c->n_vocab, c->n_embd, false, &m->embed, err);
     for (uint32_t i = 0; !status && i < c->n_layer; i++)
         if (!(status = am_loader_prefix(l, err, "model.layers.%u.", i))) status = load_layer(m, l, i, err);

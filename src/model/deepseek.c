@@ -80,7 +80,7 @@ static am_status load_kv_b(const am_model *m, am_loader *l, am_mla *mla, am_erro
     if (!status && (!row || !turned)) status = am_fail(err, AM_ENOMEM, "no memory to turn kv_b_proj");
     for (uint32_t h = 0; !status && h < n_head; h++) {
         for (uint32_t i = 0; i < m->nope_dim; i++) {
-            if (!l->options->survey) m->kernels->mat_row(row, &whole.w, h * rows + i);
+            if (whole.w.data) m->kernels->mat_row(row, &whole.w, h * rows + i);
             for (uint32_t o = 0; o < m->kv_lora; o++) turned[(size_t)o * m->nope_dim + i] = row[o];
         }
         status = am_loader_pack(l, turned, m->kv_lora, m->nope_dim, &mla->k_b[h], err);

@@ -11,6 +11,18 @@
 
 typedef struct am_model am_model;
 
+/* A weight as the architecture asks for it: a whole tensor, some rows of one, or one of a stack. */
+typedef struct am_weight {
+    const char *name;           /* of the tensor; matrices without ".weight" */
+    uint32_t n_rows, n_in;      /* of the tensor, or of one of the stack; vectors: n_in is 0 */
+    uint32_t expert, n_expert;  /* which of how many in a stack; n_expert 0: no stack */
+    uint32_t n_out;             /* rows of this part; am_weight_row says which they are */
+    const am_mat *mat;          /* these two are NULL in a survey */
+    const float *vector;        /* as stored */
+    const void *part;
+} am_weight;
+size_t am_weight_row(const am_weight *weight, uint32_t o);
+
 typedef struct am_model_options {
     const am_kernels *kernels;
     am_workers *workers; /* used for packing; may be NULL (one thread) */
@@ -22,6 +34,9 @@ typedef struct am_model_options {
     /* Headers alone: the model can be described (am_model_info_of, am_model_kv_spec), not run; it has no tokenizer, template and fingerprint. The
      * path may be a config.json then, of a model that is not there. */
     bool survey;
+    /* Called for every weight, which is then let go: such a model cannot be run either. */
+    am_status (*weight)(void *arg, const am_weight *weight, am_error *err);
+    void *weight_arg;
     const char *vocab_dir; /* where large vocabularies are kept compiled (am_tokenizer_load_dir_compiled); NULL: nowhere */
 } am_model_options;
 

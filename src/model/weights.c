@@ -184,6 +184,26 @@ void am_loader_finish(am_loader *l, const am_tensor *t, const uint8_t *p, size_t
         l->options->progress(l->options->progress_arg, "loading", l->done_bytes, l->total_bytes);
 }
 
+size_t am_weight_row(const am_weight *weight, uint32_t o) { return weight->part ? am_matrix_row(o, weight->part) : o; }
+
+/* Shows a weight to whoever asked for it; what is shown is not kept. */
+static am_status show_matrix(am_loader *l, const am_matrix *m, am_mat *mat, am_error *err) {
+    char name[NAME_MAX_BYTES];
+    name_of(l, m->path, "", name);
+    am_weight w = {name, m->of ? m->of : m->n_out, m->n_in, m->expert, m->n_expert, m->n_out, mat->data ? mat : NULL, NULL, m};
+    am_status status = l->options->weight(l->options->weight_arg, &w, err);
+    if (mat->data) free(l->blobs->p[--l->blobs->n]);
+    mat->data = NULL;
+    return status;
+}
+
+static am_status show_vector(am_loader *l, const am_matrix *m, const char *suffix, const float **values, am_error *err) {
+    char name[NAME_MAX_BYTES];
+    name_of(l, m->path, suffix, name);
+    am_weight w = {name, m->of ? m->of : m->n_out, 0, m->expert, m->n_expert, m->n_out, NULL, *values, m->n_expert || m->of || m->stride ? m : NULL};
+    return l->options->weight(l->options->weight_arg, &w, err);
+}
+
 /* Counts a matrix under the name of its stored form; past AM_MAX_FORMS names they stay uncounted. */
 void am_loader_note(am_loader *l, const am_matrix *m, const char *format, ...) {
     char name[sizeof l->forms[0].name];
@@ -243,11 +263,12 @@ static am_status load_vector(am_loader *l, const am_tensor *t, const am_matrix *
 
 am_status am_loader_vector(am_loader *l, const char *name, uint32_t n, const float **out, am_error *err) {
     am_tensor t;
+    am_matrix whole = {.path = name, .n_out = n, .n_in = 1};
     *out = NULL;
-    if (!l->tensors) return count_vector(l, n);
-    am_status status = am_loader_find(l, name, "", &t, err);
-    if (!status) status = am_loader_shape(&t, (uint64_t[]){n, 0}, err);
-    return status ? status : load_vector(l, &t, &(am_matrix){.n_out = n, .n_in = 1}, out, err);
+    am_status status = l->tensors ? am_loader_find(l, name, "", &t, err) : count_vector(l, n);
+    if (!status && l->tensors) status = am_loader_shape(&t, (uint64_t[]){n, 0}, err);
+    if (!status && l->tensors) status = load_vector(l, &t, &whole, out, err);
+    return status || !l->options->weight ? status : show_vector(l, &whole, "", out, err);
 }
 
 am_status am_loader_norm(am_loader *l, const char *name, uint32_t n, const float **out, am_error *err) {
@@ -258,15 +279,17 @@ am_status am_loader_norm(am_loader *l, const char *name, uint32_t n, const float
 
 static am_status load_bias(am_loader *l, const am_matrix *m, const float **out, am_error *err) {
     am_tensor t;
-    if (!l->tensors) return count_vector(l, m->n_out);
-    am_status status = am_loader_find(l, m->path, m->underscored ? "_bias" : ".bias", &t, err);
+    const char *suffix = m->underscored ? "_bias" : ".bias";
     uint64_t of = m->of ? m->of : m->n_out;
-    if (!status) status = am_loader_shape(&t, m->n_expert ? (uint64_t[]){m->n_expert, of, 0} : (uint64_t[]){of, 0}, err);
+    *out = NULL;
+    am_status status = l->tensors ? am_loader_find(l, m->path, suffix, &t, err) : count_vector(l, m->n_out);
+    if (!status && l->tensors) status = am_loader_shape(&t, m->n_expert ? (uint64_t[]){m->n_expert, of, 0} : (uint64_t[]){of, 0}, err);
     if (status) return status;
     am_matrix rows = *m;
     rows.transposed = false;
     rows.n_in = 1;
-    return load_vector(l, &t, &rows, out, err);
+    if (l->tensors) status = load_vector(l, &t, &rows, out, err);
+    return status || !l->options->weight ? status : show_vector(l, &rows, suffix, out, err);
 }
 
 typedef struct pack_job {
@@ -496,22 +519,21 @@ static am_status load_quantised(am_loader *l, const am_matrix *m, am_mat *mat, a
 }
 
 /* From a config alone: as the numbers that models are published in. */
-static am_status count_matrix(am_loader *l, const am_matrix *m, am_mat *mat, const float **bias, am_error *err) {
+static am_status count_matrix(am_loader *l, const am_matrix *m, am_mat *mat, am_error *err) {
     mat->dtype = AM_BF16;
-    l->n_params += (uint64_t)m->n_out * m->n_in;
     am_loader_note(l, m, "bf16");
-    am_status status = am_loader_codes(l, mat, NULL, NULL, NULL, err);
-    return status || !m->bias ? status : load_bias(l, m, bias, err);
+    return am_loader_codes(l, mat, NULL, NULL, NULL, err);
 }
 
 am_status am_loader_matrix(am_loader *l, const am_matrix *m, am_linear *out, am_error *err) {
     *out = (am_linear){.w = {.n_out = m->n_out, .n_in = m->n_in}};
-    if (!l->tensors) return count_matrix(l, m, &out->w, &out->bias, err);
     bool quantised = am_loader_has_part(l, m->path, m->underscored ? "_scales" : ".scales");
     am_status status;
-    if (am_loader_has_part(l, m->path, ".qweight")) status = am_int_packed_load(l, m, &out->w, err);
+    if (!l->tensors) status = count_matrix(l, m, &out->w, err);
+    else if (am_loader_has_part(l, m->path, ".qweight")) status = am_int_packed_load(l, m, &out->w, err);
     else if (l->config->scheme.kind == AM_SCHEME_FP8 && am_fp8_is(l, m)) status = am_fp8_load(l, m, &out->w, err);
     else status = quantised ? load_quantised(l, m, &out->w, err) : load_plain(l, m, &out->w, err);
+    if (!status && l->options->weight) status = show_matrix(l, m, &out->w, err);
     if (status) return status;
     l->n_params += (uint64_t)m->n_out * m->n_in;
     /* some quantisers write a bias, mostly of zeros, also where the model has none */
