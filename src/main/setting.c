@@ -16,6 +16,7 @@
 #define T AM_CMD_TEXT
 #define L AM_CMD_LOGITS
 #define W AM_CMD_SHOW
+#define V AM_CMD_CONVERT
 #define R AM_RELOADS
 #define AT(field) offsetof(am_settings, field)
 #define GIB 1073741824.0
@@ -31,8 +32,8 @@ const am_setting am_setting_table[] = {
     {"kv-bits", AM_SET_BITS, AT(bits_k), 4, 32, "5,4", "K,V", S | C | A | L | W, "bits of cached keys and values: 16, 8, 5 or 4 (32 for tests)"},
     {"disk-quota", AM_SET_SIZE, AT(disk_bytes), 0, 1048576 * GIB, "0", "SIZE", S | C, "most that stored blocks may take on disk; 0: no limit"},
     {"durability", AM_SET_CHOICE, AT(durability), 0, 0, "always", "always|everysec|no", S | C, "when a finished turn is synced to disk"},
-    {"threads", AM_SET_COUNT, AT(threads), 0, 1024, "0", "N", S | C | A | M | L, "compute threads; 0: one a core"},
-    {"isa", AM_SET_TEXT, AT(isa), 0, 0, "", "NAME", S | C | A | M | L | D, "kernel table to use (default: the best this machine has)"},
+    {"threads", AM_SET_COUNT, AT(threads), 0, 1024, "0", "N", S | C | A | M | L | V, "compute threads; 0: one a core"},
+    {"isa", AM_SET_TEXT, AT(isa), 0, 0, "", "NAME", S | C | A | M | L | D | V, "kernel table to use (default: the best this machine has)"},
     {"seed", AM_SET_COUNT, AT(seed), 0, 9007199254740992.0, "0", "N", S | C | E, "base of the random draws of requests without a seed; 0: from the system"},
     {"parallel", AM_SET_COUNT, AT(parallel), 1, 4096, "16", "N", S, "requests that run at once"},
     {"queue", AM_SET_COUNT, AT(queue), 1, 1000000, "256", "N", S, "requests that wait; one more gets 429"},
@@ -59,8 +60,8 @@ const am_setting am_setting_table[] = {
     {"max-disk", AM_SET_SIZE, AT(max_disk_bytes), 0, 1048576 * GIB, "0", "SIZE", K, "what the tenant's agents may take on disk; 0: no limit"},
     {"max-rate", AM_SET_COUNT, AT(max_rate), 0, 1e9, "0", "N", K, "requests a minute; 0: no limit"},
     {"max-parallel", AM_SET_COUNT, AT(max_parallel), 0, 1e6, "0", "N", K, "requests of the tenant that may run at once; 0: no limit"},
-    {"log-format", AM_SET_CHOICE, AT(log_format), 0, 0, "text", "text|json", S | C | A | M | K | T | L | R | D | P | Q | W, "form of log lines, on standard error"},
-    {"log-level", AM_SET_CHOICE, AT(log_level), 0, 0, "info", "debug|info|warn|error|off", S | C | A | M | K | T | L | R | D | P | Q | W, "least that is logged; the commands of the terminal: warn"},
+    {"log-format", AM_SET_CHOICE, AT(log_format), 0, 0, "text", "text|json", S | C | A | M | K | T | L | R | D | P | Q | W | V, "form of log lines, on standard error"},
+    {"log-level", AM_SET_CHOICE, AT(log_level), 0, 0, "info", "debug|info|warn|error|off", S | C | A | M | K | T | L | R | D | P | Q | W | V, "least that is logged; the commands of the terminal: warn"},
     {"crash-test", AM_SET_CHOICE, AT(crash_test), 0, 0, "no", AM_CRASH_KINDS, S, "crash in the first request, to see what a crash reports"},
     {"log-content", AM_SET_FLAG, AT(log_content), 0, 0, "no", NULL, S | R, "log prompts and answers too"},
     {"agent", AM_SET_TEXT, AT(agent), 0, 0, "", "NAME", C, "agent to talk to; its conversation is kept and continued"},
@@ -72,6 +73,7 @@ const am_setting am_setting_table[] = {
     {"json", AM_SET_FLAG, AT(json), 0, 0, "no", NULL, A | D | Q | W, "verify, doctor, ps, show: print JSON"},
     {"memory", AM_SET_FLAG, AT(memory), 0, 0, "no", NULL, Q, "ps: also the parts of the process's memory"},
     {"tensors", AM_SET_FLAG, AT(tensors), 0, 0, "no", NULL, W, "show: list the tensors that the architecture asks for"},
+    {"to", AM_SET_CHOICE, AT(to), 0, 0, "mlx-4", "mlx-4|mlx-8|gguf-q4_0|gguf-q8_0", V, "form to write: an MLX folder, or from GGUF a GGUF file"},
     {"fix", AM_SET_FLAG, AT(fix), 0, 0, "no", NULL, D, "mend what cannot do harm: permissions, temporary files of a crash"},
     {"wait", AM_SET_TIME, AT(wait_ms), 0, 86400000, "40s", "TIME", P, "time the server gets to end by itself; its --drain and a little more"},
     {"force", AM_SET_FLAG, AT(force), 0, 0, "no", NULL, P, "SIGKILL as the last resort when it does not"},

@@ -213,7 +213,7 @@ am_status am_settings_load(am_settings *settings, unsigned command, int argc, ch
     if (!status) status = load_args(settings, command, argc, argv, err);
     if (!command || command == AM_CMD_HELP || settings->want_help) return status; /* version and help work with a broken config file too */
     if (!status) status = load_env(settings, err);
-    if (command == AM_CMD_SHOW) return status; /* its --config is a model's */
+    if (command == AM_CMD_SHOW || command == AM_CMD_CONVERT) return status; /* show's --config is a model's; convert has nothing of an operator's */
     if (!status) status = load_file(settings, err);
     return status;
 }

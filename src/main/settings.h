@@ -69,6 +69,8 @@ typedef struct am_settings {
     const char *tokenizer, *template;
     /* show */
     bool tensors;
+    /* convert */
+    uint64_t to; /* am_convert_form */
     /* logits */
     const char *ids, *out;
     uint64_t greedy, dtype;

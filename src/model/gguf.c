@@ -461,6 +461,8 @@ am_status am_gguf_f32s(const am_gguf *g, const char *key, float **out, size_t *n
     return AM_OK;
 }
 
+size_t am_gguf_n_values(const am_gguf *g) { return g->n_values; }
+const am_gguf_value *am_gguf_value_at(const am_gguf *g, size_t i) { return &g->values[i]; }
 size_t am_gguf_n_tensors(const am_gguf *g) { return g->n_tensors; }
 const am_gguf_tensor *am_gguf_tensor_at(const am_gguf *g, size_t i) { return &g->tensors[i]; }
 

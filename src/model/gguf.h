@@ -51,6 +51,8 @@ am_status am_gguf_strings(const am_gguf *gguf, const char *key, am_str **out, si
 am_status am_gguf_i32s(const am_gguf *gguf, const char *key, int32_t **out, size_t *n, am_error *err);
 am_status am_gguf_f32s(const am_gguf *gguf, const char *key, float **out, size_t *n, am_error *err);
 
+size_t am_gguf_n_values(const am_gguf *gguf);
+const am_gguf_value *am_gguf_value_at(const am_gguf *gguf, size_t i); /* in no order that matters */
 size_t am_gguf_n_tensors(const am_gguf *gguf);
 const am_gguf_tensor *am_gguf_tensor_at(const am_gguf *gguf, size_t i);
 const am_gguf_tensor *am_gguf_find(const am_gguf *gguf, const char *name); /* NULL when absent */

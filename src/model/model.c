@@ -33,13 +33,16 @@ static void source_free(source *s) {
 
 static am_status optional(am_status status) { return status == AM_ENOTFOUND ? AM_OK : status; }
 
+/* Without text: nobody will run it. */
+static bool bare(const am_model_options *options) { return options->survey || options->weight; }
+
 static am_status open_embedded(am_model *m, const am_model_options *options, source *s, am_error *err) {
     am_str weights = AM_EMBEDDED(weights);
     strcpy(m->name, "memo-28m");
     am_status status = am_json_parse(AM_EMBEDDED(config), true, &s->config, err);
     if (!status) status = am_json_parse(AM_EMBEDDED(generation), true, &s->generation, err);
     if (!status) status = am_tensors_open_bytes((const uint8_t *)weights.p, weights.n, "memo-28m", &s->tensors, err);
-    return status || options->survey ? status : am_text_source_open(NULL, &m->tokenizer, &m->chat, err);
+    return status || bare(options) ? status : am_text_source_open(NULL, &m->tokenizer, &m->chat, err);
 }
 
 static am_status read_json(const char *dir, const char *name, json_t **out, am_error *err) {
@@ -64,7 +67,7 @@ static am_status open_dir(am_model *m, const char *dir, const am_model_options *
     am_status status = read_json(dir, "config.json", &s->config, err);
     if (!status) status = optional(read_json(dir, "generation_config.json", &s->generation, err));
     if (!status) status = am_tensors_open_dir(dir, &s->tensors, err);
-    if (status || options->survey) return status;
+    if (status || bare(options)) return status;
     status = optional(am_tokenizer_load_dir_compiled(dir, options->vocab_dir, &m->tokenizer, err));
     return status ? status : optional(am_chat_load_dir(dir, &m->chat, err));
 }
@@ -74,7 +77,7 @@ static am_status open_gguf(am_model *m, const char *path, const am_model_options
     am_status status = am_gguf_open(path, &s->gguf, err);
     if (!status) status = am_gguf_config(s->gguf, &s->config, err);
     if (!status) status = am_tensors_open_gguf(s->gguf, m->name, &s->tensors, err);
-    return status || options->survey ? status : am_text_source_gguf(s->gguf, &m->tokenizer, &m->chat, err);
+    return status || bare(options) ? status : am_text_source_gguf(s->gguf, &m->tokenizer, &m->chat, err);
 }
 
 static bool ends_in(const char *path, const char *suffix) {
@@ -158,7 +161,7 @@ static void fill_info(am_model *m, const am_loader *l) {
 /* Forms that the kernels do not know are kept as one they know, which may take several times the room. */
 static void notice_unpacked(const am_model *m, const am_model_options *options) {
     const am_model_info *i = &m->info;
-    if (options->survey || i->weight_bytes < i->file_bytes + WORTH_A_NOTICE_BYTES) return;
+    if (bare(options) || i->weight_bytes < i->file_bytes + WORTH_A_NOTICE_BYTES) return;
     am_log(AM_LOG_WARN, "weights take more memory than their files", AM_LS("forms", m->forms), AM_LU("file_bytes", i->file_bytes),
            AM_LU("memory_bytes", i->weight_bytes));
 }
@@ -251,7 +254,7 @@ static am_status load(const char *path, const am_model_options *options, am_mode
 am_status am_model_load(const char *path, const am_model_options *options, am_model **out, am_error *err) {
     uint64_t start = am_now_ns();
     am_status status = load(path, options, out, err);
-    if (options->survey) return status;
+    if (bare(options)) return status;
     am_metric_add(&am_metric_model_loads, status ? AM_LOAD_FAILED : AM_LOAD_OK, 1);
     if (!status) am_metric_observe(&am_metric_model_load_time, 0, am_now_ns() - start);
     return status;

@@ -17,8 +17,8 @@ typedef struct am_weight {
     uint32_t n_rows, n_in;      /* of the tensor, or of one of the stack; vectors: n_in is 0 */
     uint32_t expert, n_expert;  /* which of how many in a stack; n_expert 0: no stack */
     uint32_t n_out;             /* rows of this part; am_weight_row says which they are */
-    const am_mat *mat;          /* these two are NULL in a survey */
-    const float *vector;        /* as stored */
+    const am_mat *mat;          /* matrices; without data in a survey */
+    const float *vector;        /* as stored; NULL in a survey */
     const void *part;
 } am_weight;
 size_t am_weight_row(const am_weight *weight, uint32_t o);

@@ -9,10 +9,16 @@ import struct
 
 import numpy as np
 
-DTYPES = {"F32": np.float32, "F16": np.float16, "I32": np.int32, "U8": np.uint8, "BF16": np.uint16}
+DTYPES = {"F32": np.float32, "F16": np.float16, "I32": np.int32, "U8": np.uint8, "U32": np.uint32, "BF16": np.uint16}
 
 
 def load(folder):
+    """As float32."""
+    return {k: v.astype(np.float32) for k, v in load_raw(folder).items()}
+
+
+def load_raw(folder):
+    """As stored; BF16 as float32."""
     tensors = {}
     for name in sorted(os.listdir(folder)):
         if not name.startswith("model") or not name.endswith(".safetensors"):
@@ -26,7 +32,7 @@ def load(folder):
             raw = np.frombuffer(data[t["data_offsets"][0]:t["data_offsets"][1]], DTYPES[t["dtype"]])
             if t["dtype"] == "BF16":
                 raw = (raw.astype(np.uint32) << 16).view(np.float32)
-            tensors[key] = raw.astype(np.float32).reshape(t["shape"])
+            tensors[key] = raw.reshape(t["shape"])
     return tensors
 
 
@@ -35,7 +41,7 @@ def save(folder, source, tensors, quantization_config=None):
     os.makedirs(folder)
     header, blobs, at = {}, [], 0
     for name, t in tensors.items():
-        dtype, array = t if isinstance(t, tuple) else ({v: k for k, v in DTYPES.items() if k not in ("U8", "BF16")}[t.dtype.type], t)
+        dtype, array = t if isinstance(t, tuple) else ({v: k for k, v in DTYPES.items() if k not in ("U8", "U32", "BF16")}[t.dtype.type], t)
         blob = np.ascontiguousarray(array).tobytes()
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [at, at + len(blob)]}
         blobs.append(blob)
