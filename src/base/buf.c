@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 am_str am_str_of(const char *s) { return (am_str){s, s ? strlen(s) : 0}; }
 bool am_str_eq(am_str a, am_str b) { return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0); }
@@ -40,6 +41,18 @@ void *am_alloc_aligned(size_t n_bytes) {
     rounded &= ~(size_t)63;
     void *p = aligned_alloc(64, rounded);
     if (p) memset(p, 0, rounded);
+    return p;
+}
+
+void *am_alloc_room(size_t n_bytes) {
+    enum { HUGE = 2 << 20 };
+    size_t rounded;
+    if (am_fault_alloc() || !am_size_add(n_bytes ? n_bytes : 1, 63, &rounded)) return NULL;
+    rounded &= ~(size_t)63;
+    uint8_t *p = aligned_alloc(64, rounded);
+    if (!p || rounded < 2 * HUGE) return p;
+    uint8_t *first = (uint8_t *)(((uintptr_t)p + HUGE - 1) & ~(uintptr_t)(HUGE - 1)), *end = (uint8_t *)((uintptr_t)(p + rounded) & ~(uintptr_t)(HUGE - 1));
+    madvise(first, (size_t)(end - first), MADV_HUGEPAGE); /* only faster: it may be refused */
     return p;
 }
 

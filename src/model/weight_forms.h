@@ -15,6 +15,9 @@ void am_loader_finish(am_loader *loader, const am_tensor *tensor, const uint8_t 
 void am_loader_note(am_loader *loader, const am_matrix *matrix, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* Packs rows of numbers (scales NULL) or of codes with scales and biases of mat->scale_dtype; the shape and types in *mat are set. */
 am_status am_loader_codes(am_loader *loader, am_mat *mat, const void *weight, const void *scales, const void *biases, am_error *err);
+/* Memory that is filled before it is read: as am_loader_alloc's, but not zeroed. */
+void *am_loader_room(am_loader *loader, size_t n_bytes, am_error *err);
+void am_loader_give_back(am_loader *loader, size_t n_bytes); /* what was asked for last */
 /* The row of the stored tensor that is the matrix's row o. */
 size_t am_matrix_row(size_t o, const am_matrix *matrix);
 /* task(arg, t, worker) for all t < n_tasks, by the workers there are. */
@@ -22,6 +25,8 @@ void am_loader_run(const am_loader *loader, size_t n_tasks, am_workers_fn *task,
 /* Whether f16 holds all n values exactly; dst gets them. */
 bool am_narrow(uint16_t *dst, const float *src, size_t n);
 
+/* rows: [n_out] rows of the tensor's blocks */
+am_status am_ggml_load(am_loader *loader, const am_matrix *matrix, const am_tensor *tensor, const void *rows, am_mat *out, am_error *err);
 am_status am_int_packed_load(am_loader *loader, const am_matrix *matrix, am_mat *out, am_error *err); /* GPTQ and AWQ */
 bool am_fp8_is(const am_loader *loader, const am_matrix *matrix);
 am_status am_fp8_load(am_loader *loader, const am_matrix *matrix, am_mat *out, am_error *err);

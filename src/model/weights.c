@@ -21,9 +21,9 @@ void am_blobs_free(am_blobs *blobs) {
     *blobs = (am_blobs){0};
 }
 
-void *am_loader_alloc(am_loader *l, size_t n_bytes, am_error *err) {
+static void *blob_add(am_loader *l, void *blob, size_t n_bytes, am_error *err) {
     am_blobs *b = l->blobs;
-    if (b->n == b->cap) {
+    if (blob && b->n == b->cap) {
         size_t cap = b->cap ? 2 * b->cap : 64;
         void **p = am_calloc(cap, sizeof *p);
         if (p && b->n) memcpy(p, b->p, b->n * sizeof *p);
@@ -33,14 +33,22 @@ void *am_loader_alloc(am_loader *l, size_t n_bytes, am_error *err) {
             b->cap = cap;
         }
     }
-    void *blob = b->n < b->cap ? am_alloc_aligned(n_bytes) : NULL;
-    if (!blob) {
+    if (!blob || b->n == b->cap) {
+        free(blob);
         am_fail(err, AM_ENOMEM, "no memory for %zu bytes of weights", n_bytes);
         return NULL;
     }
     b->p[b->n++] = blob;
     l->packed_bytes += n_bytes;
     return blob;
+}
+
+void *am_loader_alloc(am_loader *l, size_t n_bytes, am_error *err) { return blob_add(l, am_alloc_aligned(n_bytes), n_bytes, err); }
+void *am_loader_room(am_loader *l, size_t n_bytes, am_error *err) { return blob_add(l, am_alloc_room(n_bytes), n_bytes, err); }
+
+void am_loader_give_back(am_loader *l, size_t n_bytes) {
+    free(l->blobs->p[--l->blobs->n]);
+    l->packed_bytes -= n_bytes;
 }
 
 am_status am_loader_prefix(am_loader *l, am_error *err, const char *format, ...) {
@@ -321,7 +329,7 @@ am_status am_loader_codes(am_loader *l, am_mat *mat, const void *weight, const v
         l->packed_bytes += am_mat_bytes(mat);
         return AM_OK;
     }
-    void *dst = am_loader_alloc(l, am_mat_bytes(mat), err);
+    void *dst = am_loader_room(l, am_mat_bytes(mat), err);
     if (!dst) return AM_ENOMEM;
     pack_job job = {dst, mat, weight, scales, biases};
     size_t n_tasks = (am_mat_panels(mat) + PANELS_PER_TASK - 1) / PANELS_PER_TASK;
@@ -338,70 +346,12 @@ bool am_narrow(uint16_t *dst, const float *src, size_t n) {
     return true;
 }
 
-/* Unpacked blocks of a whole matrix: codes, then scales and biases as float32, then room for both as f16. */
-typedef struct unpacked {
-    uint8_t *codes;
-    float *scales, *biases;
-    uint16_t *narrow_scales, *narrow_biases;
-} unpacked;
-
-static void unpack_rows(const am_matrix *m, const am_ggml_format *f, const uint8_t *src, unpacked *u) {
-    size_t n_blocks = (size_t)m->n_out * (m->n_in / f->block), n_groups = f->block / f->group;
-    uint8_t codes[256];
-    for (size_t b = 0; b < n_blocks; b++, src += f->block_bytes) {
-        f->unpack(src, codes, u->scales + b * n_groups, u->biases + b * n_groups);
-        if (f->max_code > 15)
-            memcpy(u->codes + b * f->block, codes, f->block);
-        else
-            for (uint32_t i = 0; i < f->block; i += 2) u->codes[(b * f->block + i) / 2] = (uint8_t)(codes[i] | codes[i + 1] << 4);
-    }
-}
-
-static am_status pack_unpacked(am_loader *l, const am_tensor *t, const am_matrix *m, unpacked *u, am_mat *mat, am_error *err) {
-    size_t n = (size_t)m->n_out * (m->n_in / t->ggml->group);
-    am_status status = check_finite(t, u->scales, AM_F32, n, err);
-    if (!status) status = check_finite(t, u->biases, AM_F32, n, err);
-    if (status) return status;
-    bool narrowed = am_narrow(u->narrow_scales, u->scales, n) && am_narrow(u->narrow_biases, u->biases, n);
-    if (narrowed) mat->scale_dtype = AM_F16;
-    if (narrowed) return am_loader_codes(l, mat, u->codes, u->narrow_scales, u->narrow_biases, err);
-    return am_loader_codes(l, mat, u->codes, u->scales, u->biases, err);
-}
-
-static am_status load_ggml(am_loader *l, const am_matrix *m, const part *weight, am_mat *mat, am_error *err) {
-    const am_ggml_format *f = weight->t.ggml;
-    if (!f->unpack || f->block > 256)
-        return am_fail(err, AM_EUNSUPPORTED, "%s: tensor '%s': ggml type %s", weight->t.file, weight->t.info->name.p, f->name);
-    if (m->n_in % f->block)
-        return am_fail(err, AM_EFORMAT, "%s: tensor '%s': %u inputs are no multiple of the block %u", weight->t.file, weight->t.info->name.p,
-                       m->n_in, f->block);
-    mat->dtype = f->max_code > 15 ? AM_Q8 : AM_Q4;
-    mat->scale_dtype = AM_F32;
-    mat->group = f->group;
-    if (l->options->survey) return am_loader_codes(l, mat, NULL, NULL, NULL, err);
-    size_t n = (size_t)m->n_out * m->n_in, n_groups = n / f->group;
-    unpacked u = {.codes = am_alloc_aligned(n), .scales = am_alloc_aligned(12 * n_groups)};
-    am_status status = AM_OK;
-    if (u.codes && u.scales) {
-        u.biases = u.scales + n_groups;
-        u.narrow_scales = (uint16_t *)(u.biases + n_groups);
-        u.narrow_biases = u.narrow_scales + n_groups;
-        unpack_rows(m, f, weight->data, &u);
-        status = pack_unpacked(l, &weight->t, m, &u, mat, err);
-    } else {
-        status = am_fail(err, AM_ENOMEM, "no memory to unpack tensor '%s'", weight->t.info->name.p);
-    }
-    free(u.codes);
-    free(u.scales);
-    return status;
-}
-
 static am_status load_plain(am_loader *l, const am_matrix *m, am_mat *mat, am_error *err) {
     part weight;
     am_status status = part_open(l, m, m->underscored ? "" : ".weight", m->n_in, &weight, err);
     const am_ggml_format *ggml = status ? NULL : weight.t.ggml;
     if (ggml)
-        status = load_ggml(l, m, &weight, mat, err);
+        status = am_ggml_load(l, m, &weight.t, weight.data, mat, err);
     else if (!status && !float_type(weight.t.info->dtype, &mat->dtype))
         status = wrong_type(&weight.t, "F32, F16 and BF16", err);
     if (!status && !ggml) status = am_loader_codes(l, mat, weight.data, NULL, NULL, err);
