@@ -15,6 +15,7 @@ typedef struct part {
     am_map map; /* empty for bytes of the caller */
     const uint8_t *p;
     size_t n;
+    size_t number, of; /* which of how many split files; of 0: one alone */
 } part;
 
 struct am_gguf {
@@ -71,7 +72,9 @@ static am_status take_value(cursor *c, am_gguf_value *v, int depth) {
     if (v->kind == AM_GGUF_ARRAY) return skip_array(c, v, depth);
     if (v->kind == AM_GGUF_STRING) {
         am_str s;
-        am_status status = take_string(c, "a string value", &s);
+        char what[96];
+        snprintf(what, sizeof what, "key '%.*s': a string", (int)(v->key.n < 64 ? v->key.n : 64), v->key.p);
+        am_status status = take_string(c, what, &s);
         if (status) return status;
         v->p = (const uint8_t *)s.p;
         v->n = s.n;
@@ -230,6 +233,21 @@ static am_status alignment_of(const am_gguf_value *values, size_t n, const curso
 }
 
 /* Reads one part. The first part's keys are kept; of the others only their tensors. */
+/* The parts of a split file say which they are: else a copy of another part, or of another model's, would go unseen. */
+static am_status check_split(const part *p, const am_gguf_value *values, size_t n_values, const cursor *c) {
+    static const char *const keys[] = {"split.no", "split.count"};
+    const uint64_t wanted[] = {p->number, p->of};
+    for (size_t i = 0; p->of && i < 2; i++) {
+        const am_gguf_value *v = find_value(values, n_values, keys[i]);
+        if (!v) return am_fail(c->err, AM_EFORMAT, "%s: key '%s' is missing", c->file, keys[i]);
+        uint64_t found = kind_bytes[v->kind] ? little(v->p, kind_bytes[v->kind]) : UINT64_MAX;
+        if (found != wanted[i])
+            return am_fail(c->err, AM_EFORMAT, "%s: key '%s' is %llu, must be %llu", c->file, keys[i], (unsigned long long)found,
+                           (unsigned long long)wanted[i]);
+    }
+    return AM_OK;
+}
+
 static am_status read_part(am_gguf *g, const part *from, const char *file, am_error *err) {
     cursor c = {from->p, from->n, 0, file, err};
     uint64_t n_tensors = 0, n_values = 0, alignment = 32;
@@ -243,7 +261,7 @@ static am_status read_part(am_gguf *g, const part *from, const char *file, am_er
         status = am_fail(err, AM_ENOMEM, "%s: no memory for %llu tensors", file, (unsigned long long)n_tensors);
         goto out;
     }
-    if ((status = read_values(&c, n_values, values)) || (status = alignment_of(values, (size_t)n_values, &c, &alignment)) ||
+    if ((status = read_values(&c, n_values, values)) || (status = check_split(from, values, (size_t)n_values, &c)) || (status = alignment_of(values, (size_t)n_values, &c, &alignment)) ||
         (status = read_tensors(&c, n_tensors, alignment, g->tensors + g->n_tensors)))
         goto out;
     g->n_tensors += (size_t)n_tensors;
@@ -316,6 +334,8 @@ am_status am_gguf_open(const char *path, am_gguf **out, am_error *err) {
         g->n_parts++;
         p->p = p->map.p;
         p->n = p->map.n;
+        p->number = i;
+        p->of = n > 1 ? n : 0;
         status = read_part(g, p, name, err);
     }
     if (!status) status = sort_tensors(g, path, err);

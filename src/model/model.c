@@ -75,7 +75,7 @@ static am_status open_dir(am_model *m, const char *dir, const am_model_options *
 static am_status open_gguf(am_model *m, const char *path, const am_model_options *options, source *s, am_error *err) {
     name_of(path, m->name, sizeof m->name);
     am_status status = am_gguf_open(path, &s->gguf, err);
-    if (!status) status = am_gguf_config(s->gguf, &s->config, err);
+    if (!status && (status = am_gguf_config(s->gguf, &s->config, err))) am_error_prefix(err, "%s", path);
     if (!status) status = am_tensors_open_gguf(s->gguf, m->name, &s->tensors, err);
     return status || bare(options) ? status : am_text_source_gguf(s->gguf, &m->tokenizer, &m->chat, err);
 }
