@@ -127,8 +127,70 @@ void am_engine_stats_get(const am_engine *engine, am_engine_stats *out) {
     (void)engine;
     *out = (am_engine_stats){.n_ctx = N_CTX, .last_step_ns = am_now_ns()};
 }
-am_engine *am_runtime_engine(am_runtime *runtime) { return (am_engine *)runtime; }
-const am_model *am_runtime_model(const am_runtime *runtime) { return (const am_model *)runtime; }
+
+/* The registry: one model, always there. Its pointers are never followed. */
+static const am_model_entry entry = {.name = "fake-1"};
+static am_instance *const instance = (am_instance *)(uintptr_t)&model_info;
+am_registry *am_runtime_registry(const am_runtime *runtime) { return (am_registry *)(uintptr_t)runtime; }
+am_engine *am_instance_engine(const am_instance *in) { return (am_engine *)(uintptr_t)in; }
+const am_model *am_instance_model(const am_instance *in) { return (const am_model *)in; }
+const am_model_info *am_instance_info(const am_instance *in) {
+    (void)in;
+    return &model_info;
+}
+const char *am_registry_default(am_registry *registry) {
+    (void)registry;
+    return entry.name;
+}
+bool am_registry_has(am_registry *registry, am_str name) {
+    (void)registry;
+    return name.n == 0 || am_str_eq(name, am_str_of(entry.name));
+}
+void am_registry_unknown(am_registry *registry, am_str name, am_error *err) {
+    (void)registry;
+    am_fail(err, AM_ENOTFOUND, "there is no model '%.*s' here; there is '%s'", (int)name.n, name.p, entry.name);
+}
+static atomic_int n_leases;
+am_status am_registry_acquire(am_registry *registry, am_str name, am_acquired_fn *fn, void *arg, am_instance **out, am_error *err) {
+    (void)fn;
+    (void)arg;
+    if (!am_registry_has(registry, name)) {
+        am_registry_unknown(registry, name, err);
+        return AM_ENOTFOUND;
+    }
+    atomic_fetch_add(&n_leases, 1);
+    *out = instance;
+    return AM_OK;
+}
+void am_registry_release(am_registry *registry, am_instance *in) {
+    (void)registry;
+    assert_ptr_equal(in, instance);
+    atomic_fetch_sub(&n_leases, 1);
+}
+size_t am_registry_peek_all(am_registry *registry, am_instance **out, size_t cap) {
+    (void)registry;
+    assert_true(cap > 0);
+    atomic_fetch_add(&n_leases, 1);
+    out[0] = instance;
+    return 1;
+}
+bool am_registry_find(am_registry *registry, am_str name, am_model_view *out) {
+    *out = (am_model_view){.entry = &entry, .state = AM_MODEL_READY, .is_default = true, .stats.n_ctx = N_CTX};
+    return am_registry_has(registry, name);
+}
+void am_registry_each(am_registry *registry, void (*fn)(void *, const am_model_view *), void *arg) {
+    am_model_view view;
+    am_registry_find(registry, (am_str){0}, &view);
+    fn(arg, &view);
+}
+void am_registry_stats(am_registry *registry, am_engine_stats *out) {
+    (void)registry;
+    am_engine_stats_get(NULL, out);
+}
+am_gate_state am_registry_gate(am_registry *registry) {
+    (void)registry;
+    return AM_GATE_OPEN;
+}
 const am_model_info *am_model_info_of(const am_model *model) {
     (void)model;
     return &model_info;

@@ -37,6 +37,7 @@ static int setup(void **state) {
 static int teardown(void **state) {
     (void)state;
     am_server_stop(server, 500);
+    assert_int_equal(n_leases, 0);
     http_reply_free(&reply);
     for (uint32_t i = 0; i < n_plays; i++) {
         pthread_join(plays[i]->thread, NULL);

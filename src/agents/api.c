@@ -109,7 +109,7 @@ static am_status submit_and_wait(turn *t, const am_prompt *prompt) {
         .text = am_buf_str(&prompt->rendered.text),
         .input = prompt->rendered.input,
         .n_input = prompt->rendered.n_input,
-        .sampling = am_sampling_of_model(am_runtime_model(t->runtime)),
+        .sampling = am_sampling_of(am_runtime_info(t->runtime)),
         .max_tokens = p->max_tokens,
         .on_event = on_event,
         .arg = t,

@@ -1,13 +1,19 @@
-/* The runtime behind include/agent_memory.h, as the rooms above see it: kernels, workers, model, engine and the lock on the data folder,
+/* The runtime behind include/agent_memory.h, as the rooms above see it: the data folder with its lock, the kernels, and the registry of models,
  * started in order and taken down in the six stages of docs/DESIGN.md. */
 #ifndef AM_AGENTS_RUNTIME_H
 #define AM_AGENTS_RUNTIME_H
 
 #include "agent_memory.h"
-#include "engine/engine.h"
+#include "agents/registry.h"
 
 typedef struct am_runtime_options {
-    const char *model;    /* folder, or NULL for the embedded one */
+    const char *model;    /* folder, or NULL for the embedded one; when models is NULL */
+    const am_model_entry *models; /* more than one, or one with settings of its own; copied */
+    size_t n_models;
+    const char *default_model;    /* its name; NULL: the first */
+    uint64_t model_memory_bytes;  /* see am_registry_options */
+    uint32_t keep_alive_ms, drain_ms;
+    bool serves; /* models come and go by request: am_runtime_engine and its kin are not used */
     const char *data_dir; /* NULL: $AGENT_MEMORY_DATA_DIR, else ~/.agent_memory; states lie in <data_dir>/caches */
     const char *isa;      /* NULL: the best this machine has */
     const char *who;      /* said to a second process that wants the folder: "serve 127.0.0.1:8000" */
@@ -24,10 +30,13 @@ typedef struct am_runtime_options {
     void *progress_arg;
 } am_runtime_options;
 
-/* Locks the data folder (AM_EBUSY names the holder), loads, warms up. On failure everything is given back. */
+/* Locks the data folder (AM_EBUSY names the holder), loads the default model and those that are pinned, warms up. On failure everything is given back. */
 am_status am_runtime_start(const am_runtime_options *options, am_runtime **out, am_error *err);
+am_registry *am_runtime_registry(const am_runtime *runtime);
+/* The one model of a runtime that does not serve. */
 am_engine *am_runtime_engine(am_runtime *runtime);
 const am_model *am_runtime_model(const am_runtime *runtime);
+const am_model_info *am_runtime_info(const am_runtime *runtime);
 const char *am_runtime_data_dir(const am_runtime *runtime);
 
 /* The six stages; each is logged as shutdown_stage with its number, name and time, the last followed by server_shutdown_complete. between, when
@@ -43,8 +52,5 @@ typedef struct am_prompt {
 } am_prompt;
 am_status am_prompt_make(const am_model *model, const am_chat_request *chat, am_prompt *out, am_error *err);
 void am_prompt_free(am_prompt *prompt);
-
-/* Sampling as the model's generation_config wants it, AM_SAMPLING where that is silent. */
-am_sampling am_sampling_of_model(const am_model *model);
 
 #endif

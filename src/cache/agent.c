@@ -114,3 +114,32 @@ am_status am_cache_evict(am_cache *c, const am_tenant *tenant, am_str agent, am_
     if (!status) evict_head(c, h);
     return status;
 }
+
+uint32_t am_cache_clear(am_cache *c, const am_tenant *tenant, uint32_t *n_busy) {
+    uint32_t n = 0;
+    *n_busy = 0;
+    for (am_head *h = c->head_ring.older, *older; h != &c->head_ring; h = older) {
+        older = h->older;
+        if (h->removed || h->n_tokens == 0 || (tenant && strcmp(tenant->name, h->tenant.name) != 0)) continue;
+        if (h->n_running) {
+            ++*n_busy;
+        } else {
+            am_keep_forget_head(c, h);
+            n++;
+        }
+    }
+    return n;
+}
+
+size_t am_cache_trim(am_cache *c, bool lossy) {
+    uint32_t n_sealed = c->sealed.n_free, n_open = c->open.n_free;
+    for (am_head *h = c->head_ring.older; h != &c->head_ring; h = h->older)
+        if (h->n_running == 0 && am_keep_rows_droppable(h) && (lossy || h->on_disk)) am_keep_drop_rows(c, h);
+    for (am_block *b = c->block_ring.older, *older; b != &c->block_ring; b = older) {
+        older = b->older;
+        if (am_keep_evictable(b) && (lossy || b->on_disk)) am_keep_evict_block(c, b);
+    }
+    am_pool_trim(&c->sealed);
+    am_pool_trim(&c->open);
+    return (c->sealed.n_free - n_sealed) * c->sealed.slot_bytes + (c->open.n_free - n_open) * c->open.slot_bytes;
+}

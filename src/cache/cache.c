@@ -8,6 +8,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,7 +70,7 @@ static am_status scan_blocks(void *arg, const char *name) {
     am_hash hash;
     char path[4096];
     if (ends_with(name, ".tmp.safetensors") || ends_with(name, ".tmp")) {
-        if (am_fs_join(path, sizeof path, c->dir, name, NULL) == AM_OK && am_io->unlink(path) >= 0) {
+        if (c->alone && am_fs_join(path, sizeof path, c->dir, name, NULL) == AM_OK && am_io->unlink(path) >= 0) {
             c->stats.n_orphans++;
             am_log(AM_LOG_INFO, "orphan_removed", AM_LS("file", name));
         }
@@ -86,31 +87,55 @@ static am_status scan_heads(void *arg, const char *name) {
     am_status status = am_head_file_load(c, name, &err);
     if (status == AM_EFORMAT || status == AM_ECORRUPT || status == AM_ELIMIT)
         am_refuse_file(c, name, status, err.message);
-    else if (status)
+    else if (status && status != AM_ENOTFOUND) /* gone since the folder was listed: another model's agent was removed */
         am_log(AM_LOG_WARN, "head_not_read", AM_LS("file", name), AM_LS("error", err.message));
     return status == AM_ENOMEM ? status : AM_OK;
 }
 
-/* Heads came in the folder's order; the list by use wants them by time. */
+/* A head of this model or of another. */
+typedef struct used {
+    uint64_t used_ns;
+    am_head *head; /* NULL: another's */
+    am_block **chain;
+    uint32_t n_chain;
+} used;
+
 static int by_use(const void *a, const void *b) {
-    const am_head *x = *(am_head *const *)a, *y = *(am_head *const *)b;
+    const used *x = a, *y = b;
     return (x->used_ns > y->used_ns) - (x->used_ns < y->used_ns);
 }
 
+/* Heads came in the folder's order; the lists by use want them by time. */
 static void order_by_use(am_cache *c) {
     size_t n = 0;
-    am_head **heads = am_calloc(c->stats.n_heads, sizeof *heads);
-    if (!heads) return;
-    for (am_head *h = c->head_ring.older; h != &c->head_ring; h = h->older) {
-        heads[n++] = h;
-        c->stats.disk_bytes += h->file_bytes;
-    }
-    qsort(heads, n, sizeof *heads, by_use);
+    used *all = am_calloc(c->stats.n_heads + c->n_foreign, sizeof *all);
+    if (!all) return;
+    for (am_head *h = c->head_ring.older; h != &c->head_ring; h = h->older) all[n++] = (used){h->used_ns, h, h->chain, h->n_chain};
+    for (size_t i = 0; i < c->n_foreign; i++) all[n++] = (used){c->foreign[i].used_ns, NULL, c->foreign[i].chain, c->foreign[i].n_chain};
+    qsort(all, n, sizeof *all, by_use);
     for (size_t i = 0; i < n; i++) {
-        am_index_touch_head(c, heads[i]);
-        for (uint32_t j = 0; j < heads[i]->n_chain; j++) am_index_touch(c, heads[i]->chain[j]);
+        if (all[i].head) am_index_touch_head(c, all[i].head);
+        for (uint32_t j = 0; j < all[i].n_chain; j++) am_index_touch(c, all[i].chain[j]);
     }
-    free(heads);
+    free(all);
+}
+
+static void count_disk(am_cache *c) {
+    for (am_head *h = c->head_ring.older; h != &c->head_ring; h = h->older) c->stats.disk_bytes += h->file_bytes;
+    if (c->alone) atomic_store(&c->folder->disk_bytes, c->stats.disk_bytes + c->foreign_bytes);
+}
+
+static am_status read_folder(am_cache *c, am_error *err) {
+    am_status status = am_fs_list(c->dir, scan_blocks, c, err);
+    if (!status) status = am_fs_list(c->dir, scan_heads, c, err);
+    if (status) return status;
+    order_by_use(c);
+    count_disk(c);
+    for (size_t i = 0; i < c->n_foreign; i++) {
+        free(c->foreign[i].chain);
+        c->foreign[i].chain = NULL;
+    }
+    return AM_OK;
 }
 
 am_status am_cache_open(const am_cache_options *options, am_cache **out, am_error *err) {
@@ -120,6 +145,8 @@ am_status am_cache_open(const am_cache_options *options, am_cache **out, am_erro
     am_cache *c = am_calloc(1, sizeof *c);
     if (!c) return am_fail(err, AM_ENOMEM, "no memory for a cache");
     c->options = *options;
+    c->folder = options->folder ? options->folder : &c->own_folder;
+    c->alone = atomic_fetch_add(&c->folder->n_open, 1) == 0;
     c->dir = strdup(options->dir);
     c->model_name = strdup(options->model_name ? options->model_name : "");
     c->options.dir = c->dir;
@@ -136,10 +163,7 @@ am_status am_cache_open(const am_cache_options *options, am_cache **out, am_erro
         status = am_fail(err, AM_ENOMEM, "no memory for a cache");
         goto out;
     }
-    if ((status = make_pools(c, err)) || (status = am_fs_list(c->dir, scan_blocks, c, err)) ||
-        (status = am_fs_list(c->dir, scan_heads, c, err)))
-        goto out;
-    order_by_use(c);
+    if ((status = make_pools(c, err)) || (status = read_folder(c, err))) goto out;
     if ((status = am_io_queue_create(c, N_IO_THREADS, &c->io, err))) goto out;
     am_log(AM_LOG_INFO, "cache_opened", AM_LS("dir", c->dir), AM_LU("agents", c->stats.n_heads), AM_LU("blocks", c->stats.n_blocks_disk),
            AM_LU("orphans", c->stats.n_orphans), AM_LU("refused", c->n_refused), AM_LU("sealed_slots", c->sealed.n_slots),
@@ -195,7 +219,9 @@ void am_cache_close(am_cache *c) {
     am_pool_free(&c->open);
     free(c->block_buckets);
     free(c->head_buckets);
+    for (size_t i = 0; i < c->n_foreign; i++) free(c->foreign[i].chain);
     free(c->foreign);
+    atomic_fetch_sub(&c->folder->n_open, 1);
     free(c->dir);
     free(c->model_name);
     free(c);

@@ -42,8 +42,17 @@ typedef enum am_durability {
     AM_DURABLE_NO        /* written at once, fsynced when the system likes */
 } am_durability;
 
+/* What the caches that a process has open on one folder, each for another model, share. Zeroed at first, outlives them all; they are opened and
+ * closed one after the other. Who opens it alone clears what a crash left behind and counts every file; others leave temporary files alone, which
+ * may be being written. A cache never removes files of another that is open. */
+typedef struct am_cache_folder {
+    _Atomic uint64_t disk_bytes; /* heads and blocks of every model */
+    _Atomic uint32_t n_open;
+} am_cache_folder;
+
 typedef struct am_cache_options {
     const char *dir; /* created when missing, mode 0700 */
+    am_cache_folder *folder; /* NULL: no other cache is open on dir */
     const char *model_name;
     uint8_t model_fingerprint[16];
     am_kv_layout layout;
@@ -52,7 +61,7 @@ typedef struct am_cache_options {
     size_t memory_bytes;   /* both kinds of slot together */
     uint32_t n_turns;      /* turns that may run at once: at least so many open slots are made */
     uint32_t n_ctx;        /* the pool must hold one sequence of this length: AM_ELIMIT with the numbers otherwise */
-    uint64_t disk_bytes;   /* quota for block files; 0: none. Least recently used blocks that no head names go first. */
+    uint64_t disk_bytes;   /* quota for the folder; 0: none. Blocks that no head of any model names go first, then the least recently used. */
     am_durability durability;
     void (*wake)(void *arg);
     void *wake_arg;
@@ -158,6 +167,12 @@ am_status am_cache_agent(am_cache *cache, const am_tenant *tenant, am_str agent,
 am_status am_cache_rm(am_cache *cache, const am_tenant *tenant, am_str agent, am_error *err);
 am_status am_cache_fork(am_cache *cache, const am_tenant *tenant, am_str from, am_str to, am_error *err);
 am_status am_cache_evict(am_cache *cache, const am_tenant *tenant, am_str agent, am_error *err); /* agent empty: everything idle */
+
+/* Forgets every agent of a tenant (NULL: of all) as am_cache_rm does, but for those that run (*n_busy). Returns how many are gone. */
+uint32_t am_cache_clear(am_cache *cache, const am_tenant *tenant, uint32_t *n_busy);
+/* Drops from memory every block and row that nothing pins and that is on disk (lossy: also what could not be written), and gives the pages of all
+ * free slots back to the system. Returns the bytes of the slots that became free. */
+size_t am_cache_trim(am_cache *cache, bool lossy);
 
 /* 1..AM_NAME_MAX bytes of UTF-8 without control characters. */
 am_status am_agent_name_check(am_str agent, am_error *err);

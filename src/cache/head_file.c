@@ -152,7 +152,10 @@ static am_status make_head(am_cache *c, const char *name, const am_head_view *p,
     bool matches = own && strcmp(own, name) == 0;
     free(own);
     if (!matches) return am_fail(err, AM_EFORMAT, "it names agent '%.*s', which does not live under this file name", (int)p->agent.n, p->agent.p);
-    if (strcmp(tag, c->tag_hex) != 0) return am_index_add_foreign(c, tenant.name, p->agent);
+    if (strcmp(tag, c->tag_hex) != 0) {
+        c->foreign_bytes += p->file_bytes;
+        return am_index_add_foreign(c, p);
+    }
     am_head *h = am_index_make_head(c, &tenant, p->agent, err);
     am_block **chain = am_calloc((size_t)p->n_chain, sizeof *chain);
     int32_t *tokens = am_calloc((size_t)p->n_tokens, sizeof *tokens);

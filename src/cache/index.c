@@ -172,18 +172,30 @@ void am_index_free_head(am_cache *c, am_head *h) {
 bool am_index_is_foreign(const am_cache *c, const am_tenant *tenant, am_str agent) {
     am_hash key = head_key(tenant->name, agent);
     for (size_t i = 0; i < c->n_foreign; i++)
-        if (am_hash_eq(&c->foreign[i], &key)) return true;
+        if (am_hash_eq(&c->foreign[i].key, &key)) return true;
     return false;
 }
 
-am_status am_index_add_foreign(am_cache *c, const char *tenant, am_str agent) {
+/* Its blocks are somebody's: the quota must not take them for left over. */
+am_status am_index_add_foreign(am_cache *c, const am_head_view *view) {
     if (c->n_foreign == c->cap_foreign) {
         size_t cap = c->cap_foreign ? 2 * c->cap_foreign : 64;
-        am_hash *more = realloc(c->foreign, cap * sizeof *more);
+        am_foreign *more = realloc(c->foreign, cap * sizeof *more);
         if (!more) return AM_ENOMEM;
         c->foreign = more;
         c->cap_foreign = cap;
     }
-    c->foreign[c->n_foreign++] = head_key(tenant, agent);
+    am_foreign *f = &c->foreign[c->n_foreign];
+    *f = (am_foreign){.key = head_key(view->tenant, view->agent), .used_ns = view->used_ns};
+    if (view->n_chain && !(f->chain = am_calloc((size_t)view->n_chain, sizeof *f->chain))) return AM_ENOMEM;
+    for (uint64_t i = 0; i < view->n_chain; i++) {
+        am_hash hash;
+        memcpy(hash.b, view->chain + 32 * i, 32);
+        am_block *b = am_index_block(c, &hash);
+        if (!b) continue;
+        b->foreign = true;
+        f->chain[f->n_chain++] = b;
+    }
+    c->n_foreign++;
     return AM_OK;
 }

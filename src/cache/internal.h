@@ -14,6 +14,7 @@
 typedef struct am_block am_block;
 typedef struct am_head am_head;
 typedef struct am_job am_job;
+typedef struct am_head_view am_head_view;
 
 struct am_job {
     am_job *next;
@@ -39,6 +40,7 @@ struct am_block {
     uint32_t n_heads;          /* heads whose chain names it */
     am_block_busy busy;
     bool on_disk, write_failed, unwanted; /* unwanted: delete when the job is back */
+    bool foreign;              /* a head of another model named it when the cache was opened */
     am_miss lost;              /* why it is in no tier */
     uint64_t file_bytes;
     am_job job;
@@ -116,6 +118,14 @@ struct am_turn {
     uint64_t started_ns;
 };
 
+/* A head under another tag, as it was when the cache was opened. */
+typedef struct am_foreign {
+    am_hash key; /* tenant and agent hashed */
+    uint64_t used_ns;
+    am_block **chain; /* those of its blocks that are on disk; only while the cache is being opened */
+    uint32_t n_chain;
+} am_foreign;
+
 /* A class of equal slots in one mapping. */
 typedef struct am_pool {
     char *memory;
@@ -130,6 +140,8 @@ struct am_cache {
     am_cache_options options; /* constant after open, with the four below: what I/O threads may read */
     char *dir;
     char *model_name;
+    bool alone;             /* was opened while no other was */
+    am_cache_folder *folder, own_folder; /* folder: own_folder when no other was given */
     am_hash tag;
     char tag_hex[65];
     am_pool sealed, open;
@@ -143,8 +155,9 @@ struct am_cache {
     am_waiter *ready_waiters; /* commits that needed no file */
     uint32_t n_open_turns;
     am_turn *turns;         /* the open ones */
-    am_hash *foreign;       /* tenant and agent hashed: heads under other tags */
+    am_foreign *foreign;    /* heads under other tags */
     size_t n_foreign, cap_foreign;
+    uint64_t foreign_bytes; /* of their files */
     uint64_t retry_ns;      /* when failed writes are tried again */
     _Atomic uint64_t n_refused; /* I/O threads refuse files too */
     am_cache_stats stats;
@@ -155,6 +168,7 @@ am_status am_pool_init(am_pool *pool, size_t slot_bytes, uint32_t n_slots, am_er
 void am_pool_free(am_pool *pool);
 void *am_pool_take(am_pool *pool); /* NULL when none is free */
 void am_pool_give(am_pool *pool, void *slot);
+void am_pool_trim(am_pool *pool); /* pages of free slots go back to the system */
 
 /* io_queue.c: a few threads that run jobs; reads go before writes. */
 am_status am_io_queue_create(am_cache *cache, uint32_t n_threads, am_io_queue **out, am_error *err);
@@ -176,7 +190,7 @@ am_head *am_index_make_head(am_cache *cache, const am_tenant *tenant, am_str age
 void am_index_free_head(am_cache *cache, am_head *head);
 void am_index_touch_head(am_cache *cache, am_head *head);
 bool am_index_is_foreign(const am_cache *cache, const am_tenant *tenant, am_str agent);
-am_status am_index_add_foreign(am_cache *cache, const char *tenant, am_str agent);
+am_status am_index_add_foreign(am_cache *cache, const am_head_view *view);
 
 /* What makes state usable: the model and the form of its cache (cache.c). */
 am_hash am_model_tag(const am_kv_spec *spec, const uint8_t fingerprint[16]);
@@ -199,7 +213,7 @@ am_status am_block_file_view(const char *dir, const char *name, am_block_view *o
 am_status am_head_file_build(const am_cache *cache, const am_head *head, am_head_image *out, am_error *err);
 am_status am_head_file_write(am_cache *cache, am_job *job, am_error *err);
 /* A head's file, read and checked up to its `sum`; the rest are views into its bytes. */
-typedef struct am_head_view {
+struct am_head_view {
     am_buf bytes;
     am_st *file;
     am_str agent, tag;
@@ -207,7 +221,7 @@ typedef struct am_head_view {
     const uint8_t *tokens, *chain;
     uint64_t n_tokens, n_chain, n_rows, created_ns, used_ns, n_turns, rows_bytes, file_bytes;
     size_t sum_at; /* the sum, then rows_bytes of rows, then their sum, when there are rows */
-} am_head_view;
+};
 /* Looks at dir, tag_hex and layout of the cache alone. AM_EFORMAT, AM_ECORRUPT, AM_ENOTFOUND, AM_EIO; on success the caller frees *out. */
 am_status am_head_file_view(const am_cache *cache, const char *name, am_head_view *out, am_error *err);
 void am_head_view_free(am_head_view *view);
@@ -218,6 +232,7 @@ am_status am_head_file_read_rows(am_cache *cache, am_job *job, am_error *err);
 void am_refuse_file(am_cache *cache, const char *name, am_status status, const char *reason);
 
 /* keep.c: what stays in memory and what goes to disk */
+void am_keep_count_disk(am_cache *cache, int64_t bytes); /* files of this cache grew, or shrank */
 void am_keep_write_block(am_cache *cache, am_block *block);
 void am_keep_write_head(am_cache *cache, am_head *head);
 bool am_keep_evictable(const am_block *block);

@@ -10,6 +10,8 @@
 #include "base/fs.h"
 #include "base/log.h"
 
+#include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,9 +23,14 @@ static void write_failed(am_cache *c, const char *what, const char *name, const 
     am_log(AM_LOG_WARN, "cache_write_failed", AM_LS("what", what), AM_LS("name", name), AM_LS("error", err->message));
 }
 
-static void unlink_file(am_cache *c, const char *name) {
+void am_keep_count_disk(am_cache *c, int64_t bytes) {
+    c->stats.disk_bytes += (uint64_t)bytes;
+    atomic_fetch_add(&c->folder->disk_bytes, (uint64_t)bytes);
+}
+
+static int unlink_file(am_cache *c, const char *name) {
     char path[4096];
-    if (am_fs_join(path, sizeof path, c->dir, name, NULL) == AM_OK) am_io->unlink(path);
+    return am_fs_join(path, sizeof path, c->dir, name, NULL) == AM_OK ? am_io->unlink(path) : -ENAMETOOLONG;
 }
 
 static void delete_block(am_cache *c, am_block *b) {
@@ -34,8 +41,10 @@ static void delete_block(am_cache *c, am_block *b) {
     }
     if (b->on_disk) {
         am_block_file_name(&b->hash, name);
-        unlink_file(c, name);
-        c->stats.disk_bytes -= b->file_bytes;
+        if (unlink_file(c, name) == -ENOENT && b->foreign)
+            c->stats.disk_bytes -= b->file_bytes; /* the cache whose block it was, open meanwhile, has counted that */
+        else
+            am_keep_count_disk(c, -(int64_t)b->file_bytes);
         c->stats.n_blocks_disk--;
         b->on_disk = false;
         b->lost = AM_MISS_EVICTED;
@@ -56,7 +65,7 @@ static void block_written(am_cache *c, am_job *job) {
         b->on_disk = true;
         b->file_bytes = c->options.layout.sealed_bytes + AM_BLOCK_TOKENS * 4;
         c->stats.n_blocks_disk++;
-        c->stats.disk_bytes += b->file_bytes;
+        am_keep_count_disk(c, (int64_t)b->file_bytes);
         c->stats.bytes_written += b->file_bytes;
     } else {
         char name[96];
@@ -159,7 +168,7 @@ static void head_written(am_cache *c, am_job *job) {
     h->writing = false;
     h->in_flight_waiters = NULL;
     if (status == AM_OK) {
-        c->stats.disk_bytes += h->in_flight.n - h->file_bytes;
+        am_keep_count_disk(c, (int64_t)h->in_flight.n - (int64_t)h->file_bytes);
         c->stats.bytes_written += h->in_flight.n;
         h->file_bytes = h->in_flight.n;
         h->sum_at = h->in_flight.sum_at;
@@ -207,7 +216,7 @@ void am_keep_forget_head(am_cache *c, am_head *h) {
     free(chain);
     am_pool_give(&c->open, h->open);
     h->open = NULL;
-    c->stats.disk_bytes -= h->file_bytes;
+    am_keep_count_disk(c, -(int64_t)h->file_bytes);
     h->file_bytes = 0;
     free(h->tokens);
     h->tokens = NULL;
@@ -230,12 +239,13 @@ void am_keep_retry(am_cache *c) {
         if (b->write_failed) am_keep_write_block(c, b);
 }
 
-/* The least recently used block file that nobody pins; those that no head names first. */
+/* The least recently used block file that nobody pins; those that no head of any model names first. */
 static am_block *quota_victim(am_cache *c) {
     am_block *named = NULL;
+    bool alone = atomic_load(&c->folder->n_open) == 1;
     for (am_block *b = c->block_ring.newer; b != &c->block_ring; b = b->newer) {
-        if (!b->on_disk || b->busy || b->n_pins) continue;
-        if (b->n_heads == 0) return b;
+        if (!b->on_disk || b->busy || b->n_pins || (b->foreign && !alone)) continue;
+        if (b->n_heads == 0 && !b->foreign) return b;
         if (!named) named = b;
     }
     return named;
@@ -243,5 +253,5 @@ static am_block *quota_victim(am_cache *c) {
 
 void am_keep_quota(am_cache *c) {
     am_block *victim;
-    while (c->options.disk_bytes && c->stats.disk_bytes > c->options.disk_bytes && (victim = quota_victim(c))) delete_block(c, victim);
+    while (c->options.disk_bytes && atomic_load(&c->folder->disk_bytes) > c->options.disk_bytes && (victim = quota_victim(c))) delete_block(c, victim);
 }

@@ -134,7 +134,7 @@ static void block_read(am_cache *c, am_job *job) {
         am_pool_give(&c->sealed, job->slot);
     }
     if (job->status != AM_OK) {
-        c->stats.disk_bytes -= b->file_bytes;
+        am_keep_count_disk(c, -(int64_t)b->file_bytes);
         c->stats.n_blocks_disk--;
         b->on_disk = false;
         b->lost = job->status == AM_ECORRUPT    ? AM_MISS_CHECKSUM

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 am_status am_pool_init(am_pool *pool, size_t slot_bytes, uint32_t n_slots, am_error *err) {
     *pool = (am_pool){.slot_bytes = slot_bytes};
@@ -36,4 +37,13 @@ void *am_pool_take(am_pool *pool) { return pool->n_free ? pool->free_slots[--poo
 
 void am_pool_give(am_pool *pool, void *slot) {
     if (slot) pool->free_slots[pool->n_free++] = slot;
+}
+
+void am_pool_trim(am_pool *pool) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    for (uint32_t i = 0; i < pool->n_free; i++) {
+        uintptr_t from = ((uintptr_t)pool->free_slots[i] + page - 1) / page * page;
+        uintptr_t to = ((uintptr_t)pool->free_slots[i] + pool->slot_bytes) / page * page;
+        if (to > from) madvise((void *)from, to - from, MADV_DONTNEED);
+    }
 }

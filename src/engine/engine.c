@@ -36,7 +36,7 @@ struct am_engine {
     am_seq *live;         /* every request not yet released */
     uint32_t n_active;    /* of them, those that wait or run */
     call *calls, *calls_tail;
-    bool woken, admitting, stopping;
+    bool woken, admitting, stopping, paused;
     uint64_t last_number;
     am_engine_stats stats;
 };
@@ -76,20 +76,20 @@ static struct timespec deadline_in_ms(uint32_t ms) {
 typedef struct mail {
     am_seq *incoming;
     call *calls;
-    bool admitting, stopping;
+    bool admitting, stopping, paused;
 } mail;
 
 /* Sleeps while there is nothing to do, unless something can run; then takes what came. */
 static mail take_mail(am_engine *e, bool runnable) {
     pthread_mutex_lock(&e->lock);
-    if (!runnable && !e->woken && !e->incoming_head && !e->calls && !e->stopping) {
+    if ((!runnable || e->paused) && !e->woken && !e->incoming_head && !e->calls && !e->stopping) {
         struct timespec until = deadline_in_ms(IDLE_MS);
         pthread_cond_timedwait(&e->wake, &e->lock, &until);
         e->woken = true; /* whatever woke us, try the queue again */
     }
     if (e->woken) e->schedule.retry = true;
     e->woken = false;
-    mail m = {e->incoming_head, e->calls, e->admitting, e->stopping};
+    mail m = {e->incoming_head, e->calls, e->admitting, e->stopping, e->paused && !e->stopping};
     e->incoming_head = e->incoming_tail = NULL;
     e->calls = e->calls_tail = NULL;
     pthread_mutex_unlock(&e->lock);
@@ -125,6 +125,19 @@ static void cancel_all(am_engine *e) {
     pthread_mutex_unlock(&e->lock);
 }
 
+void am_engine_cancel_all(am_engine *e) {
+    cancel_all(e);
+    wake_engine(e);
+}
+
+void am_engine_pause(am_engine *e, bool paused) {
+    pthread_mutex_lock(&e->lock);
+    e->paused = paused;
+    e->woken = true;
+    pthread_cond_signal(&e->wake);
+    pthread_mutex_unlock(&e->lock);
+}
+
 static void *thread_main(void *arg) {
     am_engine *e = arg;
     am_schedule *s = &e->schedule;
@@ -140,9 +153,11 @@ static void *thread_main(void *arg) {
         if (m.stopping) cancel_all(e);
         am_schedule_sweep(s);
         if (!m.admitting) am_schedule_reject_queued(s);
-        am_schedule_admit(s);
-        am_schedule_restore(s);
-        am_schedule_step(s);
+        if (!m.paused) {
+            am_schedule_admit(s);
+            am_schedule_restore(s);
+            am_schedule_step(s);
+        }
         publish(e);
         if (m.stopping && !s->queue.n && !s->n_running) break;
     }

@@ -125,6 +125,11 @@ void am_engine_cancel(am_engine *engine, uint64_t id); /* its slots are free bef
  * engine thread itself (from an event), which cannot wait for itself. */
 am_status am_engine_call(am_engine *engine, void (*fn)(void *arg, am_cache *cache), void *arg);
 
+/* Paused: no step is taken and nothing is admitted; calls, cancels and the cache's writes go on. */
+void am_engine_pause(am_engine *engine, bool paused);
+/* Cancels whatever waits or runs now; what is submitted later is not touched. */
+void am_engine_cancel_all(am_engine *engine);
+
 typedef struct am_engine_stats {
     uint32_t n_queued, n_running, max_queue, max_parallel, n_ctx;
     uint64_t n_steps, n_requests, n_prompt_tokens, n_cached_tokens, n_generated_tokens, n_canceled, n_failed;

@@ -20,19 +20,25 @@
 
 enum { SEND_REST_MS = 5000, LOOK_MS = 1000 }; /* what the server may take to send what is left; how often it looks at its keys */
 
+static void say_model(void *arg, const am_model_view *view) {
+    (void)arg;
+    if (!view->is_default) printf("           %s, %s\n", view->entry->name, view->state == AM_MODEL_READY ? "loaded" : "loaded when it is asked for");
+}
+
 static void say_ready(const am_settings *settings, const am_server *server, am_runtime *runtime) {
     uint16_t port = am_server_port(server);
-    const am_model_info *model = am_model_info_of(am_runtime_model(runtime));
-    am_engine_stats stats;
-    am_engine_stats_get(am_runtime_engine(runtime), &stats);
+    am_model_view view;
+    am_registry_find(am_runtime_registry(runtime), (am_str){0}, &view);
+    const am_model_facts *model = &view.facts;
     bool v6 = strchr(settings->host, ':') != NULL;
     const char *open = v6 ? "[" : "", *close = v6 ? "]" : "";
     printf("agent-memory %s\n", AM_VERSION);
     printf("  address  http://%s%s%s:%u\n", open, settings->host, close, port);
-    printf("  model    %s (%s, %.1f M parameters, %s), context of %u tokens\n", model->name, model->architecture, (double)model->n_params / 1e6,
-           model->format, stats.n_ctx);
-    printf("  agents   %u kept in %s/caches\n", stats.cache.n_heads, am_runtime_data_dir(runtime));
-    printf("  memory   %.1f GiB for attention state, K %llu and V %llu bits\n", (double)stats.cache.memory_bytes / (1u << 30),
+    printf("  model    %s (%s, %.1f M parameters, %s), context of %u tokens\n", view.entry->name, model->architecture, (double)model->n_params / 1e6,
+           model->format, view.stats.n_ctx);
+    am_registry_each(am_runtime_registry(runtime), say_model, NULL);
+    printf("  agents   %u kept in %s/caches\n", view.stats.cache.n_heads, am_runtime_data_dir(runtime));
+    printf("  memory   %.1f GiB for attention state, K %llu and V %llu bits\n", (double)view.stats.cache.memory_bytes / (1u << 30),
            (unsigned long long)settings->bits_k, (unsigned long long)settings->bits_v);
     size_t n_keys = am_server_n_keys(server);
     if (n_keys) printf("  access   %zu API key%s\n", n_keys, n_keys > 1 ? "s" : "");
@@ -77,9 +83,9 @@ static int serve(am_settings *settings, am_server *server, uint64_t start_ns) {
     am_server_attach(server, runtime);
     say_ready(settings, server, runtime);
     am_log(AM_LOG_INFO, "server_ready", AM_LS("host", settings->host), AM_LU("port", port),
-           AM_LS("model", am_model_info_of(am_runtime_model(runtime))->name), AM_LF("ms", am_ms_since(start_ns)));
+           AM_LS("model", am_registry_default(am_runtime_registry(runtime))), AM_LF("ms", am_ms_since(start_ns)));
     am_control_loaded();
-    am_notify("READY=1\nMAINPID=%d\nSTATUS=serving %s on port %u", (int)getpid(), am_model_info_of(am_runtime_model(runtime))->name, port);
+    am_notify("READY=1\nMAINPID=%d\nSTATUS=serving %s on port %u", (int)getpid(), am_registry_default(am_runtime_registry(runtime)), port);
 
     wait_for_the_end(settings, server);
     am_notify("STOPPING=1\nSTATUS=answers end, agents are written to disk");

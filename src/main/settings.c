@@ -204,6 +204,7 @@ static am_status load_file(am_settings *settings, am_error *err) {
 
 am_status am_settings_load(am_settings *settings, unsigned command, int argc, char **argv, am_error *err) {
     *settings = (am_settings){0};
+    settings->command = command;
     settings->arena = am_arena_create(16 << 20);
     if (!settings->arena) return am_fail(err, AM_ENOMEM, "no memory for settings");
     am_status status = AM_OK;

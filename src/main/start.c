@@ -9,6 +9,8 @@ am_status am_start_runtime(const am_settings *settings, const char *who, am_runt
     am_progress progress = {0};
     am_runtime_options options = {
         .model = settings->model,
+        .serves = settings->command == AM_CMD_SERVE,
+        .drain_ms = (uint32_t)settings->drain_ms,
         .data_dir = settings->data_dir,
         .isa = settings->isa,
         .who = who,

@@ -3,7 +3,6 @@
 #include "model/internal.h"
 
 #include "base/clock.h"
-#include "base/footprint.h"
 #include "base/fs.h"
 #include "base/log.h"
 #include "model/embedded.h"
@@ -229,17 +228,18 @@ static am_status read_config(am_model *m, source *s, const am_model_options *opt
     return status;
 }
 
-/* A large model's headers say what it will take; better a word now than a machine that swaps, or the kernel's axe in the middle. */
-static am_status check_memory(const char *path, const source *s, const am_model_options *options, am_error *err) {
-    am_model *m;
-    if (!path || bare(options) || am_tensors_bytes(s->tensors) < WORTH_A_NOTICE_BYTES) return AM_OK;
-    am_status status = am_model_load(path, &(am_model_options){.survey = true, .n_ctx = options->n_ctx}, &m, err);
+/* A template of the operator's in the place of the model's, with the model's special tokens. */
+static am_status replace_chat(am_model *m, const char *path, am_error *err) {
+    am_buf text;
+    am_chat *chat = NULL;
+    am_buf_init(&text, MAX_CONFIG_BYTES + 1);
+    am_status status = am_fs_read_file(path, &text, MAX_CONFIG_BYTES, err);
+    if (!status && (status = am_chat_load_source(am_buf_str(&text), m->chat ? am_chat_tokens(m->chat) : NULL, &chat, err))) am_error_prefix(err, "%s", path);
+    am_buf_free(&text);
     if (status) return status;
-    uint64_t wanted = m->info.weight_bytes, there = am_memory_available();
-    am_model_free(m);
-    if (wanted <= there) return AM_OK;
-    return am_fail(err, AM_ENOMEM, "%s: its weights take %.1f GiB of memory, %.1f GiB are available", path, (double)wanted / (1 << 30),
-                   (double)there / (1 << 30));
+    am_chat_free(m->chat);
+    m->chat = chat;
+    return AM_OK;
 }
 
 static am_status load(const char *path, const am_model_options *options, am_model **out, am_error *err) {
@@ -249,8 +249,8 @@ static am_status load(const char *path, const am_model_options *options, am_mode
     if (!m) return am_fail(err, AM_ENOMEM, "no memory for a model");
     m->kernels = options->kernels;
     am_status status = path ? open_path(m, path, options, &s, err) : open_embedded(m, options, &s, err);
+    if (!status && options->template_path) status = replace_chat(m, options->template_path, err);
     if (!status && (status = read_config(m, &s, options, err))) am_error_prefix(err, "%s: config.json", m->name);
-    if (!status) status = check_memory(path, &s, options, err);
     m->embed_scale = 1;
     m->attention_scale = 1 / sqrtf((float)m->config.head_dim);
     m->cache_heads = m->config.n_kv_head;
@@ -273,6 +273,26 @@ am_status am_model_load(const char *path, const am_model_options *options, am_mo
     am_metric_add(&am_metric_model_loads, status ? AM_LOAD_FAILED : AM_LOAD_OK, 1);
     if (!status) am_metric_observe(&am_metric_model_load_time, 0, am_now_ns() - start);
     return status;
+}
+
+am_status am_model_probe(const char *path, am_model_facts *out, am_error *err) {
+    am_model_options options = {.survey = true};
+    am_model *m;
+    *out = (am_model_facts){0};
+    am_status status = am_model_load(path, &options, &m, err);
+    if (!status) am_model_facts_of(&m->info, out);
+    if (!status && path && !m->info.file_bytes) status = am_fail(err, AM_EFORMAT, "%s: a config without weights", path);
+    am_model_free(m);
+    return status;
+}
+
+void am_model_facts_of(const am_model_info *info, am_model_facts *out) {
+    *out = (am_model_facts){.n_params = info->n_params, .weight_bytes = info->weight_bytes, .n_layer = info->n_layer, .n_vocab = info->n_vocab,
+                            .n_embd = info->n_embd, .n_head = info->n_head, .n_kv_head = info->n_kv_head, .head_dim = info->head_dim_k,
+                            .n_ctx = info->n_ctx};
+    snprintf(out->architecture, sizeof out->architecture, "%s", info->architecture);
+    snprintf(out->format, sizeof out->format, "%s", info->format);
+    snprintf(out->forms, sizeof out->forms, "%s", info->forms);
 }
 
 void am_model_free(am_model *m) {

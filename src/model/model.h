@@ -38,6 +38,7 @@ typedef struct am_model_options {
     am_status (*weight)(void *arg, const am_weight *weight, am_error *err);
     void *weight_arg;
     const char *vocab_dir; /* where large vocabularies are kept compiled (am_tokenizer_load_dir_compiled); NULL: nowhere */
+    const char *template_path; /* a chat template instead of the model's own; NULL: its own */
 } am_model_options;
 
 enum { AM_MAX_EOS = 8 };
@@ -66,6 +67,17 @@ typedef struct am_model_info {
  * and we do not implement: AM_EUNSUPPORTED, naming key and value. */
 am_status am_model_load(const char *path, const am_model_options *options, am_model **out, am_error *err);
 void am_model_free(am_model *model);
+/* What can be known of a model without loading it. */
+typedef struct am_model_facts {
+    char architecture[48], format[48], forms[256];
+    uint64_t n_params;
+    uint64_t weight_bytes; /* as packed */
+    uint32_t n_layer, n_vocab, n_embd, n_head, n_kv_head, head_dim, n_ctx;
+} am_model_facts;
+/* Reads config and the headers of all weight files: they are there, of an architecture that is known, and as long as their headers say. Errors as
+ * am_model_load's. */
+am_status am_model_probe(const char *path, am_model_facts *out, am_error *err);
+void am_model_facts_of(const am_model_info *info, am_model_facts *out);
 const am_model_info *am_model_info_of(const am_model *model);
 const am_tokenizer *am_model_tokenizer(const am_model *model); /* NULL when the folder has none (test models) */
 const am_chat *am_model_chat(const am_model *model);           /* NULL when the folder has none */

@@ -4,6 +4,8 @@
  * disk are looked up in the cache only for tenants that have such a quota. */
 #include "server/admit.h"
 
+#include "server/models.h"
+
 #include "base/clock.h"
 
 #include <arpa/inet.h>
@@ -139,8 +141,15 @@ bool am_admit_agent(am_exchange *x, am_str agent, bool *ephemeral, am_api_error 
     usage u = {.tenant = am_account_tenant(x->account), .agent = agent};
     if (ephemeral) *ephemeral = false;
     if (quota.agents == 0 && quota.disk_bytes == 0) return true;
-    if (am_engine_call(am_runtime_engine(atomic_load(&x->server->runtime)), look, &u) || u.status)
-        return am_api_fail(e, 503, "shutting_down", NULL, "the server is shutting down");
+    am_registry *registry = am_models_of(x->server);
+    am_instance *all[AM_MAX_RESIDENT];
+    size_t n = am_registry_peek_all(registry, all, AM_MAX_RESIDENT);
+    am_status status = n ? AM_OK : !x->instance ? AM_ESHUTDOWN : am_engine_call(am_instance_engine(x->instance), look, &u);
+    for (size_t i = 0; i < n; i++) { /* the same agent may have state under several models */
+        if (!status) status = am_engine_call(am_instance_engine(all[i]), look, &u);
+        am_registry_release(registry, all[i]);
+    }
+    if (status || u.status) return am_api_fail(e, 503, "shutting_down", NULL, "the server is shutting down");
     bool many = quota.agents && u.n_agents >= quota.agents && !u.known, large = quota.disk_bytes && u.disk_bytes >= quota.disk_bytes;
     if (!many && !large) return true;
     if (agent.n == 0 && ephemeral) return *ephemeral = true;

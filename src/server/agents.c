@@ -1,5 +1,6 @@
 /* Owns the endpoints about agents: list, show, fork, forget. The cache belongs to the engine's thread, so each asks it between two steps. */
 #include "server/admit.h"
+#include "server/models.h"
 
 #include <stdio.h>
 
@@ -7,14 +8,16 @@ typedef struct agents_call {
     am_exchange *x;
     am_str to;     /* fork */
     json_t *found; /* list: array; show, fork: object */
+    bool all;      /* of every model, not of the first that knows */
+    const char *model; /* the one that is asked */
     am_status status;
     am_error err;
 } agents_call;
 
 static const am_tenant *tenant_of(const agents_call *call) { return am_account_tenant(call->x->account); }
 
-static json_t *agent_json(const am_agent_info *a) {
-    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "id", a->agent, "object", "agent", "agent", a->agent, "tier",
+static json_t *agent_json(const agents_call *call, const am_agent_info *a) {
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "id", a->agent, "object", "agent", "agent", a->agent, "model", call->model, "tier",
                      am_tier_name(a->tier), "tokens", (json_int_t)a->n_tokens, "reusable_tokens", (json_int_t)a->n_rows, "turns",
                      (json_int_t)a->n_turns, "created", (json_int_t)(a->created_ns / 1000000000u), "last_used",
                      (json_int_t)(a->used_ns / 1000000000u), "disk_bytes", (json_int_t)a->disk_bytes, "running", (int)a->running, "dirty",
@@ -22,20 +25,21 @@ static json_t *agent_json(const am_agent_info *a) {
 }
 
 static am_status add_agent(void *arg, const am_agent_info *info) {
-    return json_array_append_new(arg, agent_json(info)) ? AM_ENOMEM : AM_OK;
+    agents_call *call = arg;
+    return json_array_append_new(call->found, agent_json(call, info)) ? AM_ENOMEM : AM_OK;
 }
 
 static void list(void *arg, am_cache *cache) {
     agents_call *call = arg;
-    call->found = json_array();
-    call->status = am_cache_agents(cache, tenant_of(call), add_agent, call->found);
+    if (!call->found) call->found = json_array();
+    call->status = am_cache_agents(cache, tenant_of(call), add_agent, call);
 }
 
 static void show_one(agents_call *call, am_cache *cache, am_str name) {
     am_agent_info info;
     call->status = am_cache_agent(cache, tenant_of(call), name, &info);
     if (call->status) am_fail(&call->err, call->status, "there is no agent '%.*s'", (int)name.n, name.p);
-    else call->found = agent_json(&info);
+    else call->found = agent_json(call, &info);
 }
 
 static void show(void *arg, am_cache *cache) {
@@ -54,16 +58,50 @@ static void fork_one(void *arg, am_cache *cache) {
     if (!call->status) show_one(call, cache, call->to);
 }
 
-/* false: replied with the reason. */
-static bool ask(agents_call *call, void (*fn)(void *, am_cache *)) {
-    am_status status = am_engine_call(am_runtime_engine(atomic_load(&call->x->server->runtime)), fn, call);
-    if (status) am_fail(&call->err, call->status = status, "the server is shutting down");
-    if (!call->status) return true;
+static void refuse(am_exchange *x, am_status status, const char *message) {
     am_api_error e;
-    const char *code = call->status == AM_ENOTFOUND ? "agent_not_found" : call->status == AM_EEXIST ? "agent_exists"
-                       : call->status == AM_EBUSY ? "agent_busy" : NULL;
-    am_api_fail(&e, am_status_http(call->status), code, NULL, "%s", call->err.message[0] ? call->err.message : am_status_text(call->status));
-    am_reply_error(call->x, &e);
+    const char *code = status == AM_ENOTFOUND ? "agent_not_found" : status == AM_EEXIST ? "agent_exists" : status == AM_EBUSY ? "agent_busy" : NULL;
+    am_api_fail(&e, am_status_http(status), code, NULL, "%s", message[0] ? message : am_status_text(status));
+    am_reply_error(x, &e);
+}
+
+static void ask_one(agents_call *call, am_instance *instance, void (*fn)(void *, am_cache *)) {
+    call->status = AM_OK;
+    call->err = (am_error){0};
+    call->model = am_instance_info(instance)->name;
+    am_status status = am_engine_call(am_instance_engine(instance), fn, call);
+    if (status) am_fail(&call->err, call->status = status, "the server is shutting down");
+}
+
+/* fn on the model that ?model= names (loaded when it must be), else on those in memory, most recently used first: all of them for a list, for one
+ * agent until one has it. Without any in memory the default is loaded. false: replied, or the handler will be run again. */
+static bool ask(agents_call *call, void (*fn)(void *, am_cache *)) {
+    am_exchange *x = call->x;
+    am_registry *registry = am_models_of(x->server);
+    am_instance *all[AM_MAX_RESIDENT];
+    am_api_error e;
+    am_buf named;
+    bool malformed = am_models_query(x, &named) != AM_OK;
+    am_str name = am_buf_str(&named);
+    size_t n = malformed || named.n ? 0 : am_registry_peek_all(registry, all, AM_MAX_RESIDENT);
+    am_status status = n ? AM_OK : malformed ? am_api_fail(&e, 400, "invalid_value", "model", "a malformed %%-escape in ?model="), AM_EINVAL
+                                             : am_models_lease(x, name.n ? name : (am_str){0}, false, &e);
+    am_buf_free(&named);
+    if (status == AM_AGAIN) return false;
+    if (status) {
+        am_stream_fail(x, &e);
+        return false;
+    }
+    if (n == 0) ask_one(call, x->instance, fn);
+    bool over = n == 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!over) ask_one(call, all[i], fn);
+        over = over || (call->status ? call->status != AM_ENOTFOUND : !call->all);
+        am_registry_release(registry, all[i]);
+    }
+    am_models_release(x);
+    if (!call->status) return true;
+    refuse(x, call->status, call->err.message);
     json_decref(call->found);
     return false;
 }
@@ -88,7 +126,7 @@ static bool name_ok(am_exchange *x, am_str name, const char *param) {
 }
 
 void am_handle_agents(am_exchange *x) {
-    agents_call call = {.x = x};
+    agents_call call = {.x = x, .all = true};
     if (ask(&call, list)) am_reply_json(x, 200, json_pack("{s:s, s:o}", "object", "list", "data", call.found));
 }
 

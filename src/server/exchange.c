@@ -1,6 +1,6 @@
 /* Owns the life of an exchange: one request and its reply, shared by the network thread, a request thread and the engine, each holding a
  * reference; the last one out frees it. The client may leave at any moment: `gone` is set once, and whoever works for it is told. */
-#include "server/internal.h"
+#include "server/models.h"
 
 #include "base/clock.h"
 #include "base/hash.h"
@@ -79,6 +79,7 @@ void am_exchange_drop_body(am_exchange *x) {
 void am_exchange_unref(am_exchange *x) {
     if (!x || atomic_fetch_sub(&x->refs, 1) != 1) return;
     am_server *server = x->server;
+    am_models_release(x);
     if (x->state_free) x->state_free(x->state);
     if (x->counted) am_account_end(server->auth, x->account);
     am_exchange_drop_body(x);

@@ -1,5 +1,5 @@
 /* Owns the health endpoints: live (the process answers), startup (the model is loaded), ready (new requests are taken and the engine moves). */
-#include "server/internal.h"
+#include "server/models.h"
 
 #include "base/clock.h"
 
@@ -14,7 +14,7 @@ static health look(const am_server *server) {
     am_runtime *runtime = atomic_load(&server->runtime);
     health h = {.loaded = runtime != NULL, .stopping = atomic_load(&server->stopping)};
     if (!h.loaded || h.stopping) return h; /* a stopping engine is not asked any more */
-    am_engine_stats_get(am_runtime_engine(runtime), &h.stats);
+    am_registry_stats(am_models_of(server), &h.stats);
     uint64_t now = am_now_ns();
     h.stuck = h.stats.n_running > 0 && now > h.stats.last_step_ns && now - h.stats.last_step_ns > STUCK_MS * 1000000ull;
     return h;
@@ -53,7 +53,7 @@ void am_handle_health(am_exchange *x) {
                              (json_int_t)(am_wall_ns() / 1000000000u - x->server->started_s));
     if (good && x->known) { /* how much is going on is not for strangers */
         const am_engine_stats *s = &h.stats;
-        json_object_set_new(body, "model", json_string(am_model_info_of(am_runtime_model(atomic_load(&x->server->runtime)))->name));
+        json_object_set_new(body, "model", json_string(am_registry_default(am_models_of(x->server))));
         json_object_set_new(body, "requests", json_pack("{s:i, s:i, s:i, s:i}", "running", (int)s->n_running, "queued", (int)s->n_queued,
                                                         "max_parallel", (int)s->max_parallel, "max_queue", (int)s->max_queue));
         json_object_set_new(body, "cache", json_pack("{s:i, s:I, s:I, s:i, s:i}", "agents", (int)s->cache.n_heads, "memory_bytes",

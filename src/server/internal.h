@@ -98,6 +98,11 @@ struct am_exchange {
     void (*on_gone)(am_exchange *x); /* called once, without the lock, when the client is gone; may be NULL */
     char agent[AM_NAME_MAX + 1];     /* for the log */
 
+    am_instance *instance;   /* leased for this request (models.h); NULL: none. Whoever has the exchange in hand; see am_completion.lock */
+    bool lease_ended;        /* the wait for a model is over: under lock */
+    am_status lease_status;
+    char lease_why[512];
+
     void *state; /* the dialect's; freed with the exchange by state_free */
     void (*state_free)(void *state);
 
@@ -147,6 +152,9 @@ int am_http_status_at(size_t index);
 void am_stream_open(am_exchange *x, const char *content_type);
 am_status am_stream_write(am_exchange *x, am_str bytes);
 void am_stream_end(am_exchange *x);
+void am_stream_begin(am_exchange *x, const char *content_type); /* am_stream_open under x->lock, when there is no reply yet */
+/* The reply is this error, in whatever form is still possible: whole, or as the last event of a stream. */
+void am_stream_fail(am_exchange *x, const am_api_error *e);
 bool am_stream_revoke(am_exchange *x); /* true: nothing has left yet, a whole reply may be sent instead */
 
 /* conn.c: network thread */

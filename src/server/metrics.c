@@ -126,7 +126,7 @@ void am_handle_metrics(am_exchange *x) {
     for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++) am_metric_write(kept[i], &out);
     if (runtime && !atomic_load(&x->server->stopping)) { /* a stopping engine is not asked any more */
         am_engine_stats stats;
-        am_engine_stats_get(am_runtime_engine(runtime), &stats);
+        am_registry_stats(am_runtime_registry(runtime), &stats);
         write_engine(&stats, &out);
         write_kernels(&out);
     }

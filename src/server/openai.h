@@ -35,6 +35,9 @@ typedef struct am_openai_request {
 
 /* false: *e. Free it in either case. n_vocab: for logit_bias. */
 bool am_openai_request_parse(am_str body, uint32_t n_vocab, am_openai_request *r, am_api_error *e);
+enum { AM_ANY_VOCAB = INT32_MAX }; /* while the model is not known */
+/* Its token ids are the model's; false: *e. */
+bool am_openai_request_fits(const am_openai_request *r, uint32_t n_vocab, am_api_error *e);
 void am_openai_request_free(am_openai_request *r);
 /* The request's wishes over the model's own defaults. Views point into r. */
 am_sampling am_openai_sampling(const am_openai_request *r, const am_model_info *info);
@@ -59,7 +62,8 @@ typedef struct am_choice {
 /* One request being answered. Its choices end one after the other; all members from `lock` on are under it. */
 struct am_completion {
     am_exchange *x; /* the exchange this is the state of */
-    const am_model *model;
+    const am_model *model;       /* of x->instance, as the next two: until the last choice ended */
+    const am_model_info *about;
     am_engine *engine;
     bool stream, include_usage, logprobs;
     char id[40];

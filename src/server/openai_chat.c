@@ -34,10 +34,10 @@ static void completion_free(void *state) {
 static am_completion *completion_create(am_exchange *x, const am_openai_request *r) {
     am_completion *c = am_calloc(1, sizeof *c);
     if (!c) return NULL;
-    am_runtime *runtime = atomic_load(&x->server->runtime);
     c->x = x;
-    c->model = am_runtime_model(runtime);
-    c->engine = am_runtime_engine(runtime);
+    c->model = am_instance_model(x->instance);
+    c->about = am_instance_info(x->instance);
+    c->engine = am_instance_engine(x->instance);
     c->stream = r->stream;
     c->include_usage = r->include_usage;
     c->logprobs = r->logprobs;
@@ -58,13 +58,16 @@ static am_completion *completion_create(am_exchange *x, const am_openai_request 
     return c;
 }
 
+/* Once the last choice ended there is no instance, and perhaps no engine any more. */
 static void cancel_all(am_completion *c) {
     uint64_t ids[AM_MAX_CHOICES];
+    pthread_mutex_lock(&c->lock);
     pthread_mutex_lock(&c->x->lock);
     uint32_t n = c->n_submitted;
     memcpy(ids, c->engine_ids, sizeof ids);
     pthread_mutex_unlock(&c->x->lock);
-    for (uint32_t i = 0; i < n; i++) am_engine_cancel(c->engine, ids[i]);
+    for (uint32_t i = 0; c->x->instance && i < n; i++) am_engine_cancel(c->engine, ids[i]);
+    pthread_mutex_unlock(&c->lock);
 }
 
 static void on_gone(am_exchange *x) { cancel_all(x->state); }
@@ -141,7 +144,7 @@ static bool start(am_completion *c, const am_openai_request *r, am_str agent, am
     if (!make_prompt(c, r, &prompt, e)) return false;
     am_engine_stats_get(c->engine, &stats);
     am_request request = {.tenant = *am_account_tenant(x->account), .agent = agent, .tokens = prompt.tokens, .text = am_buf_str(&prompt.rendered.text), .input = prompt.rendered.input,
-                          .n_input = prompt.rendered.n_input, .sampling = am_openai_sampling(r, am_model_info_of(c->model)), .stops = r->stops,
+                          .n_input = prompt.rendered.n_input, .sampling = am_openai_sampling(r, c->about), .stops = r->stops,
                           .n_stops = r->n_stops, .n_stop_tokens = r->n_stop_tokens, .ignore_eos = r->ignore_eos,
                           .keep_special = !r->skip_special_tokens, .no_reuse = !r->cache_prompt, .on_event = am_choice_on_event};
     memcpy(request.stop_tokens, r->stop_tokens, sizeof request.stop_tokens);
@@ -168,10 +171,14 @@ void am_handle_chat(am_exchange *x) {
     am_openai_request r;
     am_api_error e;
     char agent[AM_NAME_MAX + 1];
-    const am_model_info *info = am_model_info_of(am_runtime_model(atomic_load(&x->server->runtime)));
-    bool ok = am_openai_request_parse(am_buf_str(&x->body), info->n_vocab, &r, &e);
+    bool ok = am_openai_request_parse(am_buf_str(&x->body), AM_ANY_VOCAB, &r, &e) && am_identity_find(&x->head, r.root, agent, &e);
+    am_status leased = ok ? am_models_lease(x, r.model, r.stream, &e) : AM_OK;
+    if (leased == AM_AGAIN) {
+        am_openai_request_free(&r);
+        return;
+    }
     am_exchange_drop_body(x);
-    ok = ok && am_model_name_ok(x->server, r.model, &e) && am_identity_find(&x->head, r.root, agent, &e);
+    ok = ok && !leased && am_openai_request_fits(&r, am_instance_info(x->instance)->n_vocab, &e);
     if (ok) {
         am_completion *c = completion_create(x, &r);
         ok = c || am_api_fail(&e, 503, "out_of_memory", NULL, "out of memory");
@@ -184,6 +191,9 @@ void am_handle_chat(am_exchange *x) {
             ok = start(c, &r, am_str_of(agent), &e);
         }
     }
-    if (!ok) am_reply_error(x, &e);
+    if (!ok) {
+        am_models_release(x);
+        am_stream_fail(x, &e);
+    }
     am_openai_request_free(&r);
 }

@@ -1,6 +1,7 @@
 /* Owns what becomes of the engine's events: text and calls into chunks (or kept for one reply), ends into finish reasons and errors.
  *
  * All of it runs on the engine thread under the completion's lock and does nothing but append to buffers. */
+#include "server/models.h"
 #include "server/openai.h"
 
 #include "base/hash.h"
@@ -46,22 +47,9 @@ static void on_token(am_choice *choice, const am_event *event) {
     if (c->stream && choice->logprobs.n) am_openai_text_chunk(c, choice, AM_STR("")); /* the token's text is still held back */
 }
 
-static void finish_failed(am_completion *c) {
-    if (!c->stream || am_stream_revoke(c->x)) {
-        am_reply_error(c->x, &c->error);
-        return;
-    }
-    am_buf_clear(&c->line);
-    am_buf_printf(&c->line, "data: ");
-    am_api_error_json(&c->error, &c->line);
-    am_buf_printf(&c->line, "\n\n");
-    am_stream_write(c->x, am_buf_str(&c->line));
-    am_stream_end(c->x);
-}
-
 static void finish_all(am_completion *c) {
     if (c->error.status) {
-        finish_failed(c);
+        am_stream_fail(c->x, &c->error);
     } else if (c->stream) {
         if (c->include_usage) am_openai_usage_chunk(c);
         am_stream_write(c->x, AM_STR("data: [DONE]\n\n"));
@@ -81,7 +69,9 @@ void am_choice_ended(am_choice *choice, const am_api_error *error) {
     bool last = ++c->n_ended == c->n_choices;
     if (error && !c->error.status) c->error = *error;
     if (!error && c->stream && !c->error.status) am_openai_finish_chunk(c, choice, last);
-    if (last) finish_all(c);
+    if (!last) return;
+    finish_all(c);
+    am_models_release(c->x); /* nothing asks the model any more, and it may have to make room */
 }
 
 static void on_done(am_choice *choice, const am_event *event) {

@@ -10,7 +10,7 @@ static void put_str(am_buf *out, am_str s) { am_json_quote(s, out); }
 
 /* "id":...,"object":...,"created":...,"model":...,"system_fingerprint":... */
 static void put_header(const am_completion *c, const char *object, am_buf *out) {
-    const am_model_info *info = am_model_info_of(c->model);
+    const am_model_info *info = c->about;
     am_buf_printf(out, "\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", c->id, object, c->created_s);
     put_str(out, am_str_of(info->name));
     am_buf_printf(out, ",\"system_fingerprint\":\"fp_%02x%02x%02x%02x%02x\"", info->fingerprint[0], info->fingerprint[1], info->fingerprint[2],

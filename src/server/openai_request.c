@@ -270,6 +270,16 @@ bool am_openai_request_parse(am_str body, uint32_t n_vocab, am_openai_request *r
     return merge_kwargs(r, e);
 }
 
+bool am_openai_request_fits(const am_openai_request *r, uint32_t n_vocab, am_api_error *e) {
+    for (uint32_t i = 0; i < r->n_stop_tokens; i++)
+        if ((uint32_t)r->stop_tokens[i] >= n_vocab)
+            return am_api_fail(e, 400, "invalid_value", "stop_token_ids", "'stop_token_ids' takes at most %d ids from 0 to %u", AM_MAX_STOP_TOKENS, n_vocab - 1);
+    for (uint32_t i = 0; i < r->n_bias; i++)
+        if ((uint32_t)r->bias[i].token >= n_vocab)
+            return am_api_fail(e, 400, "invalid_value", "logit_bias", "'%d' in 'logit_bias' is no token id (0 to %u)", r->bias[i].token, n_vocab - 1);
+    return true;
+}
+
 void am_openai_request_free(am_openai_request *r) {
     json_decref(r->tools);
     json_decref(r->kwargs);

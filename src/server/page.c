@@ -1,5 +1,5 @@
 /* Owns GET /: the page for browsers, name, version and endpoints as JSON for programs. The page's bytes are web/index.html, linked in. */
-#include "server/internal.h"
+#include "server/models.h"
 
 #include <string.h>
 
@@ -25,6 +25,6 @@ void am_handle_root(am_exchange *x) {
     }
     json_t *endpoints = json_array();
     am_route_list(endpoints);
-    const char *model = am_model_info_of(am_runtime_model(atomic_load(&x->server->runtime)))->name;
+    const char *model = am_registry_default(am_models_of(x->server));
     am_reply_json(x, 200, json_pack("{s:s, s:s, s:s, s:o}", "name", "agent-memory", "version", AM_VERSION, "model", model, "endpoints", endpoints));
 }

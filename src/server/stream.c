@@ -4,13 +4,15 @@
  * engine waits for a socket nor memory for a client. Framing (chunks) and keep-alive comments are the network thread's. */
 #include "server/internal.h"
 
+void am_stream_begin(am_exchange *x, const char *content_type) {
+    x->mode = AM_REPLY_STREAM;
+    x->status = 200;
+    x->content_type = content_type;
+}
+
 void am_stream_open(am_exchange *x, const char *content_type) {
     pthread_mutex_lock(&x->lock);
-    if (x->mode == AM_REPLY_NONE) {
-        x->mode = AM_REPLY_STREAM;
-        x->status = 200;
-        x->content_type = content_type;
-    }
+    if (x->mode == AM_REPLY_NONE) am_stream_begin(x, content_type);
     pthread_mutex_unlock(&x->lock);
 }
 
@@ -40,4 +42,22 @@ bool am_stream_revoke(am_exchange *x) {
     if (revoked) x->mode = AM_REPLY_NONE;
     pthread_mutex_unlock(&x->lock);
     return revoked;
+}
+
+void am_stream_fail(am_exchange *x, const am_api_error *e) {
+    pthread_mutex_lock(&x->lock);
+    bool streams = x->mode == AM_REPLY_STREAM;
+    pthread_mutex_unlock(&x->lock);
+    if (!streams || am_stream_revoke(x)) {
+        am_reply_error(x, e);
+        return;
+    }
+    am_buf line;
+    am_buf_init(&line, 8192);
+    am_buf_printf(&line, "data: ");
+    am_api_error_json(e, &line);
+    am_buf_printf(&line, "\n\n");
+    am_stream_write(x, am_buf_str(&line));
+    am_stream_end(x);
+    am_buf_free(&line);
 }
