@@ -48,6 +48,41 @@ static void unpack_row(const ggml_job *j, const uint8_t *src, uint8_t *codes, fl
     }
 }
 
+/* A row of Q4_0 without a way through floats: its scales are f16, and -8 times one is an f16 three powers of two up. False where that leaves the
+ * range, or a scale is not finite: then the general way decides. */
+static bool take_q4_0(const ggml_job *j, const uint8_t *src, uint8_t *codes, uint16_t *scales, uint16_t *biases) {
+    unsigned out = 0;
+    for (uint32_t b = 0; b < j->mat->n_in / 32; b++, src += 18, codes += 16) {
+        uint16_t h;
+        uint64_t q[2];
+        memcpy(&h, src, 2);
+        memcpy(q, src + 2, 16);
+        unsigned exponent = h >> 10 & 31;
+        out |= (exponent == 0 && h << 1 & 0xffff) || exponent > 27;
+        scales[b] = h;
+        biases[b] = (uint16_t)((h ^ 0x8000) + (exponent ? 3 << 10 : 0));
+        for (int i = 0; i < 2; i++) { /* byte k has values k and k + 16; ours has values 2k and 2k + 1 */
+            uint64_t low = q[i] & 0x0f0f0f0f0f0f0f0f, high = q[i] >> 4 & 0x0f0f0f0f0f0f0f0f;
+            low = (low | low >> 4) & 0x00ff00ff00ff00ff;
+            high = (high | high >> 4) & 0x00ff00ff00ff00ff;
+            low = (low | low >> 8) & 0x0000ffff0000ffff;
+            high = (high | high >> 8) & 0x0000ffff0000ffff;
+            uint32_t pairs[2] = {(uint32_t)(low | low >> 16), (uint32_t)(high | high >> 16)};
+            memcpy(codes + 4 * i, &pairs[0], 4);
+            memcpy(codes + 8 + 4 * i, &pairs[1], 4);
+        }
+    }
+    return !out;
+}
+
+static bool take_panel(const ggml_job *j, const am_mat *panel, uint32_t first, uint8_t *codes, uint16_t *scales) {
+    size_t code_bytes = j->mat->n_in / 2, n = panel->n_out * j->n_groups;
+    if (j->f->type != AM_GGML_Q4_0 || j->mat->scale_dtype != AM_F16) return false;
+    for (uint32_t o = 0; o < panel->n_out; o++)
+        if (!take_q4_0(j, j->rows + (first + o) * j->row_bytes, codes + o * code_bytes, scales + o * j->n_groups, scales + n + o * j->n_groups)) return false;
+    return true;
+}
+
 static bool all_finite(const float *v, size_t n, size_t *where) {
     float sum = 0; /* of zeros, unless something is not finite */
     for (size_t i = 0; i < n; i++) sum += v[i] * 0;
@@ -63,6 +98,11 @@ static void pack_panel(ggml_job *j, uint32_t p, uint8_t *scratch) {
     size_t code_bytes = j->mat->n_in / (j->mat->dtype == AM_Q4 ? 2 : 1), n = panel.n_out * j->n_groups, where;
     float *scales = (float *)(void *)(scratch + AM_PANEL * code_bytes), *biases = scales + AM_PANEL * j->n_groups;
     uint16_t *narrow = (uint16_t *)(biases + AM_PANEL * j->n_groups);
+    uint8_t *dst = j->dst + p * am_mat_panel_bytes(j->mat);
+    if (take_panel(j, &panel, first, scratch, narrow)) {
+        am_pack_affine(dst, &panel, (const uint32_t *)(const void *)scratch, narrow, narrow + n, 0, 1);
+        return;
+    }
     for (uint32_t o = 0; o < panel.n_out; o++)
         unpack_row(j, j->rows + (first + o) * j->row_bytes, scratch + o * code_bytes, scales + o * j->n_groups, biases + o * j->n_groups);
     if (!all_finite(scales, n, &where) || !all_finite(biases, n, &where)) {
@@ -78,7 +118,7 @@ static void pack_panel(ggml_job *j, uint32_t p, uint8_t *scratch) {
         s = narrow;
         b = narrow + n;
     }
-    am_pack_affine(j->dst + p * am_mat_panel_bytes(j->mat), &panel, (const uint32_t *)(const void *)scratch, s, b, 0, 1);
+    am_pack_affine(dst, &panel, (const uint32_t *)(const void *)scratch, s, b, 0, 1);
 }
 
 static void pack_task(void *arg, size_t task, size_t worker) {
