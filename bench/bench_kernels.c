@@ -95,16 +95,26 @@ typedef struct product {
     am_mat mat;
     size_t n_rows, n_copies;
     float *x, *y;
+    void *x8; /* NULL: float32 inputs */
 } product;
 
 static void product_run(void *arg, size_t i) {
     product *p = arg;
     am_mat mat = p->mat;
     mat.data = pool + i % p->n_copies * am_mat_bytes(&mat);
-    p->kernels->matmul(p->y, mat.n_out, p->x, mat.n_in, p->n_rows, &mat, 0, am_mat_panels(&mat));
+    if (p->x8)
+        p->kernels->matmul_int8(p->y, mat.n_out, p->x8, p->n_rows, &mat, 0, am_mat_panels(&mat));
+    else
+        p->kernels->matmul(p->y, mat.n_out, p->x, mat.n_in, p->n_rows, &mat, 0, am_mat_panels(&mat));
 }
 
-static void product_bench(const am_kernels *k, am_dtype dtype, uint32_t n_in, uint32_t n_out, size_t n_rows, double peak) {
+typedef struct shape {
+    uint32_t n_in, n_out;
+} shape;
+
+/* int8: inputs as 8-bit codes. */
+static void product_bench(const am_kernels *k, am_dtype dtype, shape at, size_t n_rows, bool int8, double peak) {
+    uint32_t n_in = at.n_in, n_out = at.n_out;
     static const char *const names[AM_N_DTYPE] = {"f32", "f16", "bf16", "q8", "q4"};
     product p = {.kernels = k, .mat = {.dtype = dtype, .scale_dtype = AM_F16, .n_out = n_out, .n_in = n_in, .group = 64}, .n_rows = n_rows};
     size_t bytes = am_mat_bytes(&p.mat);
@@ -112,11 +122,14 @@ static void product_bench(const am_kernels *k, am_dtype dtype, uint32_t n_in, ui
     p.x = calloc(n_rows * n_in, sizeof(float));
     p.y = calloc(n_rows * n_out, sizeof(float));
     for (size_t i = 0; i < n_rows * n_in; i++) p.x[i] = (float)(i % 7) - 3;
+    if (int8) p.x8 = am_alloc_aligned(n_rows * am_int8_row_bytes(n_in));
+    for (size_t r = 0; p.x8 && r < n_rows; r++) k->row_int8((uint8_t *)p.x8 + r * am_int8_row_bytes(n_in), p.x + r * n_in, n_in);
     double s = seconds_of(product_run, &p), flops = 2.0 * (double)n_rows * n_in * n_out / s;
-    printf("%-7s matmul %-5s %5u x %-5u rows %3zu  %8.1f GFLOP/s", k->name, names[dtype], n_in, n_out, n_rows, flops * 1e-9);
+    printf("%-7s matmul %-5s %5u x %-5u rows %3zu  %8.1f GFLOP/s", k->name, int8 ? "q4i8" : names[dtype], n_in, n_out, n_rows, flops * 1e-9);
     if (peak > 0) printf(" (%3.0f%%)", 100 * flops / peak);
     printf("  %7.2f GB/s %s\n", (double)bytes / s * 1e-9, p.n_copies > 1 ? "from memory" : "");
     free(p.x);
+    free(p.x8);
     free(p.y);
 }
 
@@ -168,7 +181,7 @@ static void attention_bench(const am_kernels *k, uint32_t bits, size_t n_q, doub
 }
 
 int main(int argc, char **argv) {
-    static const struct { uint32_t n_in, n_out; } shapes[] = {{512, 512}, {512, 1536}, {2048, 8192}};
+    static const shape shapes[] = {{512, 512}, {512, 1536}, {2048, 8192}};
     static const size_t rows[] = {1, 2, 4, 16, 256};
     static const am_dtype dtypes[] = {AM_F32, AM_BF16, AM_Q4};
     if (argc > 2) sample_seconds = atof(argv[2]) * 1e-3;
@@ -182,7 +195,8 @@ int main(int argc, char **argv) {
         for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
             for (size_t d = 0; d < sizeof dtypes / sizeof dtypes[0]; d++)
                 for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++)
-                    product_bench(*k, dtypes[d], shapes[s].n_in, shapes[s].n_out, rows[r], peak);
+                    for (int int8 = 0; int8 <= (dtypes[d] == AM_Q4 && (*k)->matmul_int8); int8++)
+                        product_bench(*k, dtypes[d], shapes[s], rows[r], int8, peak);
         static const size_t queries[] = {1, 4, 256};
         for (uint32_t bits = 4; bits <= 16; bits *= 4)
             for (size_t q = 0; q < 3; q++) attention_bench(*k, bits, queries[q], peak);

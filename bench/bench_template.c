@@ -1,5 +1,5 @@
 /* How long one rendering takes: a chat of N turns (user and assistant in turn, 400 bytes each, every fourth with a tool call)
- * through a template file.   build/bench/bench_template TEMPLATE [TURNS] [SECONDS]
+ * through a template file, or that of a model's folder.   build/bench/bench_template [TEMPLATE|FOLDER [TURNS [SECONDS]]]   (models/memo-28m)
  * bench/template_python.py times Python's jinja2 on the same chat; run both in one go to compare. */
 #include "base/clock.h"
 #include "base/fs.h"
@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static json_t *conversation(int turns) {
     json_t *messages = json_array();
@@ -26,10 +27,7 @@ static json_t *conversation(int turns) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 2) {
-        fprintf(stderr, "usage: bench_template TEMPLATE [TURNS] [SECONDS]\n");
-        return 2;
-    }
+    const char *path = argc > 1 ? argv[1] : "models/memo-28m";
     int turns = argc > 2 ? atoi(argv[2]) : 500;
     double seconds = argc > 3 ? atof(argv[3]) : 2;
     am_buf source;
@@ -37,9 +35,11 @@ int main(int argc, char **argv) {
     am_error err = {0};
     am_buf_init(&source, 8u << 20);
     json_t *tokens = json_pack("{s:s,s:s}", "bos_token", "<s>", "eos_token", "</s>"), *messages = conversation(turns);
-    am_status status = am_fs_read_file(argv[1], &source, 4u << 20, &err);
+    struct stat st;
+    bool folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+    am_status status = folder ? AM_OK : am_fs_read_file(path, &source, 4u << 20, &err);
     uint64_t start = am_now_ns();
-    if (!status) status = am_chat_load_source(am_buf_str(&source), tokens, &chat, &err);
+    if (!status) status = folder ? am_chat_load_dir(path, &chat, &err) : am_chat_load_source(am_buf_str(&source), tokens, &chat, &err);
     double compile_ms = am_ms_since(start), best = 1e9, total = 0;
     size_t bytes = 0, marks = 0;
     int rounds = 0;

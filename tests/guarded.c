@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { MAX_MAPS = 256 };
+enum { MAX_MAPS = 512 };
 static struct { void *p; size_t n; } maps[MAX_MAPS];
 static size_t n_maps;
 

@@ -71,8 +71,9 @@ static void check_chunks(test_sequence *seq, const int32_t *ids, size_t n, const
     free(logits);
 }
 
-/* One sequence of the case: its logits at the positions given (all when there are none), then its greedy continuation. */
-static double compare(const golden *g, test_sequence *seq, const char *which) {
+/* One sequence of the case: its logits at the positions given (all when there are none), then its greedy continuation. rounded: inputs in 8 bits
+ * move the logits of these untrained models, whose scores lie close together; then the mean square counts, and tokens may differ. */
+static double compare(const golden *g, test_sequence *seq, const char *which, bool rounded) {
     char name[64];
     size_t n, n_logits, n_greedy, n_positions, n_vocab = am_model_info_of(seq->model)->n_vocab;
     snprintf(name, sizeof name, "%s.input_ids", which);
@@ -91,19 +92,25 @@ static double compare(const golden *g, test_sequence *seq, const char *which) {
     test_sequence_clear(seq);
     test_sequence_push(seq, ids, (uint32_t)n, MAX_TOKENS, logits);
     check_chunks(seq, ids, n, logits);
-    double worst = 0;
+    double worst = 0, square = 0;
     for (size_t i = 0; i < n_positions; i++)
         for (size_t v = 0; v < n_vocab; v++) {
             double d = fabs((double)logits[(positions ? (size_t)positions[i] : i) * n_vocab + v] - (double)wanted[i * n_vocab + v]);
             if (!(d <= worst)) worst = d;
+            square += d * d;
         }
     test_sequence_greedy(seq, logits + (n - 1) * n_vocab, (uint32_t)n_greedy, out);
-    for (size_t i = 0; i < n_greedy; i++)
+    for (size_t i = 0; !rounded && i < n_greedy; i++)
         if (out[i] != greedy[i]) fail_msg("%s: greedy token %zu is %d, must be %d", which, i, out[i], greedy[i]);
     free(logits);
     free(out);
-    return worst / g->logit_std;
+    return (rounded ? sqrt(square / (double)n_logits) : worst) / g->logit_std;
 }
+
+/* Measured: 0.07 at most; 0.3 where a token goes to other experts because their scores were all but equal. */
+static double int8_bound(const char *architecture) { return strstr(architecture, "gpt_oss") || strstr(architecture, "deepseek") ? 0.4 : 0.1; }
+
+static bool quantised(const char *format) { return strcmp(format, "f32") && strcmp(format, "bf16") && strcmp(format, "f16"); }
 
 /* n_ctx: the context to load for, which decides between the two ropes of longrope. */
 static double check_one(const golden *g, const char *folder, const am_kernels *kernels, const char *which, uint32_t n_ctx) {
@@ -118,8 +125,9 @@ static double check_one(const golden *g, const char *folder, const am_kernels *k
         am_workspace_create(model, &layout, NULL, MAX_TOKENS, MAX_TOKENS, &ws, &err))
         fail_msg("%s", err.message);
     test_sequence_init(&seq, kernels, model, ws, &layout, 512);
-    double worst = compare(g, &seq, which);
-    assert_true(worst < 1e-3);
+    bool rounded = kernels->matmul_int8 && quantised(am_model_info_of(model)->format);
+    double worst = compare(g, &seq, which, rounded);
+    if (worst >= (rounded ? int8_bound(am_model_info_of(model)->architecture) : 1e-3)) fail_msg("%s, %s: %.1e of the logits' deviation", kernels->name, which, worst);
     test_sequence_free(&seq);
     am_workspace_free(ws);
     am_model_free(model);

@@ -71,6 +71,19 @@ static inline void v_load_nibbles(const uint8_t *p, vec *low, vec *high) {
     *high = _mm256_cvtepi32_ps(_mm256_srli_epi32(wide, 4));
 }
 
+static inline void v_load_8_nibbles(const uint8_t *p, vec out[8]) {
+    __m256i w = _mm256_loadu_si256((const __m256i *)(const void *)p), low = _mm256_set1_epi32(15);
+    for (int b = 0; b < 4; b++) {
+        out[b] = _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(w, 8 * b), low));
+        out[4 + b] = _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(w, 8 * b + 4), low));
+    }
+}
+
+static inline void v_load_4_bytes(const uint8_t *p, vec out[4]) {
+    __m256i w = _mm256_loadu_si256((const __m256i *)(const void *)p), low = _mm256_set1_epi32(255);
+    for (int b = 0; b < 4; b++) out[b] = _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(w, 8 * b), low));
+}
+
 static inline vec v_add_fifth(vec x, uint32_t bits) {
     __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
     __m256i set = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)bits), lane), lane);
@@ -89,4 +102,4 @@ static inline void v_store_u8(uint8_t *p, vec x) {
 
 #include "kernels/vector.h"
 
-const am_kernels am_kernels_avx2 = VECTOR_TABLE("avx2", am_cpu_has_avx2);
+const am_kernels am_kernels_avx2 = VECTOR_TABLE("avx2", am_cpu_has_avx2, .matmul_int8 = NULL);

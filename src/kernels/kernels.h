@@ -12,14 +12,15 @@
  *
  *   am_mat, panel p (outputs 16p .. 16p+15; rows past n_out are zero), panels back to back:
  *     F32 F16 BF16   [n_in][16] elements
- *     Q8             for each group of `group` inputs: scale[16], bias[16] (scale_dtype), codes u8 [group][16]
- *     Q4             for each group of `group` inputs: scale[16], bias[16] (scale_dtype), codes [group/2][16] bytes,
- *                    byte j of pair i: low nibble input 2i, high nibble input 2i+1 of output j
+ *     Q8             for each group of `group` inputs: scale[16], bias[16] (scale_dtype), codes u8 [group/4][16][4]: four
+ *                    neighbouring inputs of an output side by side, as integer dot products take them
+ *     Q4             for each group of `group` inputs: scale[16], bias[16] (scale_dtype), codes [group/8][16][4] bytes,
+ *                    byte b of output j of run i: low nibble input 8i + b, high nibble input 8i + 4 + b
  *   value = scale * code + bias, in float32, rounded as fma(scale, code, bias) where the table fuses, else multiply then add.
  *
  *     C8 C5 C4       (keys of a sealed KV block; `group` counts outputs, n_out is a multiple of it) for each group of outputs:
  *                    scale f16 [n_in], bias f16 [n_in], one of each an input; then the group's panels: codes u8 [n_in][16] (C8), or
- *                    [n_in/2][16] bytes as in Q4 (C4), followed by u16 [n_in], bit j the fifth bit of output j's code (C5)
+ *                    [n_in/2][16] bytes, low nibble input 2i, high nibble input 2i + 1 (C4), followed by u16 [n_in], bit j the fifth bit of output j's code (C5)
  *
  *   am_rows (values of a KV block; n_rows x dim, dim a multiple of 16):
  *     F32 F16        [n_rows][dim]
@@ -42,6 +43,13 @@ typedef struct am_mat {
     uint32_t group;       /* inputs (Q8, Q4: 16, 32, 64 or 128) or outputs (C types: a multiple of 16) that share a scale */
     const void *data;     /* 64-byte aligned */
 } am_mat;
+
+/* A row of inputs as 8-bit codes, for tables that multiply codes by codes: runs of AM_INT8_RUN inputs share a scale, x ~ scale * code with
+ * code = round(x / scale) and scale = max |x| / 127. A row is, for N runs: codes i8 [N][64] (0 beyond n_in), scale f32 [N], then the sums
+ * scale * (codes of s neighbours added up) for s = 16, 32 and 64: f32 [4N], [2N], [N]. */
+enum { AM_INT8_RUN = 64 };
+static inline size_t am_int8_runs(size_t n_in) { return (n_in + AM_INT8_RUN - 1) / AM_INT8_RUN; }
+static inline size_t am_int8_row_bytes(size_t n_in) { return am_int8_runs(n_in) * (AM_INT8_RUN + 8 * sizeof(float)); }
 
 typedef struct am_rows {
     am_dtype dtype;
@@ -74,11 +82,16 @@ typedef struct am_softmax {
 } am_softmax;
 
 typedef struct am_kernels {
-    const char *name; /* "scalar", "avx2", "avx512", "neon" */
+    const char *name; /* "scalar", "avx2", "avx512", "avx512vnni", "neon" */
     bool (*supported)(void);
 
     /* y[r*ldy + o] = sum_k x[r*ldx + k] * W[o][k] for the outputs of panels [p0, p1), o < n_out. */
     void (*matmul)(float *y, size_t ldy, const float *x, size_t ldx, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1);
+    /* The same product of a quantised matrix (Q8, Q4) with rows of 8-bit codes, am_int8_row_bytes apart and 64-byte aligned; NULL where the
+     * table has no such instructions. Sums of codes are exact; they are scaled and added up in float32 by steps of min(group, AM_INT8_RUN)
+     * inputs, in ascending order. */
+    void (*matmul_int8)(float *y, size_t ldy, const void *x, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1);
+    void (*row_int8)(void *dst, const float *x, size_t n_in); /* NULL where matmul_int8 is */
     /* dst[k] = W[o][k] for one output (embedding lookup). */
     void (*mat_row)(float *dst, const am_mat *w, uint32_t o);
     /* acc[q*ld_acc + d] += sum over t in [t0, t1), ascending, of p[q*ld_p + t] * V[t][d]. */

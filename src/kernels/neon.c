@@ -59,6 +59,19 @@ static inline void v_load_nibbles(const uint8_t *p, vec *low, vec *high) {
     *high = vcvtq_f32_u32(vshrq_n_u32(wide, 4));
 }
 
+static inline void v_load_8_nibbles(const uint8_t *p, vec out[8]) {
+    uint32x4_t w = vreinterpretq_u32_u8(vld1q_u8(p)), low = vdupq_n_u32(15);
+    for (int b = 0; b < 4; b++) {
+        out[b] = vcvtq_f32_u32(vandq_u32(vshlq_u32(w, vdupq_n_s32(-8 * b)), low));
+        out[4 + b] = vcvtq_f32_u32(vandq_u32(vshlq_u32(w, vdupq_n_s32(-8 * b - 4)), low));
+    }
+}
+
+static inline void v_load_4_bytes(const uint8_t *p, vec out[4]) {
+    uint32x4_t w = vreinterpretq_u32_u8(vld1q_u8(p)), low = vdupq_n_u32(255);
+    for (int b = 0; b < 4; b++) out[b] = vcvtq_f32_u32(vandq_u32(vshlq_u32(w, vdupq_n_s32(-8 * b)), low));
+}
+
 static inline vec v_add_fifth(vec x, uint32_t bits) {
     static const uint32_t lane[LANES] = {1, 2, 4, 8};
     return vaddq_f32(x, v_where(vtstq_u32(vdupq_n_u32(bits), vld1q_u32(lane)), vdupq_n_f32(16)));
@@ -76,4 +89,4 @@ static inline void v_store_u8(uint8_t *p, vec x) {
 
 static bool always(void) { return true; }
 
-const am_kernels am_kernels_neon = VECTOR_TABLE("neon", always);
+const am_kernels am_kernels_neon = VECTOR_TABLE("neon", always, .matmul_int8 = NULL);

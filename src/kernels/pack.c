@@ -42,41 +42,38 @@ void am_pack_plain(void *dst, const am_mat *mat, const void *src, uint32_t p0, u
     }
 }
 
-typedef uint8_t bytes16 __attribute__((vector_size(16)));
-
-#define INTERLEAVE(to, from, i)                                                                                        \
-    (to)[2 * (i)] = __builtin_shufflevector((from)[i], (from)[(i) + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), \
-    (to)[2 * (i) + 1] = __builtin_shufflevector((from)[i], (from)[(i) + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
-#define ROUND(to, from)                                                                                                \
-    INTERLEAVE(to, from, 0), INTERLEAVE(to, from, 1), INTERLEAVE(to, from, 2), INTERLEAVE(to, from, 3),                \
-        INTERLEAVE(to, from, 4), INTERLEAVE(to, from, 5), INTERLEAVE(to, from, 6), INTERLEAVE(to, from, 7)
-
-/* to[i][j] = from[j][i]. A round that interleaves rows j and j + 8 turns the eight bits of a byte's place (row, column) by one; after four,
- * row and column have changed places. */
-static void transpose_16x16(uint8_t *to, const uint8_t *from, size_t stride) {
-    bytes16 a[16], b[16];
-    for (size_t j = 0; j < 16; j++) memcpy(&a[j], from + j * stride, 16);
-    ROUND(b, a);
-    ROUND(a, b);
-    ROUND(b, a);
-    ROUND(a, b);
-    memcpy(to, a, sizeof a);
+/* One group of one panel: codes of four neighbouring inputs side by side. */
+static void codes_pack_8(uint8_t *to, const uint8_t *codes, size_t n) {
+    for (size_t k = 0; k < n; k += 4, to += 4 * AM_PANEL) memcpy(to, codes + k, 4);
 }
 
-/* One group of one panel. A little-endian word of eight 4-bit codes is four bytes of (even input, odd input): exactly the pairs of a
- * panel, so both widths are a transposition of bytes. */
+/* A little-endian word of eight 4-bit codes is four bytes of (even input, odd input); it becomes four of (input b, input 4 + b). */
+static void codes_pack_4(uint8_t *to, const uint8_t *codes, size_t n) {
+    for (size_t i = 0; i < n / 2; i += 4, to += 4 * AM_PANEL) {
+        uint32_t even, odd, low, high;
+        memcpy(&even, codes + i, 4);
+        odd = even >> 4 & 0x0f0f0f0f; /* inputs 1 3 5 7 */
+        even &= 0x0f0f0f0f;           /* inputs 0 2 4 6 */
+        low = (even & 0xff) | (odd & 0xff) << 8 | (even & 0xff00) << 8 | (odd & 0xff00) << 16;
+        high = (even >> 16 & 0xff) | (odd >> 8 & 0xff00) | (even >> 8 & 0xff0000) | (odd & 0xff000000);
+        low |= high << 4;
+        memcpy(to, &low, 4);
+    }
+}
+
 static void group_pack_affine(uint8_t *to, const am_mat *mat, const uint8_t *codes, const uint8_t *scales, const uint8_t *biases,
                               uint32_t lanes) {
     size_t size = dtype_bytes(mat->scale_dtype), n_groups = mat->n_in / mat->group;
-    size_t per_byte = mat->dtype == AM_Q4 ? 2 : 1, row_bytes = mat->n_in / per_byte, n = mat->group / per_byte;
-    size_t whole = lanes == AM_PANEL ? n / 16 * 16 : 0; /* bytes of a row that go in squares */
+    size_t row_bytes = mat->dtype == AM_Q4 ? mat->n_in / 2 : mat->n_in;
     uint8_t *to_codes = to + 2 * AM_PANEL * size;
-    for (uint32_t j = 0; j < lanes; j++) {
+    for (uint32_t j = 0; j < lanes; j++, to_codes += 4, codes += row_bytes) {
         memcpy(to + j * size, scales + j * n_groups * size, size);
         memcpy(to + (AM_PANEL + j) * size, biases + j * n_groups * size, size);
-        for (size_t i = whole; i < n; i++) to_codes[i * AM_PANEL + j] = codes[j * row_bytes + i];
+        if (mat->dtype == AM_Q4)
+            codes_pack_4(to_codes, codes, mat->group);
+        else
+            codes_pack_8(to_codes, codes, mat->group);
     }
-    for (size_t i = 0; i < whole; i += 16) transpose_16x16(to_codes + i * AM_PANEL, codes + i, row_bytes);
 }
 
 void am_pack_affine(void *dst, const am_mat *mat, const uint32_t *codes, const void *scales, const void *biases, uint32_t p0,

@@ -27,16 +27,11 @@ static void group_unpack(float *dst, const am_mat *w, const uint8_t *group) {
     scales_load(scale, group, w->scale_dtype);
     scales_load(bias, group + AM_PANEL * size, w->scale_dtype);
     const uint8_t *codes = group + 2 * AM_PANEL * size;
-    if (w->dtype == AM_Q8) {
-        for (uint32_t k = 0; k < w->group; k++, codes += AM_PANEL, dst += AM_PANEL)
-            for (int j = 0; j < AM_PANEL; j++) dst[j] = scale[j] * (float)codes[j] + bias[j];
-        return;
-    }
-    for (uint32_t k = 0; k < w->group; k += 2, codes += AM_PANEL, dst += 2 * AM_PANEL) {
-        for (int j = 0; j < AM_PANEL; j++) {
-            dst[j] = scale[j] * (float)(codes[j] & 15) + bias[j];
-            dst[AM_PANEL + j] = scale[j] * (float)(codes[j] >> 4) + bias[j];
-        }
+    for (uint32_t k = 0; k < w->group; k++, dst += AM_PANEL) {
+        bool four = w->dtype == AM_Q4;
+        const uint8_t *at = four ? codes + k / 8 * 64 + k % 4 : codes + k / 4 * 64 + k % 4; /* of output 0 */
+        int shift = four && k % 8 >= 4 ? 4 : 0, mask = four ? 15 : 255;
+        for (int j = 0; j < AM_PANEL; j++) dst[j] = scale[j] * (float)(at[4 * j] >> shift & mask) + bias[j];
     }
 }
 

@@ -8,7 +8,7 @@
 
 static const am_kernels *const compiled[] = {
 #if defined(__x86_64__)
-    &am_kernels_avx512, &am_kernels_avx2,
+    &am_kernels_avx512vnni, &am_kernels_avx512, &am_kernels_avx2,
 #elif defined(__aarch64__)
     &am_kernels_neon,
 #endif
@@ -41,6 +41,11 @@ bool am_cpu_has_avx2(void) { return cpu_has(0, bit_AVX2, 0x6 /* xmm, ymm */); }
 
 bool am_cpu_has_avx512(void) {
     return cpu_has(0, bit_AVX2 | bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL, 0xe6 /* and opmask, zmm */);
+}
+
+bool am_cpu_has_avx512vnni(void) {
+    uint32_t a, b, c, d;
+    return am_cpu_has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && c & bit_AVX512VNNI;
 }
 #endif
 

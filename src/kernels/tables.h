@@ -11,9 +11,11 @@ extern const am_kernels am_kernels_scalar;
 #if defined(__x86_64__)
 extern const am_kernels am_kernels_avx2;
 extern const am_kernels am_kernels_avx512;
+extern const am_kernels am_kernels_avx512vnni;
 /* What cpuid and XCR0 say, together: the instructions exist and the kernel saves their registers. */
 bool am_cpu_has_avx2(void);
 bool am_cpu_has_avx512(void);
+bool am_cpu_has_avx512vnni(void);
 #elif defined(__aarch64__)
 extern const am_kernels am_kernels_neon;
 #endif

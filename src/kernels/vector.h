@@ -11,7 +11,8 @@
  * The including file defines: vec, LANES (4, 8 or 16), and v_zero v_set v_load v_store v_add v_sub v_mul v_div v_fma(a,b,c = a*b+c)
  * v_min v_max (of a NaN and x in either place: the second operand) v_round (to integer) v_scale2(y,n = y * 2^n) v_sum v_least v_most
  * v_number (NaN to 0) v_zero_below(y,x,low: y, 0 where x < low) v_range(t,from,to,a,b: a where from <= t + lane < to, else b)
- * v_load_f16 v_load_bf16 v_load_u8 v_load_nibbles v_add_fifth(x,bits: 16 more in lane i where bit i is set) v_store_f16 v_store_u8; TILE_PANELS and the two rules of how many panels a tile
+ * v_load_f16 v_load_bf16 v_load_u8 v_load_nibbles v_load_8_nibbles(p,out: of 4 bytes a lane, the low
+ * nibbles, then the high ones) v_load_4_bytes(p,out: the same of bytes) v_add_fifth(x,bits: 16 more in lane i where bit i is set) v_store_f16 v_store_u8; TILE_PANELS and the two rules of how many panels a tile
  * of r rows takes, PLAIN_PANELS(r) and QUANT_PANELS(r), chosen so that accumulators fill the registers. */
 #include "kernels/tables.h"
 
@@ -91,7 +92,15 @@ INLINE vec scale_load(const uint8_t *p, am_dtype dtype, size_t at) {
     return dtype == AM_F16 ? v_load_f16(half) : v_load_bf16(half);
 }
 
-/* Two inputs (one byte of codes) for vector v of a tile. */
+/* Codes of the next inputs (8 of Q4, 4 of Q8) of one vector of outputs. */
+INLINE void run_codes(vec code[8], const uint8_t *at, const am_dtype dtype) {
+    if (dtype == AM_Q4)
+        v_load_8_nibbles(at, code);
+    else
+        v_load_4_bytes(at, code);
+}
+
+/* Two inputs for vector v of a tile. */
 INLINE void tile_pair(vec acc[TILE_ROWS][TILE_VECS], const tile *a, const int r, const int v, size_t k, vec low, vec high) {
     UNROLL for (int i = 0; i < r; i++) {
         acc[i][v] = v_fma(v_set(a->x[(size_t)i * a->ldx + k]), low, acc[i][v]);
@@ -112,17 +121,13 @@ INLINE void tile_quantised(const tile *a, const int r, const int p, const am_dty
             bias[v] = scale_load(head + scale_bytes, a->scale_dtype, v % PANEL_VECS * LANES);
         }
         const uint8_t *codes = group + 2 * scale_bytes;
-        for (uint32_t k = k0; k < k0 + a->group; k += 2, codes += dtype == AM_Q4 ? AM_PANEL : 2 * AM_PANEL) {
+        const uint32_t run = dtype == AM_Q4 ? 8 : 4;
+        for (uint32_t k = k0; k < k0 + a->group; k += run, codes += 4 * AM_PANEL) {
             UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
-                const uint8_t *at = codes + (size_t)(v / PANEL_VECS) * a->w_panel + v % PANEL_VECS * LANES;
-                vec low, high;
-                if (dtype == AM_Q4) {
-                    v_load_nibbles(at, &low, &high);
-                } else {
-                    low = v_load_u8(at);
-                    high = v_load_u8(at + AM_PANEL);
-                }
-                tile_pair(acc, a, r, v, k, v_fma(scale[v], low, bias[v]), v_fma(scale[v], high, bias[v]));
+                vec code[8];
+                run_codes(code, codes + (size_t)(v / PANEL_VECS) * a->w_panel + v % PANEL_VECS * LANES * 4, dtype);
+                UNROLL for (uint32_t b = 0; b < run; b += 2)
+                    tile_pair(acc, a, r, v, k + b, v_fma(scale[v], code[b], bias[v]), v_fma(scale[v], code[b + 1], bias[v]));
             }
         }
     }
@@ -249,17 +254,13 @@ static void group_unpack(float *dst, const am_mat *w, const uint8_t *group) {
     size_t scale_bytes = AM_PANEL * dtype_bytes(w->scale_dtype);
     UNROLL for (int v = 0; v < PANEL_VECS; v++) {
         vec scale = scale_load(group, w->scale_dtype, v * LANES), bias = scale_load(group + scale_bytes, w->scale_dtype, v * LANES);
-        const uint8_t *codes = group + 2 * scale_bytes + v * LANES;
+        const uint8_t *codes = group + 2 * scale_bytes + v * LANES * 4;
+        const uint32_t run = w->dtype == AM_Q4 ? 8 : 4;
         float *to = dst + v * LANES;
-        if (w->dtype == AM_Q8) {
-            for (uint32_t k = 0; k < w->group; k++, codes += AM_PANEL, to += AM_PANEL) v_store(to, v_fma(scale, v_load_u8(codes), bias));
-            continue;
-        }
-        for (uint32_t k = 0; k < w->group; k += 2, codes += AM_PANEL, to += 2 * AM_PANEL) {
-            vec low, high;
-            v_load_nibbles(codes, &low, &high);
-            v_store(to, v_fma(scale, low, bias));
-            v_store(to + AM_PANEL, v_fma(scale, high, bias));
+        for (uint32_t k = 0; k < w->group; k += run, codes += 4 * AM_PANEL) {
+            vec code[8];
+            run_codes(code, codes, w->dtype);
+            for (uint32_t b = 0; b < run; b++, to += AM_PANEL) v_store(to, v_fma(scale, code[b], bias));
         }
     }
 }
@@ -706,10 +707,10 @@ static void quantise(uint8_t *codes, uint16_t *scale, uint16_t *bias, const floa
     memcpy(codes + whole, lane, n - whole);
 }
 
-#define VECTOR_TABLE(table_name, test)                                                                                 \
+/* More members may follow. */
+#define VECTOR_TABLE(table_name, test, ...)                                                                            \
     {                                                                                                                  \
-        .name = table_name, .supported = test, .matmul = matmul, .mat_row = mat_row, \
-        .rows_accumulate = rows_accumulate, .mat_accumulate = mat_accumulate,  \
-        .softmax_step = softmax_step, .rmsnorm = rmsnorm, .silu_mul = silu_mul, .f32_to_f16 = f32_to_f16,              \
-        .f16_to_f32 = f16_to_f32, .quantise = quantise,                                                                \
+        .name = table_name, .supported = test, .matmul = matmul, .mat_row = mat_row, .rows_accumulate = rows_accumulate, \
+        .mat_accumulate = mat_accumulate, .softmax_step = softmax_step, .rmsnorm = rmsnorm, .silu_mul = silu_mul,      \
+        .f32_to_f16 = f32_to_f16, .f16_to_f32 = f16_to_f32, .quantise = quantise, __VA_ARGS__                          \
     }

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { ROWS_PER_INT8_TASK = 16 };
+
 static void embed_rows(const am_row_job *job, size_t r0, size_t r1) {
     const am_model *m = job->pass->model;
     for (size_t r = r0; r < r1; r++) {
@@ -86,8 +88,39 @@ typedef struct linear_job {
     const am_pass *pass;
     const am_projection *projections;
     size_t n_projections;
-    uint32_t unit; /* panels a task */
+    uint32_t unit;    /* panels a task */
+    const float *x;   /* the rows that were turned into 8-bit codes: all of one length, one behind the other; NULL: none */
+    size_t n_in, n_rows;
 } linear_job;
+
+static bool quantised(const am_projection *p) { return p->linear->w.dtype == AM_Q8 || p->linear->w.dtype == AM_Q4; }
+
+/* Whether the quantised projections read the same rows, or rows of one buffer (an expert's are part of all slots), and which. The answer
+ * depends on the model and the place of the call alone, never on the batch. */
+static bool shared_rows(linear_job *job) {
+    job->x = NULL;
+    job->n_rows = 0;
+    for (size_t i = 0; i < job->n_projections; i++) {
+        const am_projection *p = &job->projections[i];
+        if (!quantised(p)) continue;
+        size_t n_in = p->linear->w.n_in;
+        if (!job->x) job->x = p->x, job->n_in = n_in;
+        if (p->ldx || n_in != job->n_in || p->x < job->x) return false;
+        size_t at = (size_t)(p->x - job->x);
+        if (at && (job->pass->model->n_expert == 0 || at % n_in)) return false;
+        if (at / n_in + p->n_rows > job->n_rows) job->n_rows = at / n_in + p->n_rows;
+    }
+    return job->x && job->n_rows * am_int8_row_bytes(job->n_in) <= job->pass->ws->int8_bytes;
+}
+
+static void int8_task(void *arg, size_t task, size_t worker) {
+    const linear_job *job = arg;
+    (void)worker;
+    size_t r1 = (task + 1) * ROWS_PER_INT8_TASK, row_bytes = am_int8_row_bytes(job->n_in);
+    if (r1 > job->n_rows) r1 = job->n_rows;
+    for (size_t r = task * ROWS_PER_INT8_TASK; r < r1; r++)
+        job->pass->kernels->row_int8(job->pass->ws->int8 + r * row_bytes, job->x + r * job->n_in, job->n_in);
+}
 
 static uint32_t tasks_of(const linear_job *job, size_t i) {
     return (am_mat_panels(&job->projections[i].linear->w) + job->unit - 1) / job->unit;
@@ -102,7 +135,12 @@ static void linear_task(void *arg, size_t task, size_t worker) {
     uint32_t p0 = (uint32_t)task * job->unit, p1 = p0 + job->unit;
     if (p1 > am_mat_panels(w)) p1 = am_mat_panels(w);
     size_t ldy = p->ldy ? p->ldy : w->n_out, ldx = p->ldx ? p->ldx : w->n_in;
-    job->pass->kernels->matmul(p->y, ldy, p->x, ldx, p->n_rows, w, p0, p1);
+    if (job->x && quantised(p)) {
+        const uint8_t *x = job->pass->ws->int8 + (size_t)(p->x - job->x) / job->n_in * am_int8_row_bytes(job->n_in);
+        job->pass->kernels->matmul_int8(p->y, ldy, x, p->n_rows, w, p0, p1);
+    } else {
+        job->pass->kernels->matmul(p->y, ldy, p->x, ldx, p->n_rows, w, p0, p1);
+    }
     if (!p->linear->bias) return;
     uint32_t o0 = p0 * AM_PANEL, o1 = p1 * AM_PANEL < w->n_out ? p1 * AM_PANEL : w->n_out;
     for (size_t r = 0; r < p->n_rows; r++)
@@ -110,8 +148,12 @@ static void linear_task(void *arg, size_t task, size_t worker) {
 }
 
 void am_op_linear(const am_pass *pass, const am_projection *projections, size_t n) {
-    linear_job job = {pass, projections, n, 1};
+    linear_job job = {.pass = pass, .projections = projections, .n_projections = n};
     size_t n_panels = 0, n_tasks = 0, n_workers = pass->ws->workers ? am_workers_count(pass->ws->workers) : 1;
+    if (pass->ws->int8 && shared_rows(&job))
+        am_pass_run(pass, (job.n_rows + ROWS_PER_INT8_TASK - 1) / ROWS_PER_INT8_TASK, int8_task, &job);
+    else
+        job.x = NULL;
     for (size_t i = 0; i < n; i++) n_panels += am_mat_panels(&projections[i].linear->w);
     job.unit = (uint32_t)(n_panels / (4 * n_workers)) + 1; /* a few tasks a worker even out what cores do otherwise */
     for (size_t i = 0; i < n; i++) n_tasks += tasks_of(&job, i);

@@ -5,6 +5,7 @@
  *   k v                [T][n_kv_head*dim_k, _v]
  *   gate up            [T][n_ff]              or [T*U][n_ff_expert] if that is more
  *   cos sin            [T][dims/2]            of each row's position, computed once a pass, for each rope of the model
+ *   int8               bytes                  rows of the widest input of a projection, or [T*U] of an expert's, as 8-bit codes
  *   last               [L][n_embd]            normed rows that get logits
  *   logits             [L][n_vocab]
  *   latent_q           [T][q_lora]            for latent attention only, as the next two
@@ -66,6 +67,24 @@ static void carve_mla(am_workspace *ws, carver *c) {
     ws->latent_kv = carve(c, t, m->kv_lora + m->turned_dim, sizeof *ws->latent_kv);
 }
 
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Room for every x that am_op_linear may be given, where the table takes 8-bit inputs. */
+static void carve_int8(am_workspace *ws, carver *c) {
+    const am_model *m = ws->model;
+    size_t rows = most(ws->max_tokens, ws->max_logits), used = m->n_expert_used, row, slots = 0;
+    if (!m->kernels->matmul_int8) return;
+    row = most(most(m->config.n_embd, m->config.n_ff), most(m->n_ff_shared, (size_t)m->config.n_head * most(m->cache_dim_v, m->value_dim)));
+    row = am_int8_row_bytes(most(row, most(m->q_lora, m->kv_lora)));
+    if (used) slots = am_int8_row_bytes(most(m->config.n_embd, m->n_ff_expert));
+    if (!am_size_mul(rows, row, &row) || !am_size_mul(ws->max_tokens * used, slots, &slots)) {
+        c->overflow = true;
+        return;
+    }
+    ws->int8_bytes = most(row, slots);
+    ws->int8 = carve(c, ws->int8_bytes, 1, 1);
+}
+
 static void carve_all(am_workspace *ws, carver *c) {
     const am_config *m = &ws->model->config;
     const am_kv_spec *spec = &ws->layout.spec;
@@ -86,6 +105,7 @@ static void carve_all(am_workspace *ws, carver *c) {
         ws->rope_cos[i] = carve(c, t, ws->model->ropes[i].dims / 2, f);
         ws->rope_sin[i] = carve(c, t, ws->model->ropes[i].dims / 2, f);
     }
+    carve_int8(ws, c);
     ws->last = carve(c, l, m->n_embd, f);
     ws->logits = carve(c, l, m->n_vocab, f);
     carve_mla(ws, c);
