@@ -104,6 +104,13 @@ am_status am_registry_add(am_registry *r, const am_model_entry *entry, am_error 
     return status;
 }
 
+void am_registry_started(am_registry *r) {
+    pthread_mutex_lock(&r->lock);
+    r->options.instance.progress = NULL;
+    r->options.instance.progress_arg = NULL;
+    pthread_mutex_unlock(&r->lock);
+}
+
 bool am_registry_wait(am_registry *r, uint32_t ms) {
     uint64_t ns = am_now_ns() + (uint64_t)ms * 1000000u;
     struct timespec until = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};

@@ -32,6 +32,9 @@ am_status am_registry_create(const am_registry_options *options, am_registry **o
 /* Another model; AM_EEXIST: the name or an alias is taken. */
 am_status am_registry_add(am_registry *registry, const am_model_entry *entry, am_error *err);
 
+/* The start is over: options.instance.progress is not called any more, and its argument may go. Nothing may be loading. */
+void am_registry_started(am_registry *registry);
+
 /* Called once, on a thread of the registry: instance is leased, or NULL and status and why say what happened. */
 typedef void am_acquired_fn(void *arg, am_instance *instance, am_status status, const char *why);
 /* A lease on the model of that name (name or alias; empty: the default). AM_OK: *out, until am_registry_release. AM_AGAIN: fn will be called.

@@ -65,6 +65,11 @@ static am_status load(am_runtime *rt, const char *name, am_error *err) {
     return status ? am_fail(err, status, "%s", result.message) : AM_OK;
 }
 
+static void look_at(void *arg, const am_model_view *view) {
+    (void)arg;
+    if (view->error[0]) am_log(AM_LOG_WARN, "model_unusable", AM_LS("model", view->entry->name), AM_LS("reason", view->error));
+}
+
 static am_status load_first(am_runtime *rt, const am_runtime_options *o, am_error *err) {
     char name[256];
     am_status status = load(rt, "", err);
@@ -73,6 +78,7 @@ static am_status load_first(am_runtime *rt, const am_runtime_options *o, am_erro
         am_model_entry_name(&o->models[i], name);
         status = load(rt, name, err);
     }
+    if (!status && o->n_models > 1) am_registry_each(rt->registry, look_at, NULL); /* headers are read now, not on the network's thread */
     if (!status && !o->serves) rt->own = am_registry_peek(rt->registry, (am_str){0});
     return status;
 }
@@ -100,6 +106,7 @@ am_status am_runtime_start(const am_runtime_options *options, am_runtime **out, 
         runtime_free(rt);
         return status;
     }
+    am_registry_started(rt->registry);
     am_model_view view;
     am_registry_find(rt->registry, (am_str){0}, &view);
     am_log(AM_LOG_INFO, "runtime_started", AM_LS("model", view.entry->name), AM_LS("format", view.facts.format),

@@ -3,6 +3,7 @@
 
 #include "base/fs.h"
 #include "base/json.h"
+#include "agents/instance.h"
 #include "main/setting.h"
 #include "server/gate.h"
 #include "server/keyring.h"
@@ -30,7 +31,7 @@ static void print_scalar(am_str text) {
 }
 
 static void print_value(const am_setting *s, const am_settings *settings) {
-    if (s->kind == AM_SET_LIST) {
+    if (s->kind == AM_SET_LIST || s->kind == AM_SET_PATHS) {
         const am_setting_list *list = (const am_setting_list *)(const void *)((const char *)settings + s->offset);
         putchar('[');
         for (size_t i = 0; i < list->n; i++) {
@@ -93,7 +94,10 @@ static am_status check_values(const am_settings *settings, am_error *err) {
         return am_fail(err, AM_EPERM, "host: %s is a public address and there are no keys: serve would refuse to start", settings->host);
     if (settings->admin_remote && !settings->admin_key)
         printf("note: admin-remote without admin-key: an admin key of keys.json is wanted\n");
-    if (settings->model && access(settings->model, R_OK)) return am_fail(err, AM_ENOTFOUND, "model: %s cannot be read", settings->model);
+    for (size_t i = 0; i < settings->n_entries; i++) {
+        const char *path = settings->entries[i].path;
+        if (path && access(path, R_OK)) return am_fail(err, AM_ENOTFOUND, "model: %s cannot be read", path);
+    }
     return AM_OK;
 }
 

@@ -14,6 +14,12 @@
 
 static const char *keys_dir(const am_settings *settings) { return settings->data_dir ? settings->data_dir : am_settings_home(); }
 
+/* One model answers to every name, as clients send names of their own; among several a wrong name would get an answer from the wrong one. */
+static bool lenient(const am_settings *settings) {
+    bool unsaid = am_settings_origin(settings, "strict-model") == AM_ORIGIN_DEFAULT;
+    return unsaid ? settings->n_entries < 2 : !settings->strict_model;
+}
+
 am_server_options am_server_options_of(const am_settings *settings) {
     return (am_server_options){
         .host = settings->host,
@@ -25,7 +31,7 @@ am_server_options am_server_options_of(const am_settings *settings) {
         .head_timeout_ms = (uint32_t)settings->head_timeout_ms,
         .idle_timeout_ms = (uint32_t)settings->idle_timeout_ms,
         .max_outbox_bytes = settings->max_outbox_bytes,
-        .unknown_model_ok = !settings->strict_model,
+        .unknown_model_ok = lenient(settings),
         .log_content = settings->log_content,
         .cors_origins = settings->cors_origins.items,
         .n_cors_origins = settings->cors_origins.n,

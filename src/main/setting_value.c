@@ -7,7 +7,6 @@
 #include <string.h>
 #include <strings.h>
 
-static void *field(const am_setting *setting, am_settings *of) { return (char *)of + setting->offset; }
 static const void *field_of(const am_setting *setting, const am_settings *of) { return (const char *)of + setting->offset; }
 
 const am_setting *am_setting_find(const char *name, size_t n) {
@@ -127,14 +126,19 @@ static am_status parse_list(am_arena *arena, am_setting_list *list, char *text, 
 }
 
 am_status am_setting_parse(const am_setting *setting, am_settings *to, am_str text, am_error *err) {
-    char *copy = am_arena_strdup(to->arena, text);
+    return am_setting_parse_at(setting, to->arena, to, text, err);
+}
+
+am_status am_setting_parse_at(const am_setting *setting, am_arena *arena, void *base, am_str text, am_error *err) {
+    char *copy = am_arena_strdup(arena, text);
     if (!copy) return am_fail(err, AM_ENOMEM, "no memory for settings");
     if (strlen(copy) != text.n) return am_fail(err, AM_EINVAL, "has a NUL in it");
-    void *p = field(setting, to);
+    void *p = (char *)base + setting->offset;
     double value;
     am_status status;
     switch (setting->kind) {
-    case AM_SET_LIST: return parse_list(to->arena, p, copy, err);
+    case AM_SET_LIST: return parse_list(arena, p, copy, err);
+    case AM_SET_PATHS: return *copy ? list_add(arena, p, copy, err) : AM_OK;
     case AM_SET_SECRET:
     case AM_SET_TEXT: *(const char **)p = *copy ? copy : NULL; return AM_OK;
     case AM_SET_FLAG: return parse_flag(copy, p, err);
@@ -164,6 +168,7 @@ void am_setting_print(const am_setting *setting, const am_settings *from, am_buf
     switch (setting->kind) {
     case AM_SET_TEXT: am_buf_add(out, am_str_of(*(const char *const *)p)); break;
     case AM_SET_SECRET: am_buf_add(out, am_str_of(*(const char *const *)p ? "(set)" : "")); break;
+    case AM_SET_PATHS:
     case AM_SET_LIST:
         for (size_t i = 0; i < ((const am_setting_list *)p)->n; i++) am_buf_printf(out, "%s%s", i ? "," : "", ((const am_setting_list *)p)->items[i]);
         break;

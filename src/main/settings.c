@@ -2,7 +2,7 @@
  *
  * The data folder decides which config file is read, so variables and flags are read before the file; a value is taken only when it comes
  * from a source at least as strong as the one that set it, so the order of reading does not matter. */
-#include "main/setting.h"
+#include "main/served.h"
 
 #include "base/fs.h"
 #include "base/log.h"
@@ -63,7 +63,7 @@ static am_status set(am_settings *settings, const am_setting *setting, am_str va
         am_settings scratch = *settings; /* checked all the same: a wrong value is a mistake even where a stronger one wins */
         return am_setting_parse(setting, &scratch, value, err);
     }
-    if (setting->kind == AM_SET_LIST && *now < origin) *(am_setting_list *)((char *)settings + setting->offset) = (am_setting_list){0};
+    if ((setting->kind == AM_SET_LIST || setting->kind == AM_SET_PATHS) && *now < origin) *(am_setting_list *)((char *)settings + setting->offset) = (am_setting_list){0};
     am_status status = am_setting_parse(setting, settings, value, err);
     if (!status) *now = origin;
     return status;
@@ -151,9 +151,10 @@ static am_status config_pair(am_settings *settings, const char *path, yaml_docum
     if (key->type != YAML_SCALAR_NODE) return am_fail(err, AM_EFORMAT, "%s:%zu: a setting's name must be a word", path, line);
     const char *name = (const char *)key->data.scalar.value;
     char near[96];
+    if (strcmp(name, "models") == 0) return am_served_parse(settings, path, doc, value, err);
     const am_setting *setting = am_setting_find(name, key->data.scalar.length);
     if (!setting) return am_fail(err, AM_EFORMAT, "%s:%zu: '%.60s' is not a setting%s", path, line, name, hint(name, 0, "", near));
-    if (value->type == YAML_SEQUENCE_NODE && setting->kind == AM_SET_LIST) return config_list(settings, path, doc, value, setting, err);
+    if (value->type == YAML_SEQUENCE_NODE && (setting->kind == AM_SET_LIST || setting->kind == AM_SET_PATHS)) return config_list(settings, path, doc, value, setting, err);
     if (value->type != YAML_SCALAR_NODE) return am_fail(err, AM_EFORMAT, "%s:%zu: %s must be one value", path, line, setting->name);
     if (strcmp(setting->name, "config") == 0 || (strcmp(setting->name, "data-dir") == 0 && !settings->config))
         return am_fail(err, AM_EFORMAT, "%s:%zu: %s cannot be set in this file", path, line, setting->name);
@@ -214,9 +215,9 @@ am_status am_settings_load(am_settings *settings, unsigned command, int argc, ch
     if (!status) status = load_args(settings, command, argc, argv, err);
     if (!command || command == AM_CMD_HELP || settings->want_help) return status; /* version and help work with a broken config file too */
     if (!status) status = load_env(settings, err);
-    if (command == AM_CMD_SHOW || command == AM_CMD_CONVERT) return status; /* show's --config is a model's; convert has nothing of an operator's */
+    if (command == AM_CMD_SHOW || command == AM_CMD_CONVERT) return status ? status : am_served_choose(settings, err); /* show's --config is a model's; convert has nothing of an operator's */
     if (!status) status = load_file(settings, err);
-    return status;
+    return status ? status : am_served_choose(settings, err);
 }
 
 void am_settings_hide(int argc, char **argv) {
@@ -250,6 +251,7 @@ static am_status take_field(const am_setting *setting, am_settings *settings, co
         *(const char **)to = copy;
         return AM_OK;
     }
+    case AM_SET_PATHS:
     case AM_SET_LIST: {
         const am_setting_list *list = (const am_setting_list *)(const void *)source;
         am_setting_list copy = {am_arena_alloc(settings->arena, (list->n + 1) * sizeof(char *)), list->n};

@@ -10,7 +10,7 @@
 
 /* Commands that take settings, as bits. */
 enum { AM_CMD_SERVE = 1, AM_CMD_CHAT = 2, AM_CMD_AGENTS = 4, AM_CMD_MODELS = 8, AM_CMD_KEYS = 16, AM_CMD_HELP = 128, AM_CMD_DOCTOR = 1 << 10, AM_CMD_STOP = 1 << 11, AM_CMD_PS = 1 << 12 };
-enum { AM_CMD_EVAL = 1 << 13, AM_CMD_TEXT = 1 << 14, AM_CMD_LOGITS = 1 << 15, AM_CMD_SHOW = 1 << 17, AM_CMD_CONVERT = 1 << 18 };
+enum { AM_CMD_EVAL = 1 << 13, AM_CMD_TEXT = 1 << 14, AM_CMD_LOGITS = 1 << 15, AM_CMD_SHOW = 1 << 17, AM_CMD_CONVERT = 1 << 18, AM_CMD_OPERATE = 1 << 19 };
 enum { AM_RELOADS = 1 << 16 /* in the same word: a running server takes a new value up on SIGHUP */ };
 
 typedef enum am_origin { AM_ORIGIN_DEFAULT, AM_ORIGIN_FILE, AM_ORIGIN_ENV, AM_ORIGIN_FLAG } am_origin;
@@ -28,7 +28,12 @@ typedef struct am_settings {
     const char *config, *host, *data_dir;
     uint64_t port;
     /* model and memory */
-    const char *model, *isa;
+    am_setting_list models;
+    const struct am_model_entry *file_models, *entries; /* see served.h; entries: what serve has, none: the embedded model */
+    size_t n_file_models, n_entries;
+    const char *model, *isa; /* model: the first one's path, for commands of one */
+    const char *default_model;
+    uint64_t model_memory_bytes, model_idle_ms;
     uint64_t ctx, kv_memory_bytes, disk_bytes, threads, seed;
     uint64_t bits_k, bits_v; /* adjacent: one setting */
     uint64_t durability;     /* am_durability */
@@ -59,6 +64,8 @@ typedef struct am_settings {
     uint64_t max_tokens;
     bool local;
     /* diagnosis */
+    bool all; /* operators' commands */
+    const char *tenant;
     bool repair, deep, json, fix, force, memory;
     uint64_t wait_ms;
     /* eval */

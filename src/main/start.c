@@ -9,8 +9,12 @@ am_status am_start_runtime(const am_settings *settings, const char *who, am_runt
     am_progress progress = {0};
     am_runtime_options options = {
         .model = settings->model,
+        .models = settings->entries,
+        .n_models = settings->command == AM_CMD_SERVE ? settings->n_entries : 0,
+        .default_model = settings->command == AM_CMD_SERVE ? settings->default_model : NULL,
+        .model_memory_bytes = settings->model_memory_bytes,
+        .keep_alive_ms = (uint32_t)settings->model_idle_ms,
         .serves = settings->command == AM_CMD_SERVE,
-        .drain_ms = (uint32_t)settings->drain_ms,
         .data_dir = settings->data_dir,
         .isa = settings->isa,
         .who = who,
@@ -22,6 +26,7 @@ am_status am_start_runtime(const am_settings *settings, const char *who, am_runt
         .bits_v = (uint32_t)settings->bits_v,
         .n_threads = (uint32_t)settings->threads,
         .max_parallel = (uint32_t)settings->parallel,
+        .drain_ms = (uint32_t)settings->drain_ms,
         .max_queue = (uint32_t)settings->queue,
         .chunk_tokens = (uint32_t)settings->chunk_tokens,
         .step_ms = (uint32_t)settings->step_ms,

@@ -1,0 +1,14 @@
+/* The models of `serve`, from --model (NAME=PATH, repeatable) or the list `models:` of the config file. */
+#ifndef AM_MAIN_SERVED_H
+#define AM_MAIN_SERVED_H
+
+#include "main/setting.h"
+
+#include <yaml.h>
+
+/* models: of a config file, a list of mappings (or of paths) into settings->file_models. */
+am_status am_served_parse(am_settings *settings, const char *path, yaml_document_t *doc, yaml_node_t *list, am_error *err);
+/* Which of both counts: settings->entries, and settings->model for commands of one model. After all sources were read. */
+am_status am_served_choose(am_settings *settings, am_error *err);
+
+#endif
