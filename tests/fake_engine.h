@@ -187,6 +187,27 @@ void am_registry_stats(am_registry *registry, am_engine_stats *out) {
     (void)registry;
     am_engine_stats_get(NULL, out);
 }
+am_gate_state am_registry_pause(am_registry *registry) { return am_registry_gate(registry); }
+am_gate_state am_registry_resume(am_registry *registry) { return am_registry_gate(registry); }
+uint64_t am_registry_memory_limit(const am_registry *registry) {
+    (void)registry;
+    return 1;
+}
+uint64_t am_registry_disk_bytes(const am_registry *registry) {
+    (void)registry;
+    return 0;
+}
+/* Done at once, with what was asked for as the answer. */
+am_status am_registry_submit(am_registry *registry, const am_op *op, am_error *err) {
+    if (!am_registry_has(registry, am_str_of(op->model))) {
+        am_registry_unknown(registry, am_str_of(op->model), err);
+        return AM_ENOTFOUND;
+    }
+    am_op_result result = {.n_models = 1};
+    snprintf(result.model, sizeof result.model, "%s", op->model);
+    op->done(op->arg, &result);
+    return AM_OK;
+}
 am_gate_state am_registry_gate(am_registry *registry) {
     (void)registry;
     return AM_GATE_OPEN;

@@ -1,6 +1,7 @@
 /* The program: one table of commands, from which the dispatch and the help come. */
 #include "main/commands.h"
 #include "main/eval.h"
+#include "main/operate.h"
 
 #include "main/crash.h"
 
@@ -43,6 +44,18 @@ static const am_command commands[] = {
      "can see or measure; without a name the key is the default tenant's. --max-... set the tenant's limits (limit: those alone).\n"
      "A running server takes changes up within a second."},
     {"ps", "", AM_CMD_PS, 0, 0, am_command_ps, "agents in the memory of a running server; --memory: where all of its memory is", ""},
+    {"status", "", AM_CMD_OPERATE, 0, 0, am_command_status, "models of a running server: state, memory, requests", ""},
+    {"load", "MODEL", AM_CMD_OPERATE, 1, 1, am_command_load, "load a model of a running server", "Others leave when it needs their memory. When it cannot be loaded, they are back."},
+    {"unload", "[MODEL]", AM_CMD_OPERATE, 0, 1, am_command_unload, "take a model (or all) out of memory; its agents are written first", "The next request for it loads it again."},
+    {"swap", "MODEL [FROM]", AM_CMD_OPERATE, 1, 2, am_command_swap, "put a model in another's place (FROM; the default model)",
+     "The other one's requests end, or are cancelled after --wait; its agents are written, and come back with it. The default moves along.\n"
+     "A model that is missing, broken or too large changes nothing."},
+    {"drain", "", AM_CMD_OPERATE, 0, 0, am_command_drain, "take no requests any more, end those that run, write everything", "Until resume."},
+    {"pause", "", AM_CMD_OPERATE, 0, 0, am_command_pause, "let all answers stand still and requests wait, until resume", ""},
+    {"resume", "", AM_CMD_OPERATE, 0, 0, am_command_resume, "end pause or drain", ""},
+    {"evict", "[AGENT]", AM_CMD_OPERATE, 0, 1, am_command_evict, "move idle agents (or one) out of memory; they stay on disk", ""},
+    {"clear", "AGENT | --tenant NAME | --all", AM_CMD_OPERATE, 0, 1, am_command_clear, "forget agents of the loaded models, in memory and on disk", "Those that run are left alone and counted."},
+    {"clear-pool", "", AM_CMD_OPERATE, 0, 0, am_command_clear_pool, "cancel what runs, empty the pool and give its memory back", "What can be is written first."},
     {"doctor", "", AM_CMD_DOCTOR, 0, 0, am_command_doctor, "look for what is wrong with server, data folder and machine",
      "Each finding comes with what to do. --fix mends what cannot do harm; it never ends a process and never removes an agent.\n"
      "Exit code: 0 nothing is bad (there may be warnings), 3 something is, 1 it could not look."},

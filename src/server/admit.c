@@ -107,6 +107,8 @@ bool am_admit(am_exchange *x, int fd) {
     if (x->route->open) return true;
     if (x->route->admin || x->route->scrape) {
         bool local = is_local(x, fd);
+        am_str own = am_http_field_of(&x->head, "x-admin-key");
+        if (own.n) key = own;
         if (x->route->scrape && local) return true;
         verdict = am_auth_admin(auth, key.n ? key : other, local);
         if (verdict == AM_AUTH_REMOTE && x->route->scrape) verdict = am_auth_admin(auth, key.n ? key : other, true); /* with the key, from anywhere */

@@ -167,6 +167,18 @@ am_auth_verdict am_auth_admin(am_auth *auth, am_str key, bool local) {
     return verdict;
 }
 
+bool am_auth_tenant_named(am_auth *auth, const char *name, am_tenant *out) {
+    bool found = false;
+    pthread_mutex_lock(&auth->lock);
+    for (const am_account *a = auth->accounts; a; a = a->next)
+        if (strcmp(a->tenant.name, name) == 0) {
+            *out = a->tenant;
+            found = true;
+        }
+    pthread_mutex_unlock(&auth->lock);
+    return found;
+}
+
 const am_tenant *am_account_tenant(const am_account *account) { return &account->tenant; }
 
 am_quota am_account_quota(am_auth *auth, const am_account *account) {

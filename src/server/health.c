@@ -7,6 +7,7 @@ enum { STUCK_MS = 30000, SILENT_MS = 10000 }; /* no step for so long while somet
 
 typedef struct health {
     bool loaded, stopping, stuck;
+    am_gate_state gate;
     am_engine_stats stats; /* when loaded */
 } health;
 
@@ -16,7 +17,8 @@ static health look(const am_server *server) {
     if (!h.loaded || h.stopping) return h; /* a stopping engine is not asked any more */
     am_registry_stats(am_models_of(server), &h.stats);
     uint64_t now = am_now_ns();
-    h.stuck = h.stats.n_running > 0 && now > h.stats.last_step_ns && now - h.stats.last_step_ns > STUCK_MS * 1000000ull;
+    h.gate = am_registry_gate(am_models_of(server));
+    h.stuck = h.gate != AM_GATE_PAUSED && h.stats.n_running > 0 && now > h.stats.last_step_ns && now - h.stats.last_step_ns > STUCK_MS * 1000000ull;
     return h;
 }
 
@@ -26,7 +28,7 @@ bool am_server_moves(const am_server *server) {
 }
 
 static const char *state_name(const health *h) {
-    return h->stopping ? "stopping" : !h->loaded ? "loading" : h->stuck ? "stuck" : "ok";
+    return h->stopping ? "stopping" : !h->loaded ? "loading" : h->stuck ? "stuck" : h->gate ? am_gate_state_name(h->gate) : "ok";
 }
 
 static void reply(am_exchange *x, bool good, json_t *body) {
@@ -43,12 +45,12 @@ void am_handle_startup(am_exchange *x) {
 
 void am_handle_ready(am_exchange *x) {
     health h = look(x->server);
-    reply(x, h.loaded && !h.stopping && !h.stuck, json_pack("{s:s}", "status", state_name(&h)));
+    reply(x, h.loaded && !h.stopping && !h.stuck && !h.gate, json_pack("{s:s}", "status", state_name(&h)));
 }
 
 void am_handle_health(am_exchange *x) {
     health h = look(x->server);
-    bool good = h.loaded && !h.stopping && !h.stuck;
+    bool good = h.loaded && !h.stopping && !h.stuck && !h.gate;
     json_t *body = json_pack("{s:s, s:s, s:I}", "status", state_name(&h), "version", AM_VERSION, "uptime_s",
                              (json_int_t)(am_wall_ns() / 1000000000u - x->server->started_s));
     if (good && x->known) { /* how much is going on is not for strangers */
