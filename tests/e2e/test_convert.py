@@ -33,7 +33,7 @@ def distance(d, folder, model):
     golden = tensors(folder + "/golden.safetensors")
     with open(folder + "/golden.json", encoding="utf-8") as f:
         deviation = json.load(f)["tolerance"]["logit_std"]
-    ours = logits(d, [list(golden["short.input_ids"][1])], "--model", model, "--kv-bits", "32")["logits.0"][1]
+    ours = logits(d, [list(golden["short.input_ids"][1])], "--model", model, "--kv-bits", "32", "--isa", "scalar")["logits.0"][1]
     wanted = golden["short.logits"][1]
     return (sum((a - b)**2 for a, b in zip(ours, wanted)) / len(wanted))**.5 / deviation
 

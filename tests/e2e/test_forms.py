@@ -31,8 +31,8 @@ def compare(source, made, distance, bound=EXACT):
     with temp_dir() as d:
         weight_forms.save(d + "/packed", source, packed, config)
         weight_forms.save(d + "/plain", source, plain)
-        a = np.array(logits(d, ids, "--model", d + "/packed", "--kv-bits", "32")["logits.0"][1])
-        b = np.array(logits(d, ids, "--model", d + "/plain", "--kv-bits", "32")["logits.0"][1])
+        a = np.array(logits(d, ids, "--model", d + "/packed", "--kv-bits", "32", "--isa", "scalar")["logits.0"][1])
+        b = np.array(logits(d, ids, "--model", d + "/plain", "--kv-bits", "32", "--isa", "scalar")["logits.0"][1])
         code, out, err = run("show", d + "/packed", "--json")
         expect(code == 0 and config["quant_method"] in out, out + err)
     reader = np.sqrt(np.mean((a - b)**2)) / deviation
