@@ -14,6 +14,9 @@ typedef struct am_footprint {
 } am_footprint;
 void am_footprint_read(am_footprint *out);
 
+/* Memory that a process can still get without swapping, by the machine and by its control group (version 2); UINT64_MAX: nobody says. */
+uint64_t am_memory_available(void);
+
 /* How many bytes of n from p on are resident; p at a page's border. */
 uint64_t am_footprint_resident(const void *p, size_t n);
 /* The calling thread's stack is counted from now on (am_thread_begin does it). */

@@ -3,6 +3,7 @@
 #include "model/internal.h"
 
 #include "base/clock.h"
+#include "base/footprint.h"
 #include "base/fs.h"
 #include "base/log.h"
 #include "model/embedded.h"
@@ -242,6 +243,19 @@ static am_status replace_chat(am_model *m, const char *path, am_error *err) {
     return AM_OK;
 }
 
+/* A large model's headers say what it will take; better a word now than a machine that swaps, or the kernel's axe in the middle. */
+static am_status check_memory(const char *path, const source *s, const am_model_options *options, am_error *err) {
+    am_model *m;
+    if (!path || bare(options) || am_tensors_bytes(s->tensors) < WORTH_A_NOTICE_BYTES) return AM_OK;
+    am_status status = am_model_load(path, &(am_model_options){.survey = true, .n_ctx = options->n_ctx}, &m, err);
+    if (status) return status;
+    uint64_t wanted = m->info.weight_bytes, there = am_memory_available();
+    am_model_free(m);
+    if (wanted <= there) return AM_OK;
+    return am_fail(err, AM_ENOMEM, "%s: its weights take %.1f GiB of memory, %.1f GiB are available", path, (double)wanted / (1 << 30),
+                   (double)there / (1 << 30));
+}
+
 static am_status load(const char *path, const am_model_options *options, am_model **out, am_error *err) {
     source s = {0};
     *out = NULL;
@@ -251,6 +265,7 @@ static am_status load(const char *path, const am_model_options *options, am_mode
     am_status status = path ? open_path(m, path, options, &s, err) : open_embedded(m, options, &s, err);
     if (!status && options->template_path) status = replace_chat(m, options->template_path, err);
     if (!status && (status = read_config(m, &s, options, err))) am_error_prefix(err, "%s: config.json", m->name);
+    if (!status) status = check_memory(path, &s, options, err);
     m->embed_scale = 1;
     m->attention_scale = 1 / sqrtf((float)m->config.head_dim);
     m->cache_heads = m->config.n_kv_head;

@@ -202,3 +202,22 @@ def test_split_gguf():
     in_split({1: split(1, 2), 2: split(2, 2, [("t1.weight", [8], 0, 0)])}, "t1.weight")
     in_split({1: split(1, 2), 2: b"GGUF"}, "m-00002-of-00002.gguf")
     in_split({1: split(1, 65535), 2: split(2, 2)}, "split")
+
+
+def test_a_model_that_does_not_fit():
+    header, at = {}, 0
+    config = {**CONFIG, "hidden_size": 8192, "intermediate_size": 65536, "num_hidden_layers": 400, "num_attention_heads": 64, "num_key_value_heads": 64,
+              "head_dim": 128}
+    with temp_dir() as d:
+        with open(d + "/config.json", "w", encoding="utf-8") as f:
+            json.dump(config, f)
+        code, out, err = run("show", "--config", d + "/config.json", "--tensors", "--json")
+        expect(code == 0, err)
+        for name, (rows, columns, _) in json.loads(out)["tensors"].items():
+            n = 2 * rows * (columns or 1)
+            header[name + ".weight" if columns else name] = {"dtype": "F16", "shape": [rows, columns] if columns else [rows], "data_offsets": [at, at + n]}
+            at += n
+        with open(d + "/model.safetensors", "wb") as f:
+            f.write(safetensors(header, b""))
+            f.truncate(f.tell() + at)  # a hole: it takes no disk
+        refused(d, [d, f"{at / 2**30:.1f}"[:4], "GiB are available"])
