@@ -28,7 +28,7 @@ static const am_command commands[] = {
      "MODEL: a folder, a GGUF file, or with --config a config.json alone. Nothing is loaded. One row for each setting of --kv-bits: bytes a token, and\n"
      "for each context what one agent takes and how many fit into --kv-memory."},
     {"convert", "FROM TO", AM_CMD_CONVERT, 2, 2, am_command_convert, "write a model in another form",
-     "FROM: a folder in any form that loads, or a GGUF file; TO: a folder (mlx) or a .gguf file. Interrupted, the same command goes on where it was, after\n"
+     "FROM: a folder in any form that loads, or a GGUF file; TO: a folder (mlx), or a .gguf file (from GGUF, or a folder of a plain decoder). Interrupted, the same command goes on where it was, after\n"
      "reading back what is there. TO gets its weights' XXH3 beside it. A folder made from GGUF has no tokenizer: add the original's files."},
     {"text", "encode | decode | render | report", AM_CMD_TEXT, 1, 1, am_command_text, "tokens and templates, from JSON lines to JSON lines",
      "encode  {\"text\": ..., \"special\": true, \"add_special\": false}  gives  {\"ids\": [...], \"offsets\": [[a,b],...]}, bytes of the text\n"

@@ -77,7 +77,7 @@ const am_setting am_setting_table[] = {
     {"json", AM_SET_FLAG, AT(json), 0, 0, "no", NULL, A | D | Q | W | O, "print JSON"},
     {"memory", AM_SET_FLAG, AT(memory), 0, 0, "no", NULL, Q, "ps: also the parts of the process's memory"},
     {"tensors", AM_SET_FLAG, AT(tensors), 0, 0, "no", NULL, W, "show: list the tensors that the architecture asks for"},
-    {"to", AM_SET_CHOICE, AT(to), 0, 0, "mlx-4", "mlx-4|mlx-8|gguf-q4_0|gguf-q8_0", V, "form to write: an MLX folder, or from GGUF a GGUF file"},
+    {"to", AM_SET_CHOICE, AT(to), 0, 0, "mlx-4", "mlx-4|mlx-8|gguf-q4_0|gguf-q8_0", V, "form to write: an MLX folder or a GGUF file"},
     {"fix", AM_SET_FLAG, AT(fix), 0, 0, "no", NULL, D, "mend what cannot do harm: permissions, temporary files of a crash"},
     {"wait", AM_SET_TIME, AT(wait_ms), 0, 86400000, "40s", "TIME", P | O, "stop: time the server gets to end by itself; drain, unload, swap: time that running requests get (default there: its --drain)"},
     {"force", AM_SET_FLAG, AT(force), 0, 0, "no", NULL, P, "SIGKILL as the last resort when it does not"},

@@ -6,11 +6,16 @@
 #include <stdio.h>
 #include <string.h>
 
+static bool ends_in(const char *s, const char *suffix) {
+    size_t n = strlen(s), k = strlen(suffix);
+    return n > k && strcmp(s + n - k, suffix) == 0;
+}
+
 am_status am_convert_plan(const am_convert_options *o, const void *head, size_t n_head, am_sum *out, am_error *err) {
     char path[4096], text[128];
     struct stat st;
     size_t n = strlen(o->from);
-    bool gguf = n > 5 && strcmp(o->from + n - 5, ".gguf") == 0;
+    bool gguf = ends_in(o->from, ".gguf");
     am_status status = gguf ? AM_OK : am_fs_join(path, sizeof path, o->from, "config.json", err);
     if (status) return status;
     int code = am_io->lstat(gguf ? o->from : path, &st);
@@ -28,5 +33,6 @@ am_status am_convert_plan(const am_convert_options *o, const void *head, size_t 
 am_status am_convert(const am_convert_options *o, am_convert_result *result, am_error *err) {
     *result = (am_convert_result){0};
     if (o->form == AM_TO_MLX_4 || o->form == AM_TO_MLX_8) return am_convert_mlx(o, result, err);
-    return am_convert_gguf(o, result, err);
+    if (!ends_in(o->to, ".gguf")) return am_fail(err, AM_EINVAL, "'%s' must end in .gguf, as the form says", o->to);
+    return ends_in(o->from, ".gguf") ? am_convert_gguf(o, result, err) : am_convert_folder(o, result, err);
 }

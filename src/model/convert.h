@@ -1,4 +1,5 @@
-/* Writing a model in another form: any that can be loaded as an MLX folder, any GGUF file as a GGUF file of other blocks. */
+/* Writing a model in another form: any that can be loaded as an MLX folder, any GGUF file as a GGUF file of other blocks, and folders of
+ * plain decoders as GGUF. */
 #ifndef AM_MODEL_CONVERT_H
 #define AM_MODEL_CONVERT_H
 

@@ -96,10 +96,13 @@ static bool ends_in(am_str s, const char *suffix) {
     return s.n >= n && memcmp(s.p + s.n - n, suffix, n) == 0;
 }
 
+const am_ggml_format *am_convert_ggml(const am_convert_options *o) {
+    return am_ggml_format_of(o->form == AM_TO_GGUF_Q4_0 ? AM_GGML_Q4_0 : AM_GGML_Q8_0);
+}
+
 static const am_ggml_format *form_of(const writer *w, const am_gguf_tensor *t) {
-    const am_ggml_format *to = am_ggml_format_of(w->o->form == AM_TO_GGUF_Q4_0 ? AM_GGML_Q4_0 : AM_GGML_Q8_0);
     bool keep = t->n_dim < 2 || t->shape[0] % BLOCK || ends_in(t->name, "ffn_gate_inp.weight") || !ends_in(t->name, ".weight");
-    return keep ? t->format : to;
+    return keep ? t->format : am_convert_ggml(w->o);
 }
 
 static uint64_t rows_of(const am_gguf_tensor *t) { return t->shape[1] * t->shape[2] * t->shape[3]; }
@@ -130,11 +133,11 @@ static am_status layout(writer *w, am_buf *head, am_error *err) {
 }
 
 /* Q4_0: the value farthest from zero becomes code 0 or the scale's other end, as ggml does it; Q8_0: the farthest becomes 127. */
-static void put_block(const writer *w, const float *x, uint8_t *to) {
+void am_convert_block(const am_convert_options *o, const float *x, uint8_t *to) {
     float most = 0, signed_most = 0;
     for (int i = 0; i < BLOCK; i++)
         if (fabsf(x[i]) > most) most = fabsf(x[i]), signed_most = x[i];
-    bool four = w->o->form == AM_TO_GGUF_Q4_0;
+    bool four = o->form == AM_TO_GGUF_Q4_0;
     float d = four ? signed_most / -8 : most / 127, inverse = d != 0 ? 1 / d : 0;
     uint16_t h = am_f32_to_f16(d);
     memcpy(to, &h, 2);
@@ -177,7 +180,7 @@ static void slice_task(void *arg, size_t task, size_t worker) {
     float *x = s->rows + worker * n_in;
     uint8_t *to = s->w->buffer + task * to_bytes;
     unpack(t->format, t->p + (s->first + task) * from_bytes, x, n_in);
-    for (size_t i = 0; i < n_in; i += BLOCK, to += s->p->to->block_bytes) put_block(s->w, x + i, to);
+    for (size_t i = 0; i < n_in; i += BLOCK, to += s->p->to->block_bytes) am_convert_block(s->w->o, x + i, to);
 }
 
 static am_status fill(const writer *w, slice *s, am_error *err) {
@@ -252,8 +255,6 @@ static am_status write_all(writer *w, am_convert_result *result, am_error *err) 
 
 am_status am_convert_gguf(const am_convert_options *o, am_convert_result *result, am_error *err) {
     writer w = {.o = o};
-    if (!ends_in(am_str_of(o->from), ".gguf") || !ends_in(am_str_of(o->to), ".gguf"))
-        return am_fail(err, AM_EUNSUPPORTED, "a GGUF file is written from a GGUF file: '%s' to '%s'; a folder can become an MLX folder", o->from, o->to);
     am_status status = am_gguf_open(o->from, &w.gguf, err);
     if (!status) status = write_all(&w, result, err);
     am_part_file_close(w.file);

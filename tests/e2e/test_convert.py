@@ -69,6 +69,34 @@ def test_gguf_as_gguf():
     return f"{n} models, at most {worst:.3f} deviations at 8 bits"
 
 
+def test_folders_as_gguf():
+    cases = ("llama-bias-linear", "llama-mha-f16", "llama-mlx-q4", "llama-rope3-gqa", "llama-tied-bf16-sharded", "mistral-headdim96", "qwen2-bias-tied",
+             "qwen2-mlx-mixed", "qwen3-mlx-q8", "qwen3-qknorm", "qwen3-v5config")
+    lost = {"mistral-window": "sliding_window", "qwen2-yarn": "rope_scaling", "gemma3-hd64": "gemma3_text", "qwen3-moe": "qwen3_moe"}
+    for case, folder, model in golden_cases():
+        with temp_dir() as d:
+            if case in lost:
+                code, _, err = run("convert", model, d + "/m.gguf", "--to", "gguf-q8_0")
+                expect(code == 1 and lost[case] in err and not os.listdir(d), err)
+            for form, most in (("gguf-q8_0", .06), ("gguf-q4_0", .7)) if case in cases else ():
+                convert(model, f"{d}/{form}.gguf", form)
+                far = distance(d, folder, f"{d}/{form}.gguf")
+                expect(far < most, f"{case} {form}: {far:.3f} deviations")
+    return f"{len(cases)} models, {len(lost)} refused"
+
+
+def test_vocabulary_and_template_go_along():
+    folder = os.path.join(TOP, "models", "memo-28m")
+    with temp_dir() as d:
+        convert(folder, d + "/m.gguf", "gguf-q8_0")
+        lines = '{"text": "Hello world, 123 times <|im_start|>user\\nI am B\\u00f6b \\u6f22\\u5b57  <|im_end|>"}\n'
+        a, b = (run("text", "encode", "--tokenizer", path, stdin=lines) for path in (folder, d + "/m.gguf"))
+        expect(a == b and a[0] == 0 and "ids" in a[1], f"{a} {b}")
+        lines = '{"messages": [{"role": "user", "content": "hi"}], "add_generation_prompt": true}\n'
+        a, b = (run("text", "render", "--tokenizer", path, stdin=lines) for path in (folder, d + "/m.gguf"))
+        expect(a == b and a[0] == 0 and "hi" in a[1], f"{a} {b}")
+
+
 def test_numpy_reads_the_mlx_form():
     np = need("numpy")
     import weight_forms
@@ -146,7 +174,7 @@ def test_interrupted_runs_go_on():
 
 def test_what_cannot_be():
     with temp_dir() as d:
-        for args, words in (((d, d + "/x.gguf", "--to", "gguf-q8_0"), "GGUF"), ((d + "/none.gguf", d + "/y.gguf", "--to", "gguf-q4_0"), "none.gguf"),
+        for args, words in (((d, d + "/x.gguf", "--to", "gguf-q8_0"), "config.json"), ((d, d + "/x", "--to", "gguf-q8_0"), ".gguf"), ((d + "/none.gguf", d + "/y.gguf", "--to", "gguf-q4_0"), "none.gguf"),
                             ((d + "/none", d + "/y"), "config.json")):
             code, _, err = run("convert", *args)
             expect(code == 1 and words in err, err)
