@@ -1,5 +1,4 @@
-"""Everything at once for a while (make soak SECONDS=n): turns that must give the right answers, evictions, hang-ups, forks, removals, drains, kill -9, and swaps where
-the server has them; at the end every stored byte is verified against the model and the memory has not grown."""
+"""Everything at once for a while (make soak SECONDS=n): turns that must give the right answers, evictions, hang-ups, forks, removals, drains, kill -9, and swaps; at the end every stored byte is verified against the model and the memory has not grown."""
 import contextlib
 import json
 import os
@@ -8,7 +7,7 @@ import signal
 import threading
 import time
 
-from harness import Server, expect, run, temp_dir, text_of, tier_of, words
+from harness import TOP, Server, expect, run, temp_dir, text_of, tier_of, words
 
 SECONDS = float(os.environ.get("AM_SOAK_SECONDS", "20"))
 N_AGENTS, N_STEPS = 8, 4
@@ -60,12 +59,12 @@ class Life:
             name = f"agent{i}" if rng.random() < 0.8 else None
             try:
                 if rng.random() < 0.15:  # hang up in the middle
-                    stream = self.s.stream(messages, name, max_tokens=16)
+                    stream = self.s.stream(messages, name, max_tokens=16, model="memo-28m")
                     next(stream)
                     stream.close()
                     self.count("hang-ups")
                     continue
-                reply = self.s.chat(messages, name, max_tokens=16)
+                reply = self.s.chat(messages, name, max_tokens=16, model="memo-28m")
                 answer = text_of(reply)
             except AssertionError:  # an answer, but another than 200: it is draining
                 self.count("503s")
@@ -90,6 +89,10 @@ class Life:
                 elif rng.random() < 0.5:
                     self.s.request("POST", f"/v1/agents/{name}/fork", {"to": f"copy{rng.randrange(4)}"}, timeout=10)
                     self.count("forks")
+                elif rng.random() < 0.2:  # away and back: turns in between wait
+                    for model in ("other", "memo-28m"):
+                        if self.s.request("POST", "/v1/admin/models/swap", {"model": model, "timeout_seconds": 30}, timeout=60).status == 200:
+                            self.count("swaps")
                 elif rng.random() < 0.5:
                     r = self.s.request("POST", "/v1/admin/evict", {}, timeout=10)
                     if r.status == 200:
@@ -98,14 +101,19 @@ class Life:
                     self.s.request("GET", "/debug/memory", timeout=10)
                     self.count("looks at memory")
 
+    def most(self, seconds):
+        """The largest resident memory of that time: with a swap under way there are two models."""
+        end, rss = time.monotonic() + seconds, 0
+        while time.monotonic() < end:
+            rss = max(rss, self.s.rss_bytes())
+            time.sleep(0.05)
+        return rss
+
     def run(self, seconds, end):
         threads = [threading.Thread(target=self.talk, args=(w,)) for w in range(5)] + [threading.Thread(target=self.bother)]
         for t in threads:
             t.start()
-        time.sleep(seconds / 2)
-        half = self.s.rss_bytes()
-        time.sleep(seconds / 2)
-        full = self.s.rss_bytes()
+        half, full = self.most(seconds / 2), self.most(seconds / 2)
         if end == "kill -9":
             self.s.kill()
         else:
@@ -122,6 +130,11 @@ def test_soak():
     right, counts, growth = reference(), {}, []
     n_lives = max(3, int(SECONDS / 30))
     with temp_dir() as d:
+        other = os.path.join(d, "other")
+        code, out, err = run("convert", os.path.join(TOP, "models", "memo-28m"), other, "--to", "mlx-8", timeout=120)
+        expect(code == 0, out + err)
+        with open(os.path.join(d, "config.yaml"), "w", encoding="utf-8") as f:
+            f.write(f"models:\n  - name: memo-28m\n  - name: other\n    path: {other}\n")
         for life in range(n_lives):
             with Server(d, *FLAGS) as s:
                 growth.append(Life(s, right, life, counts).run(SECONDS / n_lives, ["drain", "kill -9"][life % 2]))
