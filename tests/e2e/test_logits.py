@@ -59,7 +59,7 @@ def test_golden_models():
             with open(f"{top}/{case}/golden.json", encoding="utf-8") as f:
                 tolerance = 1e-3 * json.load(f)["tolerance"]["logit_std"]
             model = f"{top}/{case}/model.gguf" if os.path.exists(f"{top}/{case}/model.gguf") else f"{top}/{case}"
-            ours = logits(d, [list(golden[k + ".input_ids"][1]) for k in ("short", "long")], "--model", model, "--kv-bits", "32", "--greedy", "8", "--chunk", "100")
+            ours = logits(d, [list(golden[k + ".input_ids"][1]) for k in ("short", "long")], "--model", model, "--kv-bits", "32", "--greedy", "8", "--chunk", "100", "--isa", "scalar")
             for i, kind in enumerate(("short", "long")):
                 n_vocab = ours[f"logits.{i}"][0][1]
                 rows = golden["long.positions"][1] if kind == "long" else range(ours["logits.0"][0][0])

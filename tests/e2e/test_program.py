@@ -67,8 +67,8 @@ def test_eval_compares_forms_of_the_cache():
     rows = {line.split()[0]: line.split() for line in out.splitlines()[1:] if line}
     bits, kld, same = (float(rows["5,4"][i]) for i in (1, 4, 5))
     expect(bits == 4.75 and float(rows["4,4:64:plain"][1]) == 4.5, out)
-    if args:  # what the default form promises
-        expect(kld < 0.0015 and same > 97, out)
+    if args:  # what the default form promises, beside what inputs of 8 bits add where the machine's table takes them
+        expect(kld < 0.004 and same > 95, out)
 
 
 def test_models_describes_the_embedded_model():
