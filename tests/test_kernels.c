@@ -71,12 +71,13 @@ static void sample_quantised(sample *s) {
     uint32_t *codes = guarded_alloc(n / per_word * 4, 4, side);
     for (size_t i = 0; i < n_groups; i++) {
         scale_store(m->scale_dtype, scales, i, (next_float() + 1.5f) / 16.0f);
-        scale_store(m->scale_dtype, biases, i, next_float());
+        scale_store(m->scale_dtype, biases, i, m->zero_point ? NAN : next_float()); /* what is not to be read shows */
     }
     for (size_t i = 0; i < n / per_word; i++) codes[i] = next_u32();
     for (size_t i = 0; i < n; i++) {
         uint32_t code = codes[i / per_word] >> (i % per_word * bits) & ((1u << bits) - 1);
-        s->value[i] = (double)scale_value(m->scale_dtype, scales, i / m->group) * code + scale_value(m->scale_dtype, biases, i / m->group);
+        double scale = (double)scale_value(m->scale_dtype, scales, i / m->group);
+        s->value[i] = scale * code + (m->zero_point ? -scale * m->zero_point : (double)scale_value(m->scale_dtype, biases, i / m->group));
     }
     uint32_t half = am_mat_panels(m) / 2; /* workers share the panels */
     am_pack_affine((void *)(uintptr_t)m->data, m, codes, scales, biases, half, am_mat_panels(m));
@@ -118,8 +119,10 @@ static void sample_channels(sample *s) {
     }
 }
 
+/* An odd number of groups a row: with a zero point of half the codes. */
 static sample sample_create(am_dtype dtype, am_dtype scale_dtype, uint32_t n_out, uint32_t n_in, uint32_t group) {
     sample s = {.mat = {.dtype = dtype, .scale_dtype = scale_dtype, .n_out = n_out, .n_in = n_in, .group = group}};
+    if (group && n_in / group % 2 && (dtype == AM_Q4 || dtype == AM_Q8)) s.mat.zero_point = dtype == AM_Q4 ? 8 : 128;
     size_t bytes = am_mat_bytes(&s.mat);
     uint8_t *data = guarded_alloc(bytes, 64, side);
     memset(data, 0xa5, bytes); /* packing must write every byte, padding lanes too */

@@ -16,10 +16,10 @@ typedef struct int8_tile {
     const uint8_t *x;
     size_t row_bytes;
     const uint8_t *w;
-    size_t w_panel, group_bytes, scale_bytes;
+    size_t w_panel;
     size_t scales_at, sums_at; /* of a row: its scales, its sums of a step's codes */
-    uint32_t n_in, group, step;
-    am_dtype scale_dtype;
+    uint32_t step;
+    const am_mat *mat;
 } int8_tile;
 
 INLINE vec row_float(const int8_tile *a, int row, size_t at, size_t i) {
@@ -52,10 +52,12 @@ INLINE void int8_tile_run(const int8_tile *a, const int r, const int p, const am
     UNROLL for (int i = 0; i < r; i++) {
         UNROLL for (int v = 0; v < p * PANEL_VECS; v++) acc[i][v] = v_zero();
     }
+    const am_mat *mat = a->mat;
+    size_t group_bytes = mat_group_bytes(mat), scale_bytes = mat_scale_bytes(mat);
     const uint8_t *group = a->w;
-    for (uint32_t k0 = 0; k0 < a->n_in; k0 += a->group, group += a->group_bytes) {
-        const uint8_t *codes = group + 2 * a->scale_bytes;
-        for (uint32_t k = k0; k < k0 + a->group; k += a->step, codes += (size_t)a->step * AM_PANEL / (dtype == AM_Q4 ? 2 : 1)) {
+    for (uint32_t k0 = 0; k0 < mat->n_in; k0 += mat->group, group += group_bytes) {
+        const uint8_t *codes = group + scale_bytes;
+        for (uint32_t k = k0; k < k0 + mat->group; k += a->step, codes += (size_t)a->step * AM_PANEL / (dtype == AM_Q4 ? 2 : 1)) {
             ivec dot[INT8_ROWS][INT8_WIDE * PANEL_VECS];
             UNROLL for (int i = 0; i < r; i++) {
                 UNROLL for (int v = 0; v < p * PANEL_VECS; v++) dot[i][v] = i_zero();
@@ -63,8 +65,7 @@ INLINE void int8_tile_run(const int8_tile *a, const int r, const int p, const am
             int8_step(dot, a, codes, k, r, p, dtype);
             UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
                 const uint8_t *head = group + (size_t)(v / PANEL_VECS) * a->w_panel;
-                vec scale = scale_load(head, a->scale_dtype, v % PANEL_VECS * LANES);
-                vec bias = scale_load(head + a->scale_bytes, a->scale_dtype, v % PANEL_VECS * LANES);
+                vec scale = group_scale(mat, head, v % PANEL_VECS), bias = group_bias(mat, head, v % PANEL_VECS, scale);
                 UNROLL for (int i = 0; i < r; i++) {
                     vec both = v_mul(scale, row_float(a, i, a->scales_at, k / AM_INT8_RUN));
                     acc[i][v] = v_fma(i_float(dot[i][v]), both, acc[i][v]);
@@ -120,13 +121,9 @@ static void matmul_int8(float *y, size_t ldy, const void *x, size_t n_rows, cons
                    .x = x,
                    .row_bytes = am_int8_row_bytes(w->n_in),
                    .w_panel = am_mat_panel_bytes(w),
-                   .group_bytes = mat_group_bytes(w),
-                   .scale_bytes = AM_PANEL * dtype_bytes(w->scale_dtype),
                    .scales_at = n_runs * AM_INT8_RUN,
-                   .n_in = w->n_in,
-                   .group = w->group,
                    .step = step,
-                   .scale_dtype = w->scale_dtype};
+                   .mat = w};
     a.sums_at = a.scales_at + n_runs * sizeof(float) * (step == 16 ? 1 : step == 32 ? 5 : 7);
     for (uint32_t p = p0, n; p < p1; p += n) {
         uint32_t lanes = mat_lanes(w, p);

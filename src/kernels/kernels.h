@@ -16,6 +16,7 @@
  *                    neighbouring inputs of an output side by side, as integer dot products take them
  *     Q4             for each group of `group` inputs: scale[16], bias[16] (scale_dtype), codes [group/8][16][4] bytes,
  *                    byte b of output j of run i: low nibble input 8i + b, high nibble input 8i + 4 + b
+ *   A matrix with a zero point has no bias[16]; its bias is -zero_point * scale, rounded to float32.
  *   value = scale * code + bias, in float32, rounded as fma(scale, code, bias) where the table fuses, else multiply then add.
  *
  *     C8 C5 C4       (keys of a sealed KV block; `group` counts outputs, n_out is a multiple of it) for each group of outputs:
@@ -41,6 +42,7 @@ typedef struct am_mat {
     am_dtype scale_dtype; /* F32, F16 or BF16; Q8 and Q4 only */
     uint32_t n_out, n_in; /* n_in is a multiple of group, and even */
     uint32_t group;       /* inputs (Q8, Q4: 16, 32, 64 or 128) or outputs (C types: a multiple of 16) that share a scale */
+    uint32_t zero_point;  /* Q8, Q4: not 0: bias is -zero_point * scale and there is no bias[16] in a group */
     const void *data;     /* 64-byte aligned */
 } am_mat;
 
@@ -124,7 +126,8 @@ am_status am_kernels_pick(const char *name, const am_kernels **out, am_error *er
 /* Packing. src points to n_out x n_in values row by row; dst has am_mat_bytes room, 64-byte aligned. Panels [p0, p1) only, so that
  * workers can share the work. */
 void am_pack_plain(void *dst, const am_mat *mat, const void *src /* of mat->dtype */, uint32_t p0, uint32_t p1);
-/* MLX affine groups: codes little-endian in 32-bit words (8/bits a word), scales and biases [n_out][n_in/group] of scale_dtype. */
+/* Affine groups as MLX has them: codes little-endian in 32-bit words (32/bits a word), scales and biases [n_out][n_in/group] of scale_dtype;
+ * biases are not read where the matrix has a zero point. */
 void am_pack_affine(void *dst, const am_mat *mat, const uint32_t *codes, const void *scales, const void *biases, uint32_t p0,
                     uint32_t p1);
 

@@ -65,10 +65,10 @@ static void group_pack_affine(uint8_t *to, const am_mat *mat, const uint8_t *cod
                               uint32_t lanes) {
     size_t size = dtype_bytes(mat->scale_dtype), n_groups = mat->n_in / mat->group;
     size_t row_bytes = mat->dtype == AM_Q4 ? mat->n_in / 2 : mat->n_in;
-    uint8_t *to_codes = to + 2 * AM_PANEL * size;
+    uint8_t *to_codes = to + mat_scale_bytes(mat);
     for (uint32_t j = 0; j < lanes; j++, to_codes += 4, codes += row_bytes) {
         memcpy(to + j * size, scales + j * n_groups * size, size);
-        memcpy(to + (AM_PANEL + j) * size, biases + j * n_groups * size, size);
+        if (!mat->zero_point) memcpy(to + (AM_PANEL + j) * size, biases + j * n_groups * size, size);
         if (mat->dtype == AM_Q4)
             codes_pack_4(to_codes, codes, mat->group);
         else
@@ -88,7 +88,7 @@ void am_pack_affine(void *dst, const am_mat *mat, const uint32_t *codes, const v
             if (lanes < AM_PANEL) memset(to, 0, group_bytes);
             size_t scale_at = (row * n_groups + g) * size;
             group_pack_affine(to, mat, (const uint8_t *)codes + (row * mat->n_in + g * mat->group) / per_byte,
-                              (const uint8_t *)scales + scale_at, (const uint8_t *)biases + scale_at, lanes);
+                              (const uint8_t *)scales + scale_at, mat->zero_point ? NULL : (const uint8_t *)biases + scale_at, lanes);
         }
     }
 }

@@ -25,8 +25,9 @@ static void group_unpack(float *dst, const am_mat *w, const uint8_t *group) {
     float scale[AM_PANEL], bias[AM_PANEL];
     size_t size = dtype_bytes(w->scale_dtype);
     scales_load(scale, group, w->scale_dtype);
-    scales_load(bias, group + AM_PANEL * size, w->scale_dtype);
-    const uint8_t *codes = group + 2 * AM_PANEL * size;
+    if (!w->zero_point) scales_load(bias, group + AM_PANEL * size, w->scale_dtype);
+    for (int j = 0; w->zero_point && j < AM_PANEL; j++) bias[j] = scale[j] * -(float)w->zero_point;
+    const uint8_t *codes = group + mat_scale_bytes(w);
     for (uint32_t k = 0; k < w->group; k++, dst += AM_PANEL) {
         bool four = w->dtype == AM_Q4;
         const uint8_t *at = four ? codes + k / 8 * 64 + k % 4 : codes + k / 4 * 64 + k % 4; /* of output 0 */

@@ -72,9 +72,11 @@ static inline uint16_t load_u16(const void *p) {
 static inline size_t dtype_bytes(am_dtype dtype) { return dtype == AM_F32 ? 4 : dtype == AM_Q8 || dtype == AM_Q4 ? 1 : 2; }
 static inline bool dtype_quantised(am_dtype dtype) { return dtype == AM_Q8 || dtype == AM_Q4; }
 
+/* Scales, and biases where there are some: what lies before a group's codes. */
+static inline size_t mat_scale_bytes(const am_mat *mat) { return (mat->zero_point ? 1 : 2) * AM_PANEL * dtype_bytes(mat->scale_dtype); }
+
 static inline size_t mat_group_bytes(const am_mat *mat) {
-    size_t codes = (size_t)mat->group * AM_PANEL / (mat->dtype == AM_Q4 ? 2 : 1);
-    return 2 * AM_PANEL * dtype_bytes(mat->scale_dtype) + codes;
+    return mat_scale_bytes(mat) + (size_t)mat->group * AM_PANEL / (mat->dtype == AM_Q4 ? 2 : 1);
 }
 
 static inline const uint8_t *mat_panel(const am_mat *mat, uint32_t panel) {

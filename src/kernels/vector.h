@@ -44,9 +44,7 @@ typedef struct tile {
     size_t w_step, w_panel;
     uint32_t n;
     bool fresh; /* start from zero instead of y */
-    uint32_t group;
-    size_t group_bytes;
-    am_dtype scale_dtype;
+    const am_mat *mat; /* quantised */
     const float *scale, *bias; /* of inputs [k0, k0 + n) of n_in: codes with a scale a channel */
     uint32_t k0, n_in;
 } tile;
@@ -92,6 +90,13 @@ INLINE vec scale_load(const uint8_t *p, am_dtype dtype, size_t at) {
     return dtype == AM_F16 ? v_load_f16(half) : v_load_bf16(half);
 }
 
+/* Vector v of the scales of a group, and of its biases. */
+INLINE vec group_scale(const am_mat *w, const uint8_t *group, const int v) { return scale_load(group, w->scale_dtype, (size_t)v * LANES); }
+INLINE vec group_bias(const am_mat *w, const uint8_t *group, const int v, vec scale) {
+    if (w->zero_point) return v_mul(scale, v_set(-(float)w->zero_point));
+    return scale_load(group, w->scale_dtype, AM_PANEL + (size_t)v * LANES);
+}
+
 /* Codes of the next inputs (8 of Q4, 4 of Q8) of one vector of outputs. */
 INLINE void run_codes(vec code[8], const uint8_t *at, const am_dtype dtype) {
     if (dtype == AM_Q4)
@@ -111,18 +116,19 @@ INLINE void tile_pair(vec acc[TILE_ROWS][TILE_VECS], const tile *a, const int r,
 INLINE void tile_quantised(const tile *a, const int r, const int p, const am_dtype dtype) {
     vec acc[TILE_ROWS][TILE_VECS];
     acc_begin(acc, a, r, p);
-    size_t scale_bytes = AM_PANEL * dtype_bytes(a->scale_dtype);
+    const am_mat *mat = a->mat;
+    size_t group_bytes = mat_group_bytes(mat), scale_bytes = mat_scale_bytes(mat);
     const uint8_t *group = a->w;
-    for (uint32_t k0 = 0; k0 < a->n; k0 += a->group, group += a->group_bytes) {
+    for (uint32_t k0 = 0; k0 < a->n; k0 += mat->group, group += group_bytes) {
         vec scale[TILE_VECS], bias[TILE_VECS];
         UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
             const uint8_t *head = group + (size_t)(v / PANEL_VECS) * a->w_panel;
-            scale[v] = scale_load(head, a->scale_dtype, v % PANEL_VECS * LANES);
-            bias[v] = scale_load(head + scale_bytes, a->scale_dtype, v % PANEL_VECS * LANES);
+            scale[v] = group_scale(mat, head, v % PANEL_VECS);
+            bias[v] = group_bias(mat, head, v % PANEL_VECS, scale[v]);
         }
-        const uint8_t *codes = group + 2 * scale_bytes;
+        const uint8_t *codes = group + scale_bytes;
         const uint32_t run = dtype == AM_Q4 ? 8 : 4;
-        for (uint32_t k = k0; k < k0 + a->group; k += run, codes += 4 * AM_PANEL) {
+        for (uint32_t k = k0; k < k0 + mat->group; k += run, codes += 4 * AM_PANEL) {
             UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
                 vec code[8];
                 run_codes(code, codes + (size_t)(v / PANEL_VECS) * a->w_panel + v % PANEL_VECS * LANES * 4, dtype);
@@ -251,10 +257,9 @@ static void tile_rows(tile a, tile_fn *fn, size_t n_rows, uint32_t panels, uint3
 /* ---- unpacking ---- */
 
 static void group_unpack(float *dst, const am_mat *w, const uint8_t *group) {
-    size_t scale_bytes = AM_PANEL * dtype_bytes(w->scale_dtype);
     UNROLL for (int v = 0; v < PANEL_VECS; v++) {
-        vec scale = scale_load(group, w->scale_dtype, v * LANES), bias = scale_load(group + scale_bytes, w->scale_dtype, v * LANES);
-        const uint8_t *codes = group + 2 * scale_bytes + v * LANES * 4;
+        vec scale = group_scale(w, group, v), bias = group_bias(w, group, v, scale);
+        const uint8_t *codes = group + mat_scale_bytes(w) + v * LANES * 4;
         const uint32_t run = w->dtype == AM_Q4 ? 8 : 4;
         float *to = dst + v * LANES;
         for (uint32_t k = 0; k < w->group; k += run, codes += 4 * AM_PANEL) {
@@ -314,9 +319,7 @@ static void matmul_few(tile a, size_t n_rows, const am_mat *w, uint32_t p0, uint
     a.fresh = true;
     a.w_step = AM_PANEL;
     a.w_panel = quantised ? am_mat_panel_bytes(w) : (size_t)w->n_in * AM_PANEL;
-    a.group = w->group;
-    a.group_bytes = quantised ? mat_group_bytes(w) : 0;
-    a.scale_dtype = w->scale_dtype;
+    a.mat = w;
     for (uint32_t p = p0, n; p < p1; p += n, a.y += n * AM_PANEL) {
         bool full = (p + wide) * AM_PANEL <= w->n_out && p + wide <= p1;
         n = full ? wide : 1;

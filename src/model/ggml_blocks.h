@@ -46,6 +46,7 @@ typedef struct am_ggml_format {
     uint32_t block_bytes;
     uint32_t group;       /* values that share a scale; 0: not quantised */
     uint32_t max_code;    /* 15 fits our 4-bit form, more wants 8 */
+    uint32_t zero_point;  /* the code of 0, where every bias is -zero_point * scale; 0: biases are their own */
     am_ggml_unpack_fn *unpack; /* NULL: not quantised */
 } am_ggml_format;
 

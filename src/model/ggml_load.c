@@ -2,7 +2,7 @@
  * large as a matrix, and pages are first touched by whoever fills them.
  *
  * Scales are kept as f16 where f16 holds all of a matrix's scales and biases exactly, else as f32. Which it is turns out while packing, so
- * formats whose scale is one f16 a group are tried as f16 first, and packed again in the rare case that a bias leaves its range. */
+ * formats whose scale is one f16 a group are tried as f16 first, and packed again in the rare case that f16 does not hold one. */
 #include "model/weight_forms.h"
 
 #include <math.h>
@@ -48,19 +48,14 @@ static void unpack_row(const ggml_job *j, const uint8_t *src, uint8_t *codes, fl
     }
 }
 
-/* A row of Q4_0 without a way through floats: its scales are f16, and -8 times one is an f16 three powers of two up. False where that leaves the
- * range, or a scale is not finite: then the general way decides. */
-static bool take_q4_0(const ggml_job *j, const uint8_t *src, uint8_t *codes, uint16_t *scales, uint16_t *biases) {
-    unsigned out = 0;
+/* A row of Q4_0 without a way through floats; false where a scale is not finite. */
+static bool take_q4_0(const ggml_job *j, const uint8_t *src, uint8_t *codes, uint16_t *scales) {
+    bool finite = true;
     for (uint32_t b = 0; b < j->mat->n_in / 32; b++, src += 18, codes += 16) {
-        uint16_t h;
         uint64_t q[2];
-        memcpy(&h, src, 2);
+        memcpy(&scales[b], src, 2);
         memcpy(q, src + 2, 16);
-        unsigned exponent = h >> 10 & 31;
-        out |= (exponent == 0 && h << 1 & 0xffff) || exponent > 27;
-        scales[b] = h;
-        biases[b] = (uint16_t)((h ^ 0x8000) + (exponent ? 3 << 10 : 0));
+        finite = finite && (scales[b] & 0x7c00) != 0x7c00;
         for (int i = 0; i < 2; i++) { /* byte k has values k and k + 16; ours has values 2k and 2k + 1 */
             uint64_t low = q[i] & 0x0f0f0f0f0f0f0f0f, high = q[i] >> 4 & 0x0f0f0f0f0f0f0f0f;
             low = (low | low >> 4) & 0x00ff00ff00ff00ff;
@@ -72,14 +67,13 @@ static bool take_q4_0(const ggml_job *j, const uint8_t *src, uint8_t *codes, uin
             memcpy(codes + 8 + 4 * i, &pairs[1], 4);
         }
     }
-    return !out;
+    return finite;
 }
 
 static bool take_panel(const ggml_job *j, const am_mat *panel, uint32_t first, uint8_t *codes, uint16_t *scales) {
-    size_t code_bytes = j->mat->n_in / 2, n = panel->n_out * j->n_groups;
-    if (j->f->type != AM_GGML_Q4_0 || j->mat->scale_dtype != AM_F16) return false;
+    if (j->f->type != AM_GGML_Q4_0) return false;
     for (uint32_t o = 0; o < panel->n_out; o++)
-        if (!take_q4_0(j, j->rows + (first + o) * j->row_bytes, codes + o * code_bytes, scales + o * j->n_groups, scales + n + o * j->n_groups)) return false;
+        if (!take_q4_0(j, j->rows + (first + o) * j->row_bytes, codes + o * j->mat->n_in / 2, scales + o * j->n_groups)) return false;
     return true;
 }
 
@@ -100,7 +94,7 @@ static void pack_panel(ggml_job *j, uint32_t p, uint8_t *scratch) {
     uint16_t *narrow = (uint16_t *)(biases + AM_PANEL * j->n_groups);
     uint8_t *dst = j->dst + p * am_mat_panel_bytes(j->mat);
     if (take_panel(j, &panel, first, scratch, narrow)) {
-        am_pack_affine(dst, &panel, (const uint32_t *)(const void *)scratch, narrow, narrow + n, 0, 1);
+        am_pack_affine(dst, &panel, (const uint32_t *)(const void *)scratch, narrow, NULL, 0, 1);
         return;
     }
     for (uint32_t o = 0; o < panel.n_out; o++)
@@ -111,7 +105,7 @@ static void pack_panel(ggml_job *j, uint32_t p, uint8_t *scratch) {
     }
     void *s = scales, *b = biases;
     if (j->mat->scale_dtype == AM_F16) {
-        if (!am_narrow(narrow, scales, n) || !am_narrow(narrow + n, biases, n)) {
+        if (!am_narrow(narrow, scales, n) || (!j->mat->zero_point && !am_narrow(narrow + n, biases, n))) {
             atomic_store(&j->wide, true);
             return;
         }
@@ -158,6 +152,7 @@ am_status am_ggml_load(am_loader *l, const am_matrix *m, const am_tensor *t, con
     mat->dtype = f->max_code > 15 ? AM_Q8 : AM_Q4;
     mat->scale_dtype = narrow ? AM_F16 : AM_F32;
     mat->group = f->group;
+    mat->zero_point = f->zero_point;
     if (l->options->survey) return am_loader_codes(l, mat, NULL, NULL, NULL, err);
     size_t n_workers = l->options->workers ? am_workers_count(l->options->workers) : 1;
     ggml_job j = {.f = f, .mat = mat, .rows = rows, .row_bytes = m->n_in / f->block * (size_t)f->block_bytes, .n_groups = m->n_in / f->group};

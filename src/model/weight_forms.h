@@ -13,7 +13,7 @@ am_status am_loader_shape(const am_tensor *tensor, const uint64_t *wanted, am_er
 void am_loader_finish(am_loader *loader, const am_tensor *tensor, const uint8_t *p, size_t n_bytes);
 /* Counts the matrix under the name of its stored form. */
 void am_loader_note(am_loader *loader, const am_matrix *matrix, const char *format, ...) __attribute__((format(printf, 3, 4)));
-/* Packs rows of numbers (scales NULL) or of codes with scales and biases of mat->scale_dtype; the shape and types in *mat are set. */
+/* Packs rows of numbers (scales NULL) or of codes with scales of mat->scale_dtype, and biases unless there is a zero point; the shape and types in *mat are set. */
 am_status am_loader_codes(am_loader *loader, am_mat *mat, const void *weight, const void *scales, const void *biases, am_error *err);
 /* Memory that is filled before it is read: as am_loader_alloc's, but not zeroed. */
 void *am_loader_room(am_loader *loader, size_t n_bytes, am_error *err);

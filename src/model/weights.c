@@ -429,25 +429,25 @@ static am_status load_mxfp4(am_loader *l, const am_matrix *m, am_mat *mat, am_er
     bool words = !m->underscored; /* MLX keeps eight codes in a word, the released files two in a byte: the same bytes */
     size_t n = (size_t)m->n_out * m->n_in / MXFP4_GROUP;
     void *wide = NULL;
-    float *both = NULL;
+    float *scale = NULL;
     am_status status = part_open(l, m, words ? ".weight" : "_blocks", m->n_in / (words ? 8 : 2), &weight, err);
     if (!status) status = part_open(l, m, words ? ".scales" : "_scales", m->n_in / MXFP4_GROUP, &scales, err);
     if (!status && weight.t.info->dtype != (words ? AM_ST_U32 : AM_ST_U8)) status = wrong_type(&weight.t, words ? "U32" : "U8", err);
     if (!status && scales.t.info->dtype != AM_ST_U8) status = wrong_type(&scales.t, "U8", err);
-    if (!status && !l->options->survey && (!(wide = widen(m, weight.data, 4, 8, map)) || !(both = am_alloc_aligned(2 * n * sizeof *both))))
+    if (!status && !l->options->survey && (!(wide = widen(m, weight.data, 4, 8, map)) || !(scale = am_alloc_aligned(n * sizeof *scale))))
         status = am_fail(err, AM_ENOMEM, "no memory to unpack tensor '%s'", weight.t.info->name.p);
-    for (size_t i = 0; !status && both && i < n; i++) {
+    for (size_t i = 0; !status && scale && i < n; i++) {
         uint8_t exponent = ((const uint8_t *)scales.data)[i];
-        both[i] = ldexpf(1, exponent - 128);
-        both[n + i] = -12 * both[i];
-        if (!isfinite(both[n + i]))
+        scale[i] = ldexpf(1, exponent - 128);
+        if (!isfinite(12 * scale[i]))
             status = am_fail(err, AM_EFORMAT, "%s: tensor '%s': scale %zu is %u, out of range", scales.t.file, scales.t.info->name.p, i, exponent);
     }
     mat->dtype = AM_Q8;
     mat->scale_dtype = AM_F32;
-    if (!status) status = am_loader_codes(l, mat, wide, both, both ? both + n : NULL, err);
+    mat->zero_point = 12;
+    if (!status) status = am_loader_codes(l, mat, wide, scale, NULL, err);
     free(wide);
-    free(both);
+    free(scale);
     part_free(&weight);
     part_free(&scales);
     if (status) return status;
