@@ -385,10 +385,11 @@ am_status am_registry_do(am_registry *r, const am_op *op, am_op_result *result) 
     own.done = op_ended;
     own.arg = &w;
     *result = (am_op_result){0};
-    result->status = am_registry_submit(r, &own, &err);
-    if (result->status) {
+    am_status status = am_registry_submit(r, &own, &err); /* from here on *result is the registry's thread's */
+    if (status) {
+        result->status = status;
         snprintf(result->message, sizeof result->message, "%s", err.message);
-        return result->status;
+        return status;
     }
     pthread_mutex_lock(&w.lock);
     while (!w.over) pthread_cond_wait(&w.ended, &w.lock);
