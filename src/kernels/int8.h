@@ -55,9 +55,10 @@ INLINE void int8_tile_run(const int8_tile *a, const int r, const int p, const am
     const am_mat *mat = a->mat;
     size_t group_bytes = mat_group_bytes(mat), scale_bytes = mat_scale_bytes(mat);
     const uint8_t *group = a->w;
+    size_t step = 0;
     for (uint32_t k0 = 0; k0 < mat->n_in; k0 += mat->group, group += group_bytes) {
         const uint8_t *codes = group + scale_bytes;
-        for (uint32_t k = k0; k < k0 + mat->group; k += a->step, codes += (size_t)a->step * AM_PANEL / (dtype == AM_Q4 ? 2 : 1)) {
+        for (uint32_t k = k0; k < k0 + mat->group; k += a->step, step++, codes += (size_t)a->step * AM_PANEL / (dtype == AM_Q4 ? 2 : 1)) {
             ivec dot[INT8_ROWS][INT8_WIDE * PANEL_VECS];
             UNROLL for (int i = 0; i < r; i++) {
                 UNROLL for (int v = 0; v < p * PANEL_VECS; v++) dot[i][v] = i_zero();
@@ -69,7 +70,7 @@ INLINE void int8_tile_run(const int8_tile *a, const int r, const int p, const am
                 UNROLL for (int i = 0; i < r; i++) {
                     vec both = v_mul(scale, row_float(a, i, a->scales_at, k / AM_INT8_RUN));
                     acc[i][v] = v_fma(i_float(dot[i][v]), both, acc[i][v]);
-                    acc[i][v] = v_fma(bias, row_float(a, i, a->sums_at, k / a->step), acc[i][v]);
+                    acc[i][v] = v_fma(bias, row_float(a, i, a->sums_at, step), acc[i][v]);
                 }
             }
         }
