@@ -60,7 +60,6 @@ void am_registry_deliver(am_registry *r, am_slot *slot) {
     }
 }
 
-
 am_status am_registry_quiet(am_registry *r, am_slot *slot, am_change *change, bool while_closed) {
     uint64_t start = am_now_ns();
     bool canceled = false;
@@ -125,7 +124,6 @@ am_status am_registry_drop(am_registry *r, am_slot *slot, am_change *change, con
     am_log(AM_LOG_INFO, "model_unloaded", AM_LS("model", slot->entry.name), AM_LS("why", why), AM_LU("mb", slot->bytes >> 20), AM_LF("ms", am_ms_since(start)));
     return AM_OK;
 }
-
 
 static am_status load_here(am_registry *r, am_slot *slot, am_error *err) {
     uint64_t start = am_now_ns();

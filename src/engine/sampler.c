@@ -113,11 +113,11 @@ double am_draw_uniform(uint64_t seed, uint64_t position) {
     return (double)(am_hash64(counter, sizeof counter) >> 11) * 0x1p-53;
 }
 
-static uint32_t argmax(const float *x, uint32_t n) {
+int32_t am_likeliest(const float *x, uint32_t n) {
     uint32_t best = 0;
     for (uint32_t i = 1; i < n; i++)
         if (x[i] > x[best]) best = i;
-    return best;
+    return (int32_t)best;
 }
 
 /* Copies logits into x without NaN and adds what the request wants added. */
@@ -234,7 +234,7 @@ static int32_t draw_one(const candidate *c, size_t n, double uniform) {
 
 static int32_t sample_token(am_sampler *sampler, const am_draw *draw) {
     const am_sampling *s = draw->sampling;
-    uint32_t best = argmax(sampler->x, sampler->n_vocab);
+    uint32_t best = (uint32_t)am_likeliest(sampler->x, sampler->n_vocab);
     float max = sampler->x[best];
     if (s->temperature == 0 || !isfinite(max)) return (int32_t)best;
     candidate *c = sampler->c;

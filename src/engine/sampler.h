@@ -40,6 +40,9 @@ typedef struct am_sample {
 /* The same draw and logits give the same sample. Logits that are NaN count as minus infinity; ties go to the lowest id. No allocation. */
 void am_sampler_pick(am_sampler *sampler, const am_draw *draw, const float *logits, am_sample *out);
 
+/* The id of the largest of n >= 1 logits, none of them NaN; ties go to the lowest. */
+int32_t am_likeliest(const float *logits, uint32_t n);
+
 /* The generator: uniform in [0, 1), a function of its two arguments. */
 double am_draw_uniform(uint64_t seed, uint64_t position);
 

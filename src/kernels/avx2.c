@@ -102,4 +102,4 @@ static inline void v_store_u8(uint8_t *p, vec x) {
 
 #include "kernels/vector.h"
 
-const am_kernels am_kernels_avx2 = VECTOR_TABLE("avx2", am_cpu_has_avx2, .matmul_int8 = NULL);
+const am_kernels am_kernels_avx2 = VECTOR_TABLE("avx2", am_cpu_has_avx2);

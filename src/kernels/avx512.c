@@ -2,4 +2,4 @@
 #include "kernels/avx512.h"
 #include "kernels/vector.h"
 
-const am_kernels am_kernels_avx512 = VECTOR_TABLE("avx512", am_cpu_has_avx512, .matmul_int8 = NULL);
+const am_kernels am_kernels_avx512 = VECTOR_TABLE("avx512", am_cpu_has_avx512);

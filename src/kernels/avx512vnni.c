@@ -3,7 +3,7 @@
 #include "kernels/avx512.h"
 #include "kernels/vector.h"
 
-enum { INT8_ROWS = 6, INT8_WIDE = 4, INT8_TILE = 2 };
+enum { INT8_WIDE = 4, INT8_TILE = 2 };
 
 typedef __m512i ivec;
 

@@ -7,7 +7,8 @@
  *
  * The including file defines, besides vector.h's operations: ivec, i_zero i_load i_four(p: 4 bytes into every lane) i_low i_high (nibbles
  * of bytes) i_dot_nibbles(acc,w,x) i_dot_bytes(acc,w,x) (each lane plus the sum of 4 products of an unsigned and a signed byte) i_float
- * v_store_i8; INT8_ROWS, INT8_TILE and INT8_WIDE: rows a tile, panels a tile, panels a tile of one or two rows. */
+ * v_store_i8; INT8_TILE and INT8_WIDE: panels a tile, panels a tile of one or two rows. */
+enum { INT8_ROWS = 6 }; /* a tile */
 #define INT8_PANELS(r) ((r) <= 2 ? INT8_WIDE : INT8_TILE)
 
 typedef struct int8_tile {

@@ -89,4 +89,4 @@ static inline void v_store_u8(uint8_t *p, vec x) {
 
 static bool always(void) { return true; }
 
-const am_kernels am_kernels_neon = VECTOR_TABLE("neon", always, .matmul_int8 = NULL);
+const am_kernels am_kernels_neon = VECTOR_TABLE("neon", always);

@@ -60,13 +60,6 @@ static am_status question_encode(const am_eval *e, const needle *n, uint32_t whi
     return status;
 }
 
-static uint32_t best_of(const float *x, size_t n) {
-    size_t best = 0;
-    for (size_t i = 1; i < n; i++)
-        if (x[i] > x[best]) best = i;
-    return (uint32_t)best;
-}
-
 /* Appends the rest of a question and looks for the value in the greedy answer. */
 static am_status ask(const am_eval *e, am_eval_sequence *s, const int32_t *ids, uint32_t n, const char *value, bool *hit, am_error *err) {
     const am_model_info *info = am_model_info_of(e->model);
@@ -76,7 +69,7 @@ static am_status ask(const am_eval *e, am_eval_sequence *s, const int32_t *ids, 
     am_status status = am_eval_sequence_push(s, ids, n, e->logits, 1, err);
     uint32_t n_answer = 0;
     for (bool over = false; !status && !over && n_answer < MAX_ANSWER;) {
-        int32_t id = answer[n_answer++] = (int32_t)best_of(e->logits, info->n_vocab);
+        int32_t id = answer[n_answer++] = am_likeliest(e->logits, info->n_vocab);
         for (uint32_t i = 0; i < info->n_eos; i++) over |= info->eos[i] == id;
         if (!over) status = am_eval_sequence_push(s, &id, 1, e->logits, 1, err);
     }

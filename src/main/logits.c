@@ -4,6 +4,7 @@
 
 #include "base/fs.h"
 #include "cache/cache.h"
+#include "engine/sampler.h"
 #include "main/progress.h"
 #include "model/model.h"
 #include "model/safetensors.h"
@@ -129,13 +130,6 @@ static am_status push(job *j, am_turn *turn, const int32_t *tokens, uint32_t n, 
     return status;
 }
 
-static int32_t likeliest(const float *x, size_t n) {
-    size_t best = 0;
-    for (size_t i = 1; i < n; i++)
-        if (x[i] > x[best]) best = i;
-    return (int32_t)best;
-}
-
 static am_status run_turn(job *j, const id_list *l, am_turn *turn, am_error *err) {
     size_t n_vocab = am_model_info_of(j->model)->n_vocab;
     uint32_t chunk = (uint32_t)j->settings->chunk_tokens, n = 0;
@@ -149,7 +143,7 @@ static am_status run_turn(job *j, const id_list *l, am_turn *turn, am_error *err
     }
     const float *last = j->logits + (n - 1) * n_vocab;
     for (size_t i = 0; !status && i < j->settings->greedy; i++) {
-        j->greedy[i] = likeliest(i ? j->logits : last, n_vocab);
+        j->greedy[i] = am_likeliest(i ? j->logits : last, n_vocab);
         if (i + 1 < j->settings->greedy) status = push(j, turn, &j->greedy[i], 1, 1, err);
     }
     if (!status && fwrite(j->greedy, sizeof *j->greedy, j->settings->greedy, j->out) != j->settings->greedy)
