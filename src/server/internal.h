@@ -166,6 +166,9 @@ void am_conn_close(am_conn *conn);            /* frees it; its request is cancel
 bool am_conn_is_idle(const am_conn *conn); /* nothing is being asked or answered */
 am_conn *am_conn_next(const am_conn *conn); /* in server->conns */
 
+/* health.c */
+bool am_server_is_ready(const am_server *server); /* as GET /health/ready */
+
 /* metrics.c */
 typedef enum am_refused { AM_REFUSED_ORIGIN, AM_REFUSED_KEY, AM_REFUSED_RATE, AM_REFUSED_PARALLEL, AM_REFUSED_QUOTA } am_refused;
 void am_metrics_refused(am_refused why);
