@@ -11,6 +11,7 @@
 #include "server/http_parse.h"
 #include "server/pool.h"
 #include "server/server.h"
+#include "server/trace.h"
 
 #include <event2/event.h>
 #include <pthread.h>
@@ -71,7 +72,7 @@ struct am_exchange {
 
     /* Written by the network thread before the handler runs, then only read. */
     char id[72]; /* x-request-id */
-    char trace[33]; /* the trace id of its traceparent, or empty */
+    am_trace trace;
     char *head_bytes;
     am_http_head head;
     const am_route *route;

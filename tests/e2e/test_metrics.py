@@ -287,15 +287,19 @@ def test_metrics_while_loading_and_with_keys():
         expect(s.request("GET", "/metrics", headers={**far, "authorization": "Bearer a"}).status == 200, "the admin from elsewhere")
 
 
-def test_trace_ids_reach_the_log():
+def test_trace_ids_reach_the_log_and_the_reply():
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     with temp_dir() as d, Server(d) as s:
-        s.request("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2},
-                  {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+        r = s.request("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2},
+                      {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+        m = re.fullmatch(f"00-{trace}-([0-9a-f]{{16}})-01", r.headers.get("traceresponse", ""))
+        expect(m and m[1] != "00f067aa0ba902b7", str(r.headers))
         for bad in (f"00-{trace}-00f067aa0ba902b7", f"00-{'0' * 32}-00f067aa0ba902b7-01", f"ff-{trace}-00f067aa0ba902b7-01",
-                    f"00-{trace.upper()}-00f067aa0ba902b7-01", f"00-{trace}-00f067aa0ba902b7-01-x", "x", f"00_{trace}_00f067aa0ba902b7_01"):
-            expect(s.request("GET", "/v1/models", headers={"traceparent": bad}).status == 200, bad)
+                    f"00-{trace.upper()}-00f067aa0ba902b7-01", f"00-{trace}-00f067aa0ba902b7-01-x", "x", f"00_{trace}_00f067aa0ba902b7_01",
+                    f"00-{trace}-{'0' * 16}-01"):
+            r = s.request("GET", "/v1/models", headers={"traceparent": bad})
+            expect(r.status == 200 and "traceresponse" not in r.headers, bad)
         s.stop()
         with_trace = [line for line in s.log if trace in line]
         events = {word for line in with_trace for word in ("http_request", "turn ") if word in line}
-        expect(len(with_trace) == 2 and len(events) == 2, "\n".join(with_trace))
+        expect(len(with_trace) == 2 and len(events) == 2 and all(f"span_id={m[1]}" in line for line in with_trace), "\n".join(with_trace))
