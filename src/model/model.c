@@ -285,7 +285,6 @@ am_status am_model_load(const char *path, const am_model_options *options, am_mo
     uint64_t start = am_now_ns();
     am_status status = load(path, options, out, err);
     if (bare(options)) return status;
-    am_metric_add(&am_metric_model_loads, status ? AM_LOAD_FAILED : AM_LOAD_OK, 1);
     if (!status) am_metric_observe(&am_metric_model_load_time, 0, am_now_ns() - start);
     return status;
 }
