@@ -85,7 +85,7 @@ typedef enum am_op_kind {
     AM_OP_DRAIN,      /* nothing new is taken; what runs ends, or is cancelled after the time. Until resume. */
     AM_OP_PERSIST,    /* every dirty head and block */
     AM_OP_EVICT,      /* idle agents: to disk, out of memory; agent empty: all */
-    AM_OP_CLEAR,      /* forgets agents, in memory and on disk: one, a tenant's, or all */
+    AM_OP_CLEAR,      /* forgets agents, in memory and on disk: one, a tenant's, or all; of every model, in memory or not */
     AM_OP_CLEAR_POOL  /* running turns are cancelled, all blocks leave memory and its pages go back to the system; what can be is persisted first */
 } am_op_kind;
 typedef struct am_op_result {
@@ -117,6 +117,8 @@ const char *am_gate_state_name(am_gate_state state);
 am_gate_state am_registry_pause(am_registry *registry);
 am_gate_state am_registry_resume(am_registry *registry);
 am_gate_state am_registry_gate(am_registry *registry);
+/* am_engine_seed for every model, in memory or to come. */
+void am_registry_seed(am_registry *registry, uint64_t seed);
 
 /* The end, in stages (see runtime.c). begin_end: acquire and submit say AM_ESHUTDOWN, who waits is told; what is under way is cut short. */
 void am_registry_begin_end(am_registry *registry);

@@ -126,6 +126,9 @@ void am_engine_cancel(am_engine *engine, uint64_t id); /* its slots are free bef
  * engine thread itself (from an event), which cannot wait for itself. */
 am_status am_engine_call(am_engine *engine, void (*fn)(void *arg, am_cache *cache), void *arg);
 
+/* Requests without a seed of their own draw from this one from now on, the first as the first did that came after a start with it. 0: from the system. */
+void am_engine_seed(am_engine *engine, uint64_t seed);
+
 /* Paused: no step is taken and nothing is admitted; calls, cancels and the cache's writes go on. */
 void am_engine_pause(am_engine *engine, bool paused);
 /* Cancels whatever waits or runs now; what is submitted later is not touched. */

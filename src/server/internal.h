@@ -187,7 +187,7 @@ void am_listen_pause(am_server *server, bool pause); /* network thread: while th
 am_handler am_handle_memory; /* memory.c */
 am_handler am_handle_admin_load, am_handle_admin_unload, am_handle_admin_swap, am_handle_admin_current, am_handle_admin_available; /* admin.c */
 am_handler am_handle_admin_status, am_handle_admin_drain, am_handle_admin_pause, am_handle_admin_resume, am_handle_admin_persist;
-am_handler am_handle_admin_evict, am_handle_admin_clear, am_handle_admin_clear_pool;
+am_handler am_handle_admin_evict, am_handle_admin_clear, am_handle_admin_clear_caches, am_handle_admin_clear_pool, am_handle_admin_seed;
 
 struct am_route {
     const char *method;
