@@ -12,7 +12,7 @@ enum { N_TIERS = 3, N_FINISHES = 4, N_MISSES = sizeof misses / sizeof misses[0] 
 
 static _Atomic uint64_t queue_time[AM_METRIC_HISTOGRAM_CELLS], between[AM_METRIC_HISTOGRAM_CELLS];
 static _Atomic uint64_t first_token[N_TIERS * AM_METRIC_HISTOGRAM_CELLS];
-static _Atomic uint64_t turns[N_FINISHES], of_tier[N_TIERS], prompt_tokens, generated_tokens, cached_tokens[N_TIERS], missed[N_MISSES];
+static _Atomic uint64_t turns[N_FINISHES], of_tier[N_TIERS], prompt_tokens, generated_tokens, drafted_tokens, accepted_tokens, cached_tokens[N_TIERS], missed[N_MISSES];
 
 am_metric am_metric_queue_time = {.name = "agent_memory_queue_seconds", .help = "Time from a request's submission to its admission.",
                                   .kind = AM_METRIC_HISTOGRAM, .cells = queue_time};
@@ -28,6 +28,10 @@ am_metric am_metric_prompt_tokens = {.name = "agent_memory_prompt_tokens_total",
                                      .kind = AM_METRIC_COUNTER, .cells = &prompt_tokens};
 am_metric am_metric_generated_tokens = {.name = "agent_memory_generated_tokens_total", .help = "Tokens of answers.", .kind = AM_METRIC_COUNTER,
                                         .cells = &generated_tokens};
+am_metric am_metric_drafted_tokens = {.name = "agent_memory_drafted_tokens_total", .help = "Tokens that were guessed from the sequence's own and computed along.",
+                                      .kind = AM_METRIC_COUNTER, .cells = &drafted_tokens};
+am_metric am_metric_accepted_tokens = {.name = "agent_memory_accepted_tokens_total", .help = "Guessed tokens that turned out right: passes saved.",
+                                       .kind = AM_METRIC_COUNTER, .cells = &accepted_tokens};
 am_metric am_metric_cached_tokens = {.name = "agent_memory_cached_tokens_total", .help = "Tokens of prompts whose state was reused, by where it came from.",
                                      .kind = AM_METRIC_COUNTER, .label = "tier", .values = tiers, .n_values = N_TIERS, .cells = cached_tokens};
 am_metric am_metric_misses = {.name = "agent_memory_cache_misses_total", .help = "Turns that reused less than the agent has, by why.",

@@ -11,6 +11,7 @@ extern am_metric am_metric_between_tokens;
 extern am_metric am_metric_turns;           /* by am_finish */
 extern am_metric am_metric_turns_of_tier;   /* by am_tier, as they were admitted */
 extern am_metric am_metric_prompt_tokens, am_metric_generated_tokens;
+extern am_metric am_metric_drafted_tokens, am_metric_accepted_tokens; /* of lookup decoding */
 extern am_metric am_metric_cached_tokens;   /* by am_tier */
 extern am_metric am_metric_misses;          /* by am_miss - 1 */
 

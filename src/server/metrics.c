@@ -25,7 +25,7 @@ void am_metrics_refused(am_refused why) { am_metric_add(&metric_refused, why, 1)
 
 static const am_metric *const kept[] = {
     &metric_refused,           &am_metric_queue_time,    &am_metric_first_token,       &am_metric_between_tokens, &am_metric_turns,
-    &am_metric_turns_of_tier,  &am_metric_prompt_tokens, &am_metric_generated_tokens,  &am_metric_cached_tokens,  &am_metric_misses,
+    &am_metric_turns_of_tier,  &am_metric_prompt_tokens, &am_metric_generated_tokens,  &am_metric_drafted_tokens, &am_metric_accepted_tokens, &am_metric_cached_tokens,  &am_metric_misses,
     &am_metric_restore_time,   &am_metric_read_time,     &am_metric_save_time,         &am_metric_model_loads,    &am_metric_model_load_time,
 };
 
