@@ -41,8 +41,9 @@ typedef struct am_instance_options {
 
 typedef struct am_instance am_instance;
 
-/* Loads weights, opens the cache, warms up. On failure everything is given back. entry is only read while it loads. */
-am_status am_instance_load(const am_instance_options *options, const am_model_entry *entry, am_instance **out, am_error *err);
+/* Loads weights, opens the cache, warms up. On failure everything is given back. entry is only read while it loads; meter (engine/metrics.h)
+ * outlives the instance. */
+am_status am_instance_load(const am_instance_options *options, const am_model_entry *entry, struct am_engine_meter *meter, am_instance **out, am_error *err);
 am_engine *am_instance_engine(const am_instance *instance);
 const am_model *am_instance_model(const am_instance *instance);
 /* The model's, under the entry's name and with its sampling defaults over the model's. */

@@ -14,6 +14,7 @@
 #define AM_AGENTS_REGISTRY_H
 
 #include "agents/instance.h"
+#include "engine/metrics.h"
 
 typedef struct am_registry am_registry;
 
@@ -61,9 +62,10 @@ typedef struct am_model_view {
     uint32_t n_leases, n_waiting;
     uint64_t bytes;              /* am_instance_bytes; 0: not in memory */
     uint64_t loaded_s, used_s;   /* wall clock; 0: never */
-    uint64_t n_loads;
+    uint64_t n_loads, n_failures; /* to load */
     double load_ms;              /* of the last load */
-    am_engine_stats stats;       /* READY and DRAINING */
+    am_engine_stats stats;       /* gauges: READY and DRAINING; counters: of every time that it was in memory */
+    const am_engine_meter *meter; /* lives as long as the registry */
     char error[512];             /* of the last failure; empty: none */
 } am_model_view;
 /* fn is called without any lock held. */

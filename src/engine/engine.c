@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/metrics.h"
 #include "engine/schedule.h"
 
 #include <pthread.h>
@@ -25,6 +26,7 @@ typedef struct call {
 struct am_engine {
     am_schedule schedule; /* the engine thread's alone once it runs */
     am_seq_limits limits;
+    am_engine_meter own_meter; /* when no other was given */
     uint64_t base_seed;
     pthread_t thread;
     bool has_lock;
@@ -228,7 +230,7 @@ am_status am_engine_start(const am_engine_options *options, am_engine **out, am_
     o.cache.n_ctx = o.n_ctx;
     e->base_seed = o.seed;
     if (!e->base_seed) am_random_bytes(&e->base_seed, sizeof e->base_seed);
-    e->limits = (am_seq_limits){o.model, o.n_ctx, am_model_info_of(o.model)->n_vocab, longest_piece(o.model)};
+    e->limits = (am_seq_limits){o.model, o.n_ctx, am_model_info_of(o.model)->n_vocab, longest_piece(o.model), o.meter ? o.meter : &e->own_meter};
     e->admitting = true;
     if ((status = init_lock(e, err))) goto failed;
     if ((status = am_schedule_init(&e->schedule, &o, err))) goto failed;

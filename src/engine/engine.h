@@ -115,6 +115,7 @@ typedef struct am_engine_options {
     uint32_t step_ms;          /* aim for a step's time while others decode (100): shortens chunks by measured speed */
     am_lookup_mode lookup;
     uint64_t seed;             /* base for requests without one; 0: from the system */
+    struct am_engine_meter *meter; /* engine/metrics.h; outlives the engine. NULL: nobody asks for its counts */
     /* For tests of invariant 1: sees the logits [n_vocab] of every position that is sampled, on the engine thread. A script may change them, so
      * that an answer is known beforehand. May be NULL. */
     void (*on_logits)(void *arg, const char *request, uint32_t position, float *logits);

@@ -9,7 +9,6 @@
  * turn hashes the prompt, so a try over the queue stops after MAX_TRIES refusals and is made only when something changed. */
 #include "engine/schedule.h"
 
-#include "engine/metrics.h"
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -188,7 +187,7 @@ static void start_restoring(am_schedule *s, am_seq *seq) {
     list_remove(&s->queue, seq);
     seq->state = AM_SEQ_RESTORING;
     seq->started_ns = am_now_ns();
-    am_metric_observe(&am_metric_queue_time, 0, seq->started_ns - seq->submitted_ns);
+    am_metric_observe_in(&am_metric_queue_time, seq->meter->cells, 0, seq->started_ns - seq->submitted_ns);
     s->running[s->n_running++] = seq;
     am_log(AM_LOG_DEBUG, "request_admitted", AM_LS("id", seq->request.id), AM_LU("tokens", seq->n_prompt),
            AM_LU("may_follow", seq->n_max_new));
@@ -227,7 +226,7 @@ void am_schedule_restore(am_schedule *s) {
         am_log(AM_LOG_DEBUG, "request_started", AM_LS("id", seq->request.id), AM_LS("agent", seq->info.agent),
                AM_LS("tier", am_tier_name(seq->info.tier)), AM_LU("cached", seq->info.n_cached),
                AM_LF("restore_ms", seq->info.restore_ms));
-        am_metrics_of_turn(&seq->info);
+        am_metrics_of_turn(seq->meter, &seq->info);
         am_seq_send(seq, &(am_event){.kind = AM_EVENT_STARTED, .info = &seq->info});
     }
 }

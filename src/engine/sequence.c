@@ -6,7 +6,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "engine/metrics.h"
 #include "engine/seam.h"
 
 #include <stdlib.h>
@@ -93,6 +92,7 @@ am_status am_seq_create(const am_request *request, const am_seq_limits *limits, 
     am_seq *seq = am_calloc(1, sizeof *seq);
     if (!seq) return am_fail(err, AM_ENOMEM, "no memory for a request");
     seq->model = limits->model;
+    seq->meter = limits->meter;
     seq->stop = -1;
     seq->finish = AM_FINISH_ERROR;
     seq->submitted_ns = am_now_ns();
@@ -208,12 +208,12 @@ am_status am_seq_accept(am_seq *seq, const am_sample *sample) {
     uint64_t now = am_now_ns();
     if (seq->n_generated++ == 0) {
         seq->first_ns = now;
-        am_metric_observe(&am_metric_first_token, seq->info.tier, now - seq->submitted_ns);
+        am_metric_observe_in(&am_metric_first_token, seq->meter->cells, seq->info.tier, now - seq->submitted_ns);
     } else {
-        am_metric_observe(&am_metric_between_tokens, 0, now - seq->token_ns);
+        am_metric_observe_in(&am_metric_between_tokens, seq->meter->cells, 0, now - seq->token_ns);
     }
     seq->token_ns = now;
-    am_metric_add(&am_metric_generated_tokens, 0, 1);
+    am_metric_add_in(&am_metric_generated_tokens, seq->meter->cells, 0, 1);
     seq->last = sample->token;
     am_history_add(&seq->history, sample->token, true);
     seq->finish = AM_FINISH_STOP;
@@ -268,13 +268,13 @@ void am_seq_send_done(am_seq *seq) {
         .decode_ms = span_ms(seq->first_ns, end),
     };
     log_done(seq, AM_LOG_INFO, "");
-    am_metric_add(&am_metric_turns, seq->finish, 1);
+    am_metric_add_in(&am_metric_turns, seq->meter->cells, seq->finish, 1);
     am_seq_send(seq, &event);
 }
 
 void am_seq_send_error(am_seq *seq, am_status status, const char *message) {
     seq->finish = AM_FINISH_ERROR;
     log_done(seq, AM_LOG_WARN, message);
-    am_metric_add(&am_metric_turns, AM_FINISH_ERROR, 1);
+    am_metric_add_in(&am_metric_turns, seq->meter->cells, AM_FINISH_ERROR, 1);
     am_seq_send(seq, &(am_event){.kind = AM_EVENT_ERROR, .status = status, .message = message});
 }

@@ -3,6 +3,7 @@
 #define AM_ENGINE_SEQUENCE_H
 
 #include "engine/lookup.h"
+#include "engine/metrics.h"
 #include "engine/sampler.h"
 #include "engine/stops.h"
 
@@ -27,6 +28,7 @@ typedef struct am_seq {
     am_arena *arena;    /* what the request points to */
     am_request request;
     const am_model *model;
+    am_engine_meter *meter;
     uint64_t seed;
     uint32_t n_passed;  /* requests behind this one that were admitted before it */
 
@@ -56,6 +58,7 @@ typedef struct am_seq_limits {
     const am_model *model;
     uint32_t n_ctx, n_vocab;
     size_t max_piece; /* bytes of the longest token's text */
+    am_engine_meter *meter;
 } am_seq_limits;
 
 /* Checks the request and copies it. AM_EINVAL, AM_ENOMEM. *out is freed with am_seq_free (which aborts a turn that is still held). */

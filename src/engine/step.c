@@ -7,7 +7,6 @@
  * its last row was taken. So drafts change nothing but the time (invariant 1). */
 #include "base/clock.h"
 #include "base/log.h"
-#include "engine/metrics.h"
 #include "engine/schedule.h"
 
 #include <stdlib.h>
@@ -62,11 +61,11 @@ static uint32_t take_decoded(am_schedule *s, am_seq *seq, const am_segment *segm
     uint32_t n = 0;
     am_status status;
     seq->n_drafted += segment->n_tokens - 1;
-    am_metric_add(&am_metric_drafted_tokens, 0, segment->n_tokens - 1);
+    am_metric_add_in(&am_metric_drafted_tokens, seq->meter->cells, 0, segment->n_tokens - 1);
     do {
         if (n > 0) {
             seq->n_accepted++;
-            am_metric_add(&am_metric_accepted_tokens, 0, 1);
+            am_metric_add_in(&am_metric_accepted_tokens, seq->meter->cells, 0, 1);
         }
         advance(s, seq, segment->tokens + n, 1);
         status = take_logits(s, seq, segment->logits + (size_t)n * s->n_vocab);

@@ -11,6 +11,7 @@
 #include "server/http_parse.h"
 #include "server/pool.h"
 #include "server/server.h"
+#include "server/trace.h"
 
 #include <event2/event.h>
 #include <pthread.h>
@@ -71,7 +72,7 @@ struct am_exchange {
 
     /* Written by the network thread before the handler runs, then only read. */
     char id[72]; /* x-request-id */
-    char trace[33]; /* the trace id of its traceparent, or empty */
+    am_trace trace;
     char *head_bytes;
     am_http_head head;
     const am_route *route;
@@ -165,6 +166,9 @@ void am_conn_tick(am_conn *conn, uint64_t now_ns); /* deadlines, keep-alive comm
 void am_conn_close(am_conn *conn);            /* frees it; its request is cancelled */
 bool am_conn_is_idle(const am_conn *conn); /* nothing is being asked or answered */
 am_conn *am_conn_next(const am_conn *conn); /* in server->conns */
+
+/* health.c */
+bool am_server_is_ready(const am_server *server); /* as GET /health/ready */
 
 /* metrics.c */
 typedef enum am_refused { AM_REFUSED_ORIGIN, AM_REFUSED_KEY, AM_REFUSED_RATE, AM_REFUSED_PARALLEL, AM_REFUSED_QUOTA } am_refused;

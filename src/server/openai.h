@@ -25,7 +25,7 @@ typedef struct am_openai_request {
     int64_t top_k, max_tokens, max_completion_tokens, n, top_logprobs; /* INT64_MIN: not said */
     int64_t seed;
     bool stream, include_usage, logprobs, ignore_eos, skip_special_tokens, cache_prompt, has_seed;
-    bool has_thinking, enable_thinking;
+    bool has_thinking, enable_thinking, add_generation_prompt, continue_final_message;
     am_str stops[AM_MAX_STOPS];
     uint32_t n_stops;
     int32_t stop_tokens[AM_MAX_STOP_TOKENS];

@@ -127,7 +127,8 @@ static bool fit_context(const am_openai_request *r, size_t n_prompt, uint32_t n_
 static bool make_prompt(const am_completion *c, const am_openai_request *r, am_prompt *prompt, am_api_error *e) {
     json_t *messages = am_openai_messages(r->messages, am_options_of(c->x->server)->max_messages, e);
     if (!messages) return false;
-    am_chat_request chat = {.messages = messages, .tools = r->tools, .kwargs = r->kwargs, .add_generation_prompt = true, .now_s = c->created_s};
+    am_chat_request chat = {.messages = messages, .tools = r->tools, .kwargs = r->kwargs, .add_generation_prompt = r->add_generation_prompt,
+                            .continue_final = r->continue_final_message, .now_s = c->created_s};
     am_error err = {0};
     am_status status = am_prompt_make(c->model, &chat, prompt, &err);
     json_decref(messages);

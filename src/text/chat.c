@@ -207,10 +207,9 @@ static const am_template *template_named(const am_chat *chat, const char *name) 
 }
 
 /* transformers' choice: tool_use when there are tools (and such a template), else default. rag is the same for documents. */
-static const am_template *choose(const am_chat *chat, const json_t *tools, const json_t *documents) {
-    const am_template *t = NULL;
-    if (json_array_size(tools)) t = template_named(chat, "tool_use");
-    if (!t && json_array_size(documents)) t = template_named(chat, "rag");
+static const am_template *choose(const am_chat *chat, bool has_tools, bool has_documents) {
+    const am_template *t = has_tools ? template_named(chat, "tool_use") : NULL;
+    if (!t && has_documents) t = template_named(chat, "rag");
     if (!t) t = template_named(chat, "default");
     return t ? t : chat->list[0].t;
 }
@@ -259,31 +258,78 @@ am_status am_chat_render_as_is(const am_chat *chat, const am_chat_request *reque
     am_status status = AM_OK;
     json_t *context = context_of(chat, request, &status, err);
     if (!context) return status;
-    status = am_template_render_own(choose(chat, request->tools, request->documents), chat->tokens, context, limits, request->now_s, out, err);
+    status = am_template_render_own(choose(chat, json_array_size(request->tools) > 0, json_array_size(request->documents) > 0), chat->tokens, context, limits, request->now_s, out, err);
     json_decref(context);
     return status;
 }
 
-am_status am_chat_render(const am_chat *chat, const am_chat_request *request, am_rendered *out, am_error *err) {
+/* What follows the end of a text that goes on is cut off: found by a word that no prompt holds, as transformers does it. */
+static const char end_mark[] = "CONTINUE_FINAL_MESSAGE_TAG ";
+
+static am_status mark_end(json_t *messages, am_error *err) {
+    json_t *last = json_array_get(messages, json_array_size(messages) - 1);
+    am_str content = am_chat_content(last);
+    if (!am_chat_is(last, "assistant") || am_chat_has_calls(last) || content.n == 0)
+        return am_fail(err, AM_EINVAL, "a final message goes on only when it is the assistant's, with a text and without tool calls");
+    if (json_object_set_new(last, "content", am_chat_joined(content, "", am_str_of(end_mark)))) return no_memory(err);
+    return AM_OK;
+}
+
+static am_status cut_at_mark(am_rendered *out, am_error *err) {
+    size_t n = sizeof end_mark - 2, at = out->text.n; /* the blank at its end may have been trimmed */
+    while (at > 0 && (out->text.n - at < n || memcmp(out->text.p + at, end_mark, n) != 0)) at--;
+    if (out->text.n < n || memcmp(out->text.p + at, end_mark, n) != 0) {
+        am_rendered_free(out);
+        return am_fail(err, AM_EINVAL, "the chat template leaves the final message out, so it cannot go on");
+    }
+    bool trimmed = at + n == out->text.n || out->text.p[at + n] != ' ';
+    while (trimmed && at > 0 && memchr(" \t\r\n", out->text.p[at - 1], 4)) at--;
+    out->text.n = at;
+    out->text.p[at] = 0;
+    while (out->n_input && out->input[out->n_input - 1].begin >= at) out->n_input--;
+    if (out->n_input && out->input[out->n_input - 1].end > at) out->input[out->n_input - 1].end = at;
+    return AM_OK;
+}
+
+static am_status render_adapted(const am_chat *chat, const am_chat_traits *traits, const am_chat_request *request, am_rendered *out, am_error *err) {
     am_chat_request adapted = *request;
     json_t *messages;
     *out = (am_rendered){0};
-    am_status status = am_chat_adapt(&chat->traits, request, &messages, &adapted.tools, err);
+    am_status status = am_chat_adapt(traits, request, &messages, &adapted.tools, err);
     if (status) return status;
     adapted.messages = messages;
-    status = am_chat_render_as_is(chat, &adapted, NULL, out, err);
+    if (request->continue_final) {
+        adapted.add_generation_prompt = false;
+        status = mark_end(messages, err);
+    }
+    if (!status) status = am_chat_render_as_is(chat, &adapted, NULL, out, err);
+    if (!status && request->continue_final) status = cut_at_mark(out, err);
     json_decref(messages);
     return status;
 }
 
+/* What no probe foresaw and the template refuses is tried with less asked of it; the first refusal is what a client reads when nothing helps. */
+am_status am_chat_render(const am_chat *chat, const am_chat_request *request, am_rendered *out, am_error *err) {
+    am_status status = render_adapted(chat, &chat->traits, request, out, err);
+    for (int level = 1; level < AM_CHAT_LEVELS && (status == AM_EINVAL || status == AM_EFORMAT); level++) {
+        am_chat_traits traits = am_chat_traits_lowered(&chat->traits, level);
+        if (render_adapted(chat, &traits, request, out, NULL) == AM_OK) return AM_OK;
+    }
+    return status;
+}
+
+/* `chat_template` names one of several, as the argument of transformers' apply_chat_template does. */
 am_status am_chat_render_context(const am_chat *chat, const json_t *context, int64_t now_s, am_rendered *out, am_error *err) {
     *out = (am_rendered){0};
+    const char *name = json_string_value(json_object_get(context, "chat_template"));
+    const json_t *tools = json_object_get(context, "tools");
+    const am_template *t = name ? template_named(chat, name) : choose(chat, tools && !json_is_null(tools), json_array_size(json_object_get(context, "documents")) > 0);
+    if (!t) return am_fail(err, AM_ENOTFOUND, "there is no chat template called '%.100s'", name);
     json_t *all = json_copy(chat->tokens);
     if (!all || json_object_update(all, (json_t *)context)) {
         json_decref(all);
         return no_memory(err);
     }
-    const am_template *t = choose(chat, json_object_get(context, "tools"), json_object_get(context, "documents"));
     am_status status = am_template_render(t, all, NULL, now_s, out, err);
     json_decref(all);
     return status;
