@@ -82,6 +82,7 @@ static am_status start_engine(am_instance *in, const am_instance_options *o, con
     e.max_queue = o->max_queue;
     e.chunk_tokens = o->chunk_tokens;
     e.step_ms = o->step_ms;
+    e.lookup = o->lookup;
     e.seed = o->seed;
     e.cache.dir = o->cache_dir;
     e.cache.folder = o->folder;

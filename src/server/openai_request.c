@@ -118,6 +118,25 @@ static bool parse_tool_choice(am_openai_request *r, const json_t *v, uint32_t n_
     return true;
 }
 
+/* OpenAI's predicted outputs: {"type": "content", "content": a string or a list of text parts}. */
+static bool parse_prediction(am_openai_request *r, const json_t *v, uint32_t n_vocab, am_api_error *e) {
+    (void)n_vocab;
+    if (!json_is_object(v)) return wrong_type(e, "prediction", "an object", v);
+    const json_t *content = json_object_get(v, "content");
+    const char *type = json_string_value(json_object_get(v, "type"));
+    if (!type || strcmp(type, "content")) return am_api_fail(e, 400, "invalid_value", "prediction", "'prediction.type' must be content");
+    if (!json_is_string(content) && !json_is_array(content)) return wrong_type(e, "prediction.content", "a string or a list of text parts", content);
+    size_t n = json_is_array(content) ? json_array_size(content) : 1;
+    am_buf_init(&r->prediction, SIZE_MAX / 2);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *text = json_is_array(content) ? json_object_get(json_array_get(content, i), "text") : content;
+        if (!json_is_string(text)) return am_api_fail(e, 400, "invalid_value", "prediction", "'prediction.content[%zu]' is no text part", i);
+        if (am_buf_append(&r->prediction, json_string_value(text), json_string_length(text)))
+            return am_api_fail(e, 503, "out_of_memory", NULL, "out of memory");
+    }
+    return true;
+}
+
 static bool parse_kwargs(am_openai_request *r, const json_t *v, uint32_t n_vocab, am_api_error *e) {
     (void)n_vocab;
     if (!json_is_object(v)) return wrong_type(e, "chat_template_kwargs", "an object", v);
@@ -182,6 +201,7 @@ static const field fields[] = {
     WITH(tools, parse_tools),
     WITH(tool_choice, parse_tool_choice),
     WITH(response_format, parse_format),
+    WITH(prediction, parse_prediction),
     WITH(chat_template, refuse_template),
     WITH(chat_template_kwargs, parse_kwargs),
     WITH(enable_thinking, parse_thinking),
@@ -276,6 +296,7 @@ void am_openai_request_free(am_openai_request *r) {
     json_decref(r->kwargs);
     json_decref(r->root);
     free(r->bias);
+    am_buf_free(&r->prediction);
     *r = (am_openai_request){0};
 }
 
