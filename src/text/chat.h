@@ -6,14 +6,19 @@
 
 typedef struct am_chat am_chat;
 
-/* From a folder: chat_template.jinja (and additional_chat_templates/), else tokenizer_config.json's chat_template, a string
- * or a list of {name, template}. AM_ENOTFOUND when there is none. */
+/* From a folder (chat.c says where its templates lie), or the text of a tokenizer_config.json. AM_ENOTFOUND when there is no template. */
 am_status am_chat_load_dir(const char *dir, am_chat **out, am_error *err);
 am_status am_chat_load_json(am_str tokenizer_config, am_chat **out, am_error *err);
-/* From a bare template (GGUF's tokenizer.chat_template, or an override); tokens: object with bos_token, eos_token ...; may be NULL. */
+/* From bare templates (GGUF's, or an override); `default`, `tool_use` and `rag` are names with a meaning. tokens: object with bos_token,
+ * eos_token ...; may be NULL. */
+typedef struct am_chat_source {
+    am_str name, text;
+} am_chat_source;
+am_status am_chat_load_sources(const am_chat_source *list, size_t n, const json_t *tokens, am_chat **out, am_error *err);
 am_status am_chat_load_source(am_str source, const json_t *tokens, am_chat **out, am_error *err);
-/* One more template, for when `default` is not meant: "tool_use", "rag". */
-am_status am_chat_add_source(am_chat *chat, const char *name, am_str source, am_error *err);
+/* Gives each template of a folder to fn, uncompiled; AM_ENOTFOUND when there is none. */
+typedef am_status am_chat_source_fn(void *arg, am_str name, am_str source, am_error *err);
+am_status am_chat_sources_of_dir(const char *dir, am_chat_source_fn *fn, void *arg, am_error *err);
 const json_t *am_chat_tokens(const am_chat *chat); /* object: bos_token, eos_token ... */
 void am_chat_free(am_chat *chat);
 
