@@ -32,6 +32,7 @@ typedef struct am_instance_options {
     uint32_t n_threads;       /* 0: the cores of the machine */
     uint64_t disk_bytes;
     uint32_t max_parallel, max_queue, chunk_tokens, step_ms;
+    am_lookup_mode lookup;
     am_durability durability;
     uint64_t seed;
     void (*progress)(void *arg, const char *what, uint64_t done, uint64_t total);

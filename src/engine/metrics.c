@@ -19,6 +19,8 @@ enum {
     TIERS_AT = TURNS_AT + N_FINISHES,
     PROMPT_AT = TIERS_AT + N_TIERS,
     GENERATED_AT,
+    DRAFTED_AT,
+    ACCEPTED_AT,
     CACHED_AT,
     MISSES_AT = CACHED_AT + N_TIERS,
     END_AT = MISSES_AT + N_MISSES
@@ -39,6 +41,10 @@ const am_metric am_metric_prompt_tokens = {.name = "agent_memory_prompt_tokens_t
                                            .kind = AM_METRIC_COUNTER, .at = PROMPT_AT};
 const am_metric am_metric_generated_tokens = {.name = "agent_memory_generated_tokens_total", .help = "Tokens of answers.", .kind = AM_METRIC_COUNTER,
                                               .at = GENERATED_AT};
+const am_metric am_metric_drafted_tokens = {.name = "agent_memory_drafted_tokens_total", .help = "Tokens that were guessed from the sequence's own and computed along.",
+                                            .kind = AM_METRIC_COUNTER, .at = DRAFTED_AT};
+const am_metric am_metric_accepted_tokens = {.name = "agent_memory_accepted_tokens_total", .help = "Guessed tokens that turned out right: passes saved.",
+                                             .kind = AM_METRIC_COUNTER, .at = ACCEPTED_AT};
 const am_metric am_metric_cached_tokens = {.name = "agent_memory_cached_tokens_total", .help = "Tokens of prompts whose state was reused, by where it came from.",
                                            .kind = AM_METRIC_COUNTER, .label = "tier", .values = tiers, .n_values = N_TIERS, .at = CACHED_AT};
 const am_metric am_metric_misses = {.name = "agent_memory_cache_misses_total", .help = "Turns that reused less than the agent has, by why.",

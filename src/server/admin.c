@@ -202,6 +202,7 @@ static void add_status(void *arg, const am_model_view *v) {
                                         (json_int_t)v->loaded_s, "loads", (json_int_t)v->n_loads, "load_ms", v->load_ms, "last_used", (json_int_t)v->used_s,
                                         "agents", (json_int_t)v->stats.cache.n_heads, "leases", (int)v->n_leases, "waiting", (int)v->n_waiting, "running",
                                         (int)v->stats.n_running, "queued", (int)v->stats.n_queued));
+    if (v->entry->path) json_object_set_new(o, "path", json_string(v->entry->path)); /* the admin's to know; rm compares it */
     call->bytes += v->bytes;
     json_array_append_new(call->models, o);
 }

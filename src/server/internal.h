@@ -193,6 +193,7 @@ struct am_route {
     const char *method;
     const char *path; /* without /v1; {id} stands for one segment */
     am_handler *handler;
+    bool rest;        /* {id} has slashes, as models' names do */
     bool on_network;  /* quick enough for the network thread */
     bool always;      /* also while loading and stopping */
     bool quiet;       /* logged at level debug */

@@ -30,7 +30,7 @@ static const am_metric *const kept[] = {&metric_refused, &am_metric_restore_time
 /* Of each model. */
 static const am_metric *const metered[] = {
     &am_metric_queue_time, &am_metric_first_token,   &am_metric_between_tokens, &am_metric_turns,  &am_metric_turns_of_tier, &am_metric_prompt_tokens,
-    &am_metric_generated_tokens, &am_metric_cached_tokens, &am_metric_misses,
+    &am_metric_generated_tokens, &am_metric_drafted_tokens, &am_metric_accepted_tokens, &am_metric_cached_tokens, &am_metric_misses,
 };
 
 typedef struct looked_up {
