@@ -31,6 +31,11 @@ def need(module):
         raise Skip(f"no Python package {module}") from e
 
 
+def sanitized():
+    """A build with a sanitizer: it reports crashes its own way, and wants address space without end."""
+    return re.search("lib(asan|tsan)", subprocess.run(["ldd", BINARY], capture_output=True, text=True, check=False).stdout)
+
+
 def expect(condition, text):
     if not condition:
         raise AssertionError(text() if callable(text) else text)
