@@ -95,6 +95,11 @@ static bool format_number(jrender *r, jout *out, jv v, const spec *f) {
         int64_t i = jv_to_int(v);
         negative = i < 0;
         int_digits(negative ? 0 - (uint64_t)i : (uint64_t)i, f, prefix, digits, sizeof digits);
+        size_t n = strlen(digits), least = f->precision > 300 ? 300 : f->precision > 0 ? (size_t)f->precision : 0;
+        if (n < least) {
+            memmove(digits + least - n, digits, n + 1);
+            memset(digits, '0', least - n);
+        }
     }
     if (f->comma) add_thousands(digits, sizeof digits - 8, f->comma, f->type && strchr("xXob", f->type) ? 4 : 3);
     const char *sign = negative ? "-" : f->sign == '+' ? "+" : f->sign == ' ' ? " " : "";
@@ -102,7 +107,7 @@ static bool format_number(jrender *r, jout *out, jv v, const spec *f) {
     const jstr *s = j_str_new(r, am_str_of(text), false);
     if (!s) return false;
     spec with_zero = *f;
-    if (f->zero && !f->align) {
+    if (f->zero && (!f->align || (f->align == '=' && !f->fill))) {
         with_zero.align = '=';
         if (!f->fill && !(with_zero.fill = j_str_c(r, "0"))) return false;
     }
