@@ -88,7 +88,7 @@ def test_a_template_that_does_not_compile():
 
 
 def test_report():
-    strict = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    strict = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
     with tempfile.TemporaryDirectory() as d:
         for source, appends in ((strict, True), ("{{ messages | length }}" + strict, False)):
             with open(d + "/t.jinja", "w", encoding="utf-8") as f:
