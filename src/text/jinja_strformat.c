@@ -107,8 +107,8 @@ static bool format_number(jrender *r, jout *out, jv v, const spec *f) {
     const jstr *s = j_str_new(r, am_str_of(text), false);
     if (!s) return false;
     spec with_zero = *f;
-    if (f->zero && (!f->align || (f->align == '=' && !f->fill))) {
-        with_zero.align = '=';
+    if (f->zero) {
+        if (!f->align) with_zero.align = '=';
         if (!f->fill && !(with_zero.fill = j_str_c(r, "0"))) return false;
     }
     return pad_to(r, out, &with_zero, s, strlen(sign) + strlen(prefix), '>');
@@ -213,6 +213,7 @@ static bool percent_value(jrender *r, jout *out, char type, jv v, spec *f) {
             s = j_str_new(r, (am_str){bytes, j_encode((int32_t)jv_to_int(v), bytes)}, true);
         if (!s && jv_is_int(v)) return j_fail(r, "OverflowError", "%%c arg not in range(0x110000)");
         if (!s || j_str_chars(s) != 1) return j_fail(r, "TypeError", "%%c requires int or char");
+        f->precision = -1;
         return format_str(r, out, s, f, '>');
     }
     bool integer = strchr("diuoxX", type) != NULL;
@@ -225,6 +226,7 @@ static bool percent_value(jrender *r, jout *out, char type, jv v, spec *f) {
         if (!isfinite(v.f) || fabs(v.f) >= 0x1p63) return j_fail(r, "OverflowError", "cannot convert float to integer");
         v = jv_int((int64_t)v.f);
     }
+    if (f->align == '<') f->zero = false; /* '-' */
     if (strchr("diu", type)) f->type = 'd';
     return format_number(r, out, v, f);
 }
