@@ -20,7 +20,8 @@ typedef struct bench {
     am_model *model;
     am_kv_layout layout;
     am_workspace *ws;
-    void *sealed[(DEEP + 2048) / AM_BLOCK_TOKENS + 1]; /* the same block again and again, made from a first prefill */
+    void *sealed, **units; /* one block, made from a first prefill, and its table */
+    const void *const *past[(DEEP + 2048) / AM_BLOCK_TOKENS + 1]; /* that block again and again */
     void *open[MAX_STREAMS];
     float *logits;
     int runs;
@@ -63,12 +64,12 @@ static am_status prefill(bench *b, uint32_t n_past, uint32_t n, am_error *err) {
         if (count > n_past + n - at) count = n_past + n - at;
         for (uint32_t i = 0; i < count; i++) tokens[i] = (int32_t)((at + i) * 7919 % n_vocab);
         bool last = at + count == n_past + n;
-        am_segment segment = {.tokens = tokens, .n_tokens = count, .n_past = at, .sealed = (const void *const *)b->sealed, .open = b->open[0],
+        am_segment segment = {.tokens = tokens, .n_tokens = count, .n_past = at, .sealed = b->past, .open = b->open[0],
                               .logits = last ? b->logits : NULL, .n_logits = last};
         am_status status = am_model_forward(b->model, b->ws, &segment, 1, err);
         if (status) return status;
         if ((at + count) % AM_BLOCK_TOKENS) continue;
-        for (uint32_t l = 0; l < b->layout.spec.n_layer; l++) am_kv_seal(b->kernels, &b->layout, b->open[0], b->sealed[0], l);
+        for (uint32_t l = 0; l < b->layout.spec.n_layer; l++) am_kv_seal(b->kernels, &b->layout, b->open[0], b->units, l);
     }
     return AM_OK;
 }
@@ -80,7 +81,7 @@ static am_status decode(bench *b, uint32_t n_past, uint32_t n_streams, uint32_t 
     for (uint32_t step = 0; step < n_steps; step++) {
         for (uint32_t s = 0; s < n_streams; s++) {
             tokens[s] = (int32_t)((step * 31 + s * 17 + 5) % n_vocab);
-            segments[s] = (am_segment){.tokens = &tokens[s], .n_tokens = 1, .n_past = n_past + step, .sealed = (const void *const *)b->sealed,
+            segments[s] = (am_segment){.tokens = &tokens[s], .n_tokens = 1, .n_past = n_past + step, .sealed = b->past,
                                        .open = b->open[s], .logits = b->logits + (size_t)s * n_vocab, .n_logits = 1};
         }
         am_status status = am_model_forward(b->model, b->ws, segments, n_streams, err);
@@ -123,19 +124,22 @@ static am_status open_model(bench *b, const char *path, am_error *err) {
     if (!status) status = am_workspace_create(b->model, &b->layout, b->workers, AM_BLOCK_TOKENS, MAX_STREAMS, &b->ws, err);
     if (status) return status;
     b->logits = am_calloc((size_t)MAX_STREAMS * am_model_info_of(b->model)->n_vocab, sizeof *b->logits);
-    b->sealed[0] = am_alloc_aligned(b->layout.sealed_bytes);
-    bool ok = b->logits && b->sealed[0];
+    b->sealed = am_alloc_aligned(b->layout.sealed_bytes);
+    b->units = am_calloc(b->layout.n_units, sizeof *b->units);
+    bool ok = b->logits && b->sealed && b->units;
     for (int i = 0; i < MAX_STREAMS && ok; i++) {
         ok = (b->open[i] = am_alloc_aligned(b->layout.open_bytes)) != NULL;
         if (ok) memset(b->open[i], 0, b->layout.open_bytes);
     }
-    for (size_t i = 1; i < sizeof b->sealed / sizeof b->sealed[0]; i++) b->sealed[i] = b->sealed[0];
+    if (ok) am_kv_units_of(&b->layout, b->sealed, b->units);
+    for (size_t i = 0; i < sizeof b->past / sizeof b->past[0]; i++) b->past[i] = (const void *const *)b->units;
     return ok ? prefill(b, 0, AM_BLOCK_TOKENS, err) : am_fail(err, AM_ENOMEM, "no memory for the streams");
 }
 
 static void close_model(bench *b) {
     for (int i = 0; i < MAX_STREAMS; i++) free(b->open[i]);
-    free(b->sealed[0]);
+    free(b->sealed);
+    free(b->units);
     free(b->logits);
     am_workspace_free(b->ws);
     am_model_free(b->model);
