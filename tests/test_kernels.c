@@ -174,65 +174,6 @@ static void matmul_case(const am_kernels *k, const sample *s, size_t n_rows) {
     free(gap);
 }
 
-/* 8-bit inputs: codes within half a step of the input, sums as the header says, zeros behind the row. */
-static void row_int8_check(const uint8_t *row, const float *x, size_t n) {
-    size_t n_runs = am_int8_runs(n);
-    const int8_t *code = (const int8_t *)row;
-    const float *scale = (const float *)(const void *)(row + 64 * n_runs), *sum16 = scale + n_runs, *sum32 = sum16 + 4 * n_runs, *sum64 = sum32 + 2 * n_runs;
-    for (size_t i = 0; i < 64 * n_runs; i++) {
-        double value = i < n ? x[i] : 0;
-        assert_true(fabs((double)scale[i / 64] * code[i] - value) <= 0.5001 * (double)scale[i / 64]);
-        assert_true(code[i] >= -127);
-    }
-    for (size_t i = 0; i < 4 * n_runs; i++) {
-        int sum = 0;
-        for (size_t j = 0; j < 16; j++) sum += code[16 * i + j];
-        assert_true(sum16[i] == scale[i / 4] * (float)sum);
-    }
-    for (size_t i = 0; i < 2 * n_runs; i++) assert_true(fabsf(sum32[i] - sum16[2 * i] - sum16[2 * i + 1]) <= 1e-5f * scale[i / 2] * 4064);
-    for (size_t i = 0; i < n_runs; i++) assert_true(fabsf(sum64[i] - sum32[2 * i] - sum32[2 * i + 1]) <= 1e-5f * scale[i] * 8128);
-}
-
-/* Held against sums in double over the codes' own values, which the products of integers meet but for the roundings of a few float32
- * operations a step; and bit for bit against a row alone, panels over three calls. */
-static void int8_case(const am_kernels *k, const sample *s, size_t n_rows) {
-    const am_mat *m = &s->mat;
-    size_t ldy = m->n_out + 5, row_bytes = am_int8_row_bytes(m->n_in), n_runs = am_int8_runs(m->n_in);
-    uint32_t panels = am_mat_panels(m);
-    uint8_t *x8 = guarded_alloc(n_rows * row_bytes, 64, side);
-    float *y = random_floats((n_rows - 1) * ldy + m->n_out), *one = floats(m->n_out);
-    float *gap = malloc(n_rows * ldy * sizeof *gap);
-    memcpy(gap, y, ((n_rows - 1) * ldy + m->n_out) * sizeof *y);
-    float *x = floats(m->n_in);
-    for (size_t r = 0; r < n_rows; r++) {
-        for (size_t i = 0; i < m->n_in; i++) x[i] = r == 1 ? 0 : next_float();
-        k->row_int8(x8 + r * row_bytes, x, m->n_in);
-        row_int8_check(x8 + r * row_bytes, x, m->n_in);
-    }
-    k->matmul_int8(y, ldy, x8, n_rows, m, 0, panels);
-    for (size_t r = 0; r < n_rows; r++) {
-        const int8_t *code = (const int8_t *)(x8 + r * row_bytes);
-        const float *scale = (const float *)(const void *)(x8 + r * row_bytes + 64 * n_runs);
-        for (uint32_t o = 0; o < m->n_out; o++) {
-            double sum = 0, magnitude = 0;
-            for (uint32_t i = 0; i < m->n_in; i++) {
-                double w = s->value[(size_t)o * m->n_in + i], in = (double)scale[i / 64] * code[i];
-                sum += w * in;
-                magnitude += fabs(in) * (fabs(w) + (m->dtype == AM_Q8 ? 48 : 4));
-            }
-            if (fabs(y[r * ldy + o] - sum) > (m->n_in / 16 + 4) * 0x1p-23 * magnitude)
-                fail_msg("%s: int8 output %u of %ux%u group %u: %g, should be %g", k->name, o, m->n_out, m->n_in, m->group, (double)y[r * ldy + o], sum);
-        }
-        if (r + 1 < n_rows) assert_memory_equal(gap + r * ldy + m->n_out, y + r * ldy + m->n_out, 5 * sizeof *y);
-        uint32_t cut = below(panels + 1), cut2 = cut + below(panels - cut + 1);
-        k->matmul_int8(one, m->n_out, x8 + r * row_bytes, 1, m, cut2, panels);
-        k->matmul_int8(one, m->n_out, x8 + r * row_bytes, 1, m, 0, cut);
-        k->matmul_int8(one, m->n_out, x8 + r * row_bytes, 1, m, cut, cut2);
-        assert_memory_equal(one, y + r * ldy, m->n_out * sizeof *y);
-    }
-    free(gap);
-}
-
 static void mat_row_case(const am_kernels *k, const sample *s) {
     float *row = floats(s->mat.n_in);
     for (uint32_t i = 0; i < 5; i++) {
@@ -259,7 +200,6 @@ static void products_are_right_and_the_same_for_any_batch_and_split(void **state
         sample s = sample_create(shapes[i / 2].dtype, shapes[i / 2].scale, shapes[i / 2].n_out, shapes[i / 2].n_in, shapes[i / 2].group);
         for (const am_kernels *const *k = am_kernels_list(); *k; k++) {
             for (size_t rows = 1; rows <= 17; rows++) matmul_case(*k, &s, rows);
-            for (size_t rows = 1; rows <= 17 && (*k)->matmul_int8 && (s.mat.dtype == AM_Q4 || s.mat.dtype == AM_Q8); rows++) int8_case(*k, &s, rows);
             mat_row_case(*k, &s);
         }
         free(s.value);

@@ -62,7 +62,7 @@ static uint64_t rnd(void) {
 
 static am_status load_any(am_str text, am_tokenizer **t, am_error *err) {
     if (text.n && text.p[0] == '{') return am_tokenizer_load_json(text, (am_str){"", 0}, t, err);
-    return rnd() & 1 ? am_sentencepiece_load(text, (am_str){"", 0}, t, err) : am_tiktoken_load(text, (am_str){"", 0}, t, err);
+    return rnd() & 1 ? am_sentencepiece_load(text, (am_str){"", 0}, t, err) : am_tiktoken_load(text, (am_str){"", 0}, NULL, t, err);
 }
 
 /* Bytes changed, cut, doubled, members swapped for others' bytes: loads or fails with a message, and never more. */

@@ -127,14 +127,29 @@ static void answer(filter *f, filter_fn *fn, am_str text, size_t number) {
     fflush(stdout);
 }
 
-/* `report`: what the template can say, as one JSON object. */
-static void report(const filter *f) {
+/* `report`: what the template can say and which histories only grow, as one JSON object. */
+static void report(filter *f) {
     const am_chat_traits *t = am_chat_traits_of(f->chat);
-    printf("{\"system\":%s,\"systems\":%s,\"late_system\":%s,\"same_role\":%s,\"tools\":%s,\"tool_results\":%s,\"appends\":%s,"
-           "\"appends_reasoning\":%s,\"leaves_at\":", said[t->system], said[t->systems], said[t->late_system], said[t->same_role],
-           said[t->tools], said[t->tool_results], said[t->appends], said[t->appends_reasoning]);
-    if (t->appends) puts("null}");
-    else printf("%zu}\n", t->leaves_at);
+    am_buf *out = &f->out;
+#define TRAIT(name) am_buf_printf(out, "\"" #name "\":%s,", said[t->name]);
+#define HISTORY(name) #name,
+    static const char *const histories[] = {AM_CHAT_HISTORIES(HISTORY)};
+    am_buf_putc(out, '{');
+    AM_CHAT_TRAITS(TRAIT)
+    am_buf_printf(out, "\"reasoning\":\"%s\",\"histories\":{", am_chat_reasoning_name(t->reasoning));
+    for (size_t i = 0; i < AM_N_HISTORIES; i++) {
+        const am_chat_history *h = &t->history[i];
+        am_buf_printf(out, "%s\"%s\":{\"appends\":%s", i ? "," : "", histories[i], said[h->appends]);
+        if (!h->appends) {
+            am_buf_printf(out, ",\"leaves_at\":%zu,\"had\":", h->leaves_at);
+            am_json_quote(am_str_of(h->had), out);
+            am_buf_printf(out, ",\"has\":");
+            am_json_quote(am_str_of(h->has), out);
+        }
+        am_buf_putc(out, '}');
+    }
+    am_buf_printf(out, "}}\n");
+    fwrite(out->p, 1, out->n, stdout);
 }
 
 static int run(filter *f, filter_fn *fn) {

@@ -43,14 +43,21 @@ void am_handle_startup(am_exchange *x) {
     reply(x, h.loaded, json_pack("{s:s}", "status", h.loaded ? "ok" : "loading"));
 }
 
+static bool is_ready(const health *h) { return h->loaded && !h->stopping && !h->stuck && !h->gate; }
+
+bool am_server_is_ready(const am_server *server) {
+    health h = look(server);
+    return is_ready(&h);
+}
+
 void am_handle_ready(am_exchange *x) {
     health h = look(x->server);
-    reply(x, h.loaded && !h.stopping && !h.stuck && !h.gate, json_pack("{s:s}", "status", state_name(&h)));
+    reply(x, is_ready(&h), json_pack("{s:s}", "status", state_name(&h)));
 }
 
 void am_handle_health(am_exchange *x) {
     health h = look(x->server);
-    bool good = h.loaded && !h.stopping && !h.stuck && !h.gate;
+    bool good = is_ready(&h);
     json_t *body = json_pack("{s:s, s:s, s:I}", "status", state_name(&h), "version", AM_VERSION, "uptime_s",
                              (json_int_t)(am_wall_ns() / 1000000000u - x->server->started_s));
     if (good && x->known) { /* how much is going on is not for strangers */
