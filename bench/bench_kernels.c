@@ -202,8 +202,8 @@ static void attention_run(void *arg, size_t i) {
     for (size_t q = 0; q < a->n_q; q++) a->m[q] = -INFINITY, a->l[q] = 0;
     for (size_t b = 0; b < a->n_blocks; b++) {
         const void *block = a->blocks + b * a->layout.sealed_bytes;
-        am_mat k = am_kv_k(&a->layout, block, true, 0, 0);
-        am_rows v = am_kv_v(&a->layout, block, true, 0, 0);
+        am_mat k = am_kv_k(&a->layout, block, true, 0);
+        am_rows v = am_kv_v(&a->layout, block, true, 0);
         a->kernels->matmul(a->s, AM_BLOCK_TOKENS, a->q, dim, a->n_q, &k, 0, AM_BLOCK_TOKENS / AM_PANEL);
         am_softmax step = {.s = a->s, .ld = AM_BLOCK_TOKENS, .n_q = a->n_q, .n_keys = AM_BLOCK_TOKENS, .from = a->from, .to = a->to,
                            .scale = 0.125f, .m = a->m, .l = a->l, .acc = a->acc, .ld_acc = dim, .dim = dim};

@@ -25,6 +25,7 @@ typedef struct bench {
     am_kv_layout layout;
     am_workspace *ws;
     void *sealed[MAX_STREAMS][MAX_SEALED]; /* made when a row needs them: all are copies of a first prefill's block */
+    const void *const *units[MAX_STREAMS][MAX_SEALED]; /* their tables */
     void *open[MAX_STREAMS];
     float *logits;
     int runs;
@@ -63,7 +64,11 @@ static am_status make_sealed(bench *b, uint32_t n_streams, uint32_t n_blocks, am
     for (uint32_t s = 0; s < n_streams; s++)
         for (uint32_t i = 0; i < n_blocks; i++) {
             if (b->sealed[s][i]) continue;
-            if (!(b->sealed[s][i] = am_alloc_aligned(b->layout.sealed_bytes))) return am_fail(err, AM_ENOMEM, "no memory for a sealed block");
+            void **units = am_calloc(b->layout.n_units, sizeof *units);
+            b->units[s][i] = (const void *const *)units;
+            b->sealed[s][i] = am_alloc_aligned(b->layout.sealed_bytes);
+            if (!units || !b->sealed[s][i]) return am_fail(err, AM_ENOMEM, "no memory for a sealed block");
+            am_kv_units_of(&b->layout, b->sealed[s][i], units);
             if (s || i) memcpy(b->sealed[s][i], b->sealed[0][0], b->layout.sealed_bytes);
         }
     return AM_OK;
@@ -78,12 +83,13 @@ static am_status prefill(bench *b, uint32_t n_past, uint32_t n, am_error *err) {
         if (count > n_past + n - at) count = n_past + n - at;
         for (uint32_t i = 0; i < count; i++) tokens[i] = (int32_t)((at + i) * 7919 % n_vocab);
         bool last = at + count == n_past + n;
-        am_segment segment = {.tokens = tokens, .n_tokens = count, .n_past = at, .sealed = (const void *const *)b->sealed[0],
-                              .open = b->open[0], .logits = last ? b->logits : NULL, .n_logits = last};
+        am_segment segment = {.tokens = tokens, .n_tokens = count, .n_past = at, .sealed = b->units[0], .open = b->open[0],
+                              .logits = last ? b->logits : NULL, .n_logits = last};
         am_status status = am_model_forward(b->model, b->ws, &segment, 1, err);
         if (status) return status;
         if ((at + count) % AM_BLOCK_TOKENS) continue;
-        for (uint32_t l = 0; l < b->layout.spec.n_layer; l++) am_kv_seal(b->kernels, &b->layout, b->open[0], b->sealed[0][at / AM_BLOCK_TOKENS], l);
+        void *const *units = (void *const *)(uintptr_t)b->units[0][at / AM_BLOCK_TOKENS];
+        for (uint32_t l = 0; l < b->layout.spec.n_layer; l++) am_kv_seal(b->kernels, &b->layout, b->open[0], units, l);
     }
     return AM_OK;
 }
@@ -95,7 +101,7 @@ static am_status decode(bench *b, uint32_t n_past, uint32_t n_streams, uint32_t 
     for (uint32_t step = 0; step < n_steps; step++) {
         for (uint32_t s = 0; s < n_streams; s++) {
             tokens[s] = (int32_t)((step * 31 + s * 17 + 5) % n_vocab);
-            segments[s] = (am_segment){.tokens = &tokens[s], .n_tokens = 1, .n_past = n_past + step, .sealed = (const void *const *)b->sealed[s],
+            segments[s] = (am_segment){.tokens = &tokens[s], .n_tokens = 1, .n_past = n_past + step, .sealed = b->units[s],
                                        .open = b->open[s], .logits = b->logits + (size_t)s * n_vocab, .n_logits = 1};
         }
         am_status status = am_model_forward(b->model, b->ws, segments, n_streams, err);
@@ -157,7 +163,10 @@ static am_status open_model(bench *b, const char *path, am_error *err) {
 static void close_model(bench *b) {
     for (int i = 0; i < MAX_STREAMS; i++) free(b->open[i]);
     for (int s = 0; s < MAX_STREAMS; s++)
-        for (int i = 0; i < MAX_SEALED; i++) free(b->sealed[s][i]);
+        for (int i = 0; i < MAX_SEALED; i++) {
+            free(b->sealed[s][i]);
+            free((void *)(uintptr_t)b->units[s][i]);
+        }
     free(b->logits);
     am_workspace_free(b->ws);
     am_model_free(b->model);

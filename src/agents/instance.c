@@ -43,7 +43,7 @@ static uint32_t core_count(void) {
 static size_t default_kv_memory(const am_kv_layout *layout, uint32_t n_ctx, uint32_t max_parallel) {
     long n_pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     size_t quarter = n_pages > 0 && page > 0 ? (size_t)n_pages / 4 * (size_t)page : 0;
-    size_t least = (size_t)(n_ctx / AM_BLOCK_TOKENS + 2) * layout->sealed_bytes + (size_t)(max_parallel + 2) * layout->open_bytes;
+    size_t least = am_cache_least_bytes(layout, n_ctx) + layout->sealed_bytes + (size_t)(max_parallel + 1) * layout->open_bytes;
     return quarter > least ? quarter : least;
 }
 

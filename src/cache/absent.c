@@ -85,8 +85,10 @@ am_status am_cache_clear_absent(const am_absent *which, am_absent_result *result
     if (c.kept.n) qsort(c.kept.list, c.kept.n, sizeof *c.kept.list, by_hash);
     for (size_t i = 0; !status && i < c.gone.n; i++) {
         if (has(&c.kept, &c.gone.list[i])) continue;
-        am_block_file_name(&c.gone.list[i], name);
-        result->n_blocks += remove_file(&c, name); /* one that two agents shared is there once */
+        for (int part = 0; part < AM_KV_PARTS; part++) {
+            am_block_file_name((am_kv_part)part, &c.gone.list[i], name);
+            result->n_blocks += remove_file(&c, name); /* one that two agents shared is there once */
+        }
     }
     free(c.gone.list);
     free(c.kept.list);

@@ -119,7 +119,8 @@ static void see(am_tile *tile, uint32_t n, uint32_t base, uint32_t window) {
     }
 }
 
-static void attend_block(const layer_job *job, am_tile *tile, const tile_rows *rows, const void *block, bool sealed) {
+/* The keys and values of one block: `layer` is where this layer's bytes of it begin. */
+static void attend_block(const layer_job *job, am_tile *tile, const tile_rows *rows, const void *layer, bool sealed) {
     const am_kernels *kernels = job->pass->kernels;
     const am_kv_layout *layout = &job->pass->ws->layout;
     uint32_t dim_k = layout->spec.head_dim_k, dim_v = layout->spec.head_dim_v, n_keys = 0;
@@ -127,9 +128,9 @@ static void attend_block(const layer_job *job, am_tile *tile, const tile_rows *r
         if (tile->to[i] > n_keys) n_keys = tile->to[i];
     if (n_keys == 0) return;
     uint32_t n_panels = (n_keys + AM_PANEL - 1) / AM_PANEL;
-    am_mat k = am_kv_k(layout, block, sealed, job->i, rows->kv_head);
+    am_mat k = am_kv_k(layout, layer, sealed, rows->kv_head);
     am_rows v = {0};
-    if (!layout->spec.shared) v = am_kv_v(layout, block, sealed, job->i, rows->kv_head);
+    if (!layout->spec.shared) v = am_kv_v(layout, layer, sealed, rows->kv_head);
     kernels->matmul(tile->s, AM_BLOCK_TOKENS, tile->q, dim_k, rows->n, &k, 0, n_panels);
     am_softmax step = {.s = tile->s,
                        .ld = AM_BLOCK_TOKENS,
@@ -185,10 +186,10 @@ static void attend_task(void *arg, size_t task, size_t worker) {
     uint32_t n_sealed = segment->n_past / AM_BLOCK_TOKENS, oldest = tile->position[0] + 1;
     for (uint32_t b = window && oldest > window ? (oldest - window) / AM_BLOCK_TOKENS : 0; b < n_sealed; b++) {
         see(tile, rows.n, b * AM_BLOCK_TOKENS, window);
-        attend_block(job, tile, &rows, segment->sealed[b], true);
+        attend_block(job, tile, &rows, am_kv_sealed_layer(&ws->layout, segment->sealed[b], job->i), true);
     }
     see(tile, rows.n, n_sealed * AM_BLOCK_TOKENS, window);
-    attend_block(job, tile, &rows, segment->open, false);
+    attend_block(job, tile, &rows, am_kv_open_layer(&ws->layout, segment->open, job->i), false);
     for (uint32_t i = 0; i < rows.n; i++) {
         float *out = tile->acc + i * spec->head_dim_v;
         for (uint32_t d = 0; d < spec->head_dim_v; d++) out[d] /= tile->l[i];

@@ -333,6 +333,13 @@ am_status am_model_kv_spec(const am_model *m, uint32_t bits_k, uint32_t bits_v, 
                        .bits_k = bits_k,
                        .bits_v = m->kv_lora ? bits_k : bits_v,
                        .shared = m->kv_lora != 0};
+    for (uint32_t i = 0; i < m->config.n_layer; i++) {
+        uint32_t window = m->layers[i].window;
+        if (!window || window >= m->config.n_ctx) continue;
+        spec.windowed[i / 64] |= 1ull << i % 64;
+        if (window < 2) window = 2; /* a query that sees itself alone needs no block; that none is ever kept is not worth a case of its own */
+        if (window > spec.window) spec.window = window;
+    }
     am_status status = am_kv_layout_init(&layout, &spec, err);
     if (!status) *out = layout.spec;
     return status;
