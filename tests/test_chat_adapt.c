@@ -1,5 +1,6 @@
 /* What templates cannot say: found by probing, and said in another way without losing a word. The templates here are written for the purpose, each
  * refusing or dropping what real ones do. */
+#include "base/fault.h"
 #include "text/chat.h"
 
 #include <setjmp.h>
@@ -291,12 +292,56 @@ static void moved_text_is_still_input(void **state) {
     am_chat_free(chat);
 }
 
+static void *faulty_malloc(size_t n) { return am_fault_alloc() ? NULL : malloc(n); }
+
+/* Each allocation fails in turn, from the client's messages to the prompt: an error that says so, or the very prompt. Then jansson's too: its copies
+ * may leave out members and say nothing, so there only survival is asked for. */
+static void every_failed_allocation_is_survived(void **state) {
+    (void)state;
+    static const char *const sources[] = {STRICT, SINGLE, NINE, NULLS, FULL};
+    json_t *given = json_loads("[" USER "," CALLS("\"t\"", ",\"reasoning\":\"r\"", A "," B) "," RESULT("call_2", "rb") "," RESULT("call_1", "ra") "," USER "]", 0, NULL);
+    assert_non_null(given);
+    size_t n_failed = 0;
+    for (size_t i = 0; i < 2 * sizeof sources / sizeof *sources; i++) {
+        bool strict = i % 2 == 0;
+        json_set_alloc_funcs(strict ? malloc : faulty_malloc, free);
+        char *prompt = NULL;
+        long n = 0;
+        for (int n_whole = 0; n_whole < 50; n++) { /* whole: nothing was left to fail */
+            am_chat *chat = NULL;
+            json_t *m = NULL;
+            am_rendered r = {0};
+            am_error err = {0};
+            char param[AM_CHAT_PARAM_BYTES];
+            am_fault_alloc_at(n); /* at 0 none fails: the prompt to compare with */
+            am_status status = am_chat_load_source(am_str_of(sources[i / 2]), NULL, &chat, &err);
+            if (!status) status = am_chat_messages(given, &m, param, &err);
+            am_chat_request request = {.messages = m, .add_generation_prompt = true};
+            if (!status) status = am_chat_render(chat, &request, &r, &err);
+            am_fault_alloc_at(0);
+            if (status && ((strict && status != AM_ENOMEM) || !err.message[0])) fail_msg("template %zu, allocation %ld: %d %s", i, n, status, err.message);
+            if (n == 0) prompt = strdup(r.text.p);
+            if (!status && strict) assert_string_equal(r.text.p, prompt);
+            n_failed += status != AM_OK;
+            n_whole = status || n == 0 ? 0 : n_whole + 1;
+            am_rendered_free(&r);
+            json_decref(m);
+            am_chat_free(chat);
+        }
+        free(prompt);
+    }
+    json_set_alloc_funcs(malloc, free);
+    printf("%zu allocations failed in turn\n", n_failed);
+    assert_true(n_failed > 100);
+    json_decref(given);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(traits_are_found),        cmocka_unit_test(systems_move_into_the_user), cmocka_unit_test(turns_are_joined),
         cmocka_unit_test(tools_are_told_in_words), cmocka_unit_test(calls_keep_all_they_say),    cmocka_unit_test(ids_of_nine),
         cmocka_unit_test(reasoning_goes_where_it_is_read), cmocka_unit_test(who_begins), cmocka_unit_test(final_message_goes_on),
-        cmocka_unit_test(moved_text_is_still_input),
+        cmocka_unit_test(moved_text_is_still_input), cmocka_unit_test(every_failed_allocation_is_survived),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

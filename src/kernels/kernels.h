@@ -96,6 +96,9 @@ typedef struct am_kernels {
      * inputs, in ascending order (int8.h has the rule, which is the same in all tables to the bit). */
     void (*matmul_int8)(float *y, size_t ldy, const void *x, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1);
     void (*row_int8)(void *dst, const float *x, size_t n_in); /* NULL where matmul_int8 is */
+    /* Products with C types round the other operand to 8-bit codes in runs of AM_INT8_RUN dimensions or, from t = 0 on, tokens: splits of tokens
+     * within a group are then not exact (codes.h has the rule). */
+    bool rounds_attention;
     /* dst[k] = W[o][k] for one output (embedding lookup). */
     void (*mat_row)(float *dst, const am_mat *w, uint32_t o);
     /* acc[q*ld_acc + d] += sum over t in [t0, t1), ascending, of p[q*ld_p + t] * V[t][d]. */

@@ -17,6 +17,7 @@ typedef struct filter {
     am_chat *chat;
     am_tokens tokens; /* reused from line to line */
     am_buf out;
+    am_error broken; /* --template does not compile: the answer to every line */
 } filter;
 
 static const char *const said[] = {"false", "true"};
@@ -82,6 +83,7 @@ static am_status decode(filter *f, const json_t *line, am_error *err) {
 
 static am_status render(filter *f, const json_t *line, am_error *err) {
     am_rendered rendered;
+    if (f->broken.code) return am_fail(err, f->broken.code, "%s", f->broken.message);
     am_status status = am_chat_render_context(f->chat, line, (int64_t)(am_wall_ns() / 1000000000u), &rendered, err);
     if (!status) {
         am_buf_printf(&f->out, "{\"text\":");
@@ -185,7 +187,10 @@ static am_status use_template(filter *f, const char *path, am_error *err) {
 static am_status prepare(filter *f, const am_settings *settings, bool renders, am_error *err) {
     bool alone = settings->template && !settings->tokenizer; /* a template needs no tokenizer */
     am_status status = alone ? AM_OK : am_text_source_open(settings->tokenizer, &f->tokenizer, &f->chat, err);
-    if (!status && settings->template) status = use_template(f, settings->template, err);
+    if (!status && settings->template) {
+        status = use_template(f, settings->template, err);
+        if (status == AM_EFORMAT || status == AM_ELIMIT) f->broken = *err;
+    }
     if (status) return status;
     const char *path = settings->tokenizer ? settings->tokenizer : "";
     if (renders && !f->chat) return am_fail(err, AM_ENOTFOUND, "%s has no chat template; name one with --template", path);
@@ -205,6 +210,7 @@ int am_command_text(am_settings *settings) {
         fprintf(stderr, "agent-memory: text does not know '%s'; it has encode, decode, render and report\n", settings->args[0]);
     } else if (prepare(&f, settings, reports || filters[which].fn == render, &err)) {
         fprintf(stderr, "agent-memory: %s\n", err.message);
+        if (f.broken.code && !reports) run(&f, filters[which].fn);
         code = AM_EXIT_FAILED;
     } else if (reports) {
         report(&f);

@@ -75,6 +75,7 @@ static bool text_of(const json_t *body, const char *name, const char *other, cha
     if (status == AM_ENOTFOUND) return true;
     if (status) return am_api_fail(e, 400, "invalid_body", name, "%s", err.message);
     if (value.n >= cap) return am_api_fail(e, 400, "invalid_body", name, "'%s' has more than %zu bytes", name, cap - 1);
+    if (memchr(value.p, 0, value.n)) return am_api_fail(e, 400, "invalid_body", name, "'%s' has a zero byte, which no name has", name); /* "a\0b" is not "a" */
     memcpy(out, value.p, value.n);
     out[value.n] = 0;
     return true;
@@ -83,7 +84,7 @@ static bool text_of(const json_t *body, const char *name, const char *other, cha
 static bool tenant_of(am_exchange *x, const json_t *body, am_op *op, am_api_error *e) {
     char name[sizeof op->tenant.name] = "";
     if (!text_of(body, "tenant", NULL, name, sizeof name, e)) return false;
-    bool named = json_object_get(body, "tenant") != NULL;
+    bool named = json_is_string(json_object_get(body, "tenant")); /* null is nobody's name */
     op->any_tenant = !named && !op->agent[0];
     if (am_auth_tenant_named(x->server->auth, name, &op->tenant)) return true;
     return am_api_fail(e, 404, "tenant_not_found", "tenant", "there is no tenant '%s'", name);
@@ -130,7 +131,7 @@ static json_t *body_of(am_exchange *x) {
     am_api_error e;
     am_error err = {0};
     json_t *body = NULL;
-    bool ok = x->body.n == 0 ? (body = json_object()) != NULL : am_json_parse(am_buf_str(&x->body), false, &body, &err) == AM_OK;
+    bool ok = x->body.n == 0 ? (body = json_object()) != NULL : am_json_parse(am_buf_str(&x->body), true, &body, &err) == AM_OK;
     if (ok && json_is_object(body)) return body;
     am_api_fail(&e, 400, "invalid_body", NULL, "%s", err.message[0] ? err.message : "the body must be an object");
     am_reply_error(x, &e);
@@ -144,7 +145,7 @@ static void operate(am_exchange *x, am_op_kind kind, const char *wants) {
     am_api_error e;
     json_t *body = body_of(x);
     if (!body) return;
-    bool ok = fill_op(x, body, &op, &e), named = op.agent[0] || json_object_get(body, "tenant");
+    bool ok = fill_op(x, body, &op, &e), named = op.agent[0] || json_is_string(json_object_get(body, "tenant"));
     if (ok && wants && strcmp(wants, "model") == 0 && !op.model[0]) ok = am_api_fail(&e, 400, "invalid_body", "model", "'model' is missing");
     if (ok && wants && strcmp(wants, "all") == 0 && named == json_is_true(json_object_get(body, "all")))
         ok = am_api_fail(&e, 400, "invalid_body", "all", "this forgets for good: name an 'agent' or a 'tenant', or say 'all': true");

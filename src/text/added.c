@@ -67,13 +67,20 @@ am_status am_added_put_at(am_tokenizer *t, const am_added *token, int32_t at, am
     return AM_OK;
 }
 
+/* SentencePiece marks spaces before its model looks: a symbol with a space in it is never met, one with a mark only among marks, and not
+ * at all by Unigram, whose paths decide about it. */
+static bool joined_sought(const am_tokenizer *t, const am_added *a, bool normalized) {
+    bool mark = memmem(a->content.p, a->content.n, "\xE2\x96\x81", 3) != NULL;
+    return !memchr(a->content.p, ' ', a->content.n) && (!mark || (normalized && t->kind == AM_MODEL_BPE));
+}
+
 am_status am_matcher_build(am_tokenizer *t, bool normalized, am_matcher *m, am_error *err) {
     am_trie_entry *entries = am_calloc(t->n_added, sizeof *entries);
     if (!entries) return am_fail(err, AM_ENOMEM, "no memory for added tokens");
     size_t n = 0;
     for (size_t i = 0; i < t->n_added; i++) {
         const am_added *a = &t->added[i];
-        if (a->normalized != normalized || a->needle.n == 0) continue;
+        if (a->needle.n == 0 || (a->joined ? !joined_sought(t, a, normalized) : a->normalized != normalized)) continue;
         entries[n++] = (am_trie_entry){a->needle, (int32_t)i};
         m->first[(uint8_t)a->needle.p[0]] = true;
         if (a->needle.n > m->longest) m->longest = a->needle.n;
@@ -174,6 +181,7 @@ bool am_matcher_next(const am_tokenizer *t, const am_matcher *m, const am_view *
             continue;
         }
         out->id = a->id;
+        out->joined = a->joined;
         return true;
     }
     return false;

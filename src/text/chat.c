@@ -101,12 +101,12 @@ static am_status config_sources(const json_t *config, am_chat_source_fn *fn, voi
 static am_status take_source(void *arg, am_str name, am_str source, am_error *err) { return add_template(arg, name, source, err); }
 
 /* The end of every load. */
-static am_status loaded(am_chat *chat, am_status status, am_chat **out) {
+static am_status loaded(am_chat *chat, am_status status, am_chat **out, am_error *err) {
+    if (!status && !am_chat_traits_probe(chat, &chat->traits)) status = no_memory(err);
     if (status) {
         am_chat_free(chat);
         return status;
     }
-    am_chat_traits_probe(chat, &chat->traits);
     *out = chat;
     return AM_OK;
 }
@@ -125,7 +125,7 @@ am_status am_chat_load_json(am_str tokenizer_config, am_chat **out, am_error *er
     if (!status) status = add_tokens(chat, config, err);
     if (!status) status = config_sources(config, take_source, chat, err);
     json_decref(config);
-    return loaded(chat, status, out);
+    return loaded(chat, status, out, err);
 }
 
 am_status am_chat_load_sources(const am_chat_source *list, size_t n, const json_t *tokens, am_chat **out, am_error *err) {
@@ -135,7 +135,7 @@ am_status am_chat_load_sources(const am_chat_source *list, size_t n, const json_
     am_status status = tokens ? add_tokens(chat, tokens, err) : AM_OK;
     for (size_t i = 0; !status && i < n; i++) status = add_template(chat, list[i].name, list[i].text, err);
     if (!status && n == 0) status = am_fail(err, AM_ENOTFOUND, "there is no chat template");
-    return loaded(chat, status, out);
+    return loaded(chat, status, out, err);
 }
 
 am_status am_chat_load_source(am_str source, const json_t *tokens, am_chat **out, am_error *err) {
@@ -214,7 +214,7 @@ am_status am_chat_load_dir(const char *dir, am_chat **out, am_error *err) {
     am_chat *chat = chat_create();
     if (!chat) return no_memory(err);
     am_status status = load_dir(chat, dir, err);
-    return loaded(chat, status, out);
+    return loaded(chat, status, out, err);
 }
 
 static const am_template *template_named(const am_chat *chat, const char *name) {

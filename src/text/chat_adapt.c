@@ -18,7 +18,7 @@ static json_t *tools_message(const json_t *tools) {
     size_t i;
     json_t *tool;
     json_array_foreach((json_t *)tools, i, tool) {
-        if (!failed) failed = am_chat_dump(tool, &text) || am_buf_putc(&text, '\n');
+        if (!failed) failed = am_json_dump_spaced(tool, &text) || am_buf_putc(&text, '\n');
     }
     if (!failed && am_buf_add(&text, AM_STR("</tools>\nTo call one, write its name and arguments as JSON:\n<tool_call>\n"
                                             "{\"name\": \"...\", \"arguments\": {...}}\n</tool_call>")))

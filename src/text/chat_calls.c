@@ -101,7 +101,7 @@ static int calls_as_text(const turn *t, am_buf *text) {
     for (size_t i = 0; !failed && i < t->n_calls; i++) {
         const json_t *function = function_at(t, i);
         json_t *said = json_pack("{s:O?, s:O?}", "name", json_object_get(function, "name"), "arguments", json_object_get(function, "arguments"));
-        if (!said || am_buf_printf(text, "%s<tool_call>\n", text->n ? "\n" : "") || am_chat_dump(said, text) || am_buf_add(text, AM_STR("\n</tool_call>")))
+        if (!said || am_buf_printf(text, "%s<tool_call>\n", text->n ? "\n" : "") || am_json_dump_spaced(said, text) || am_buf_add(text, AM_STR("\n</tool_call>")))
             failed = -1;
         json_decref(said);
     }

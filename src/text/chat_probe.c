@@ -38,6 +38,7 @@ typedef struct probe {
     const am_chat *chat;
     json_t *tokens; /* empty ones where the chat has none, so that a template alone can be looked at */
     am_chat_traits *can; /* what is known so far */
+    bool *no_memory; /* set when a rendering had none: then nothing that was found counts */
     bool adapt; /* as a request would be put; if not, only ids, arguments and contents are */
 } probe;
 
@@ -45,19 +46,20 @@ static bool render(const probe *p, const char *messages, const char *tools, am_r
     json_t *m = json_loads(messages, 0, NULL), *t = tools ? json_loads(tools, 0, NULL) : NULL, *put = NULL;
     am_chat_request request = {.messages = m, .tools = t, .kwargs = p->tokens, .add_generation_prompt = true};
     *out = (am_rendered){0};
-    bool ok = m && (t || !tools);
-    if (ok && p->adapt) {
-        ok = am_chat_adapt(p->can, &request, &put, &request.tools, NULL) == AM_OK;
+    am_status status = m && (t || !tools) ? AM_OK : AM_ENOMEM;
+    if (!status && p->adapt) {
+        status = am_chat_adapt(p->can, &request, &put, &request.tools, NULL);
         request.messages = put;
-    } else if (ok) {
-        ok = am_chat_put(p->can, m) == 0;
+    } else if (!status && am_chat_put(p->can, m)) {
+        status = AM_ENOMEM;
     }
-    ok = ok && am_chat_render_as_is(p->chat, &request, &limits, out, NULL) == AM_OK;
-    if (!ok) *out = (am_rendered){0};
+    if (!status) status = am_chat_render_as_is(p->chat, &request, &limits, out, NULL);
+    if (status) *out = (am_rendered){0};
+    *p->no_memory |= status == AM_ENOMEM;
     json_decref(m);
     json_decref(t);
     json_decref(put);
-    return ok;
+    return !status;
 }
 
 static bool shows(const probe *p, const char *messages, const char *tools, const char *const markers[MAX_MARKERS]) {
@@ -135,7 +137,9 @@ static am_chat_history history(const probe *p, const char *first, const char *th
     am_rendered a, b;
     bool ok = render(p, first, tools, &a);
     ok = render(p, then, tools, &b) && ok;
-    if (ok && am_buf_add(&a.text, am_str_of(answer)) == AM_OK) {
+    if (ok && am_buf_add(&a.text, am_str_of(answer))) {
+        *p->no_memory = true;
+    } else if (ok) {
         size_t at = 0;
         while (at < a.text.n && at < b.text.n && a.text.p[at] == b.text.p[at]) at++;
         h.appends = at == a.text.n;
@@ -172,9 +176,12 @@ static bool speaks(const probe *p) {
 static json_t *missing_tokens(const am_chat *chat) {
     static const char *const names[] = {"bos_token", "eos_token", "pad_token", "unk_token"};
     json_t *tokens = json_object();
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!json_object_get(am_chat_tokens(chat), names[i])) json_object_set_new(tokens, names[i], json_string(""));
-    return tokens;
+    bool ok = tokens != NULL;
+    for (size_t i = 0; ok && i < sizeof names / sizeof *names; i++)
+        ok = json_object_get(am_chat_tokens(chat), names[i]) || json_object_set_new(tokens, names[i], json_string("")) == 0;
+    if (ok) return tokens;
+    json_decref(tokens);
+    return NULL;
 }
 
 am_chat_traits am_chat_traits_lowered(const am_chat_traits *traits, int level) {
@@ -196,8 +203,9 @@ static void probe_roles(const probe *p) {
     out->no_user = !out->system || SHOWS(SYSTEM, NULL, "zsystemz");
 }
 
-void am_chat_traits_probe(const am_chat *chat, am_chat_traits *out) {
-    probe p = {.chat = chat, .can = out, .tokens = missing_tokens(chat)};
+bool am_chat_traits_probe(const am_chat *chat, am_chat_traits *out) {
+    bool no_memory = false;
+    probe p = {.chat = chat, .can = out, .tokens = missing_tokens(chat), .no_memory = &no_memory};
     everything(out);
     if (speaks(&p)) {
         probe_roles(&p);
@@ -208,7 +216,9 @@ void am_chat_traits_probe(const am_chat *chat, am_chat_traits *out) {
     } else {
         everything(out);
     }
+    no_memory |= !p.tokens;
     json_decref(p.tokens);
+    return !no_memory;
 }
 
 const char *am_chat_reasoning_name(am_chat_reasoning reasoning) {

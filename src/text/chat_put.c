@@ -34,10 +34,6 @@ json_t *am_chat_joined(am_str first, const char *between, am_str second) {
     return joined;
 }
 
-static int append(const char *p, size_t n, void *to) { return am_buf_append(to, p, n) ? -1 : 0; }
-
-int am_chat_dump(const json_t *value, am_buf *to) { return json_dump_callback(value, append, to, JSON_ENCODE_ANY); }
-
 static bool is_nine(am_str id) {
     size_t n = 0;
     while (n < id.n && (((id.p[n] | 32) >= 'a' && (id.p[n] | 32) <= 'z') || (id.p[n] >= '0' && id.p[n] <= '9'))) n++;
@@ -60,7 +56,7 @@ static int text_arguments(json_t *function) {
     if (!json_is_object(arguments)) return 0;
     am_buf text;
     am_buf_init(&text, SIZE_MAX / 2);
-    int failed = am_chat_dump(arguments, &text);
+    int failed = am_json_dump_spaced(arguments, &text) ? -1 : 0;
     if (!failed) failed = json_object_set_new(function, "arguments", json_stringn(text.p, text.n));
     am_buf_free(&text);
     return failed;

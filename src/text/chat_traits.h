@@ -5,8 +5,8 @@
 
 #include "text/chat.h"
 
-/* Fills *out. A template that cannot even render one user message has every trait: requests then go to it as they are. */
-void am_chat_traits_probe(const am_chat *chat, am_chat_traits *out);
+/* Fills *out; false: no memory. A template that cannot even render one user message has every trait: requests then go to it as they are. */
+bool am_chat_traits_probe(const am_chat *chat, am_chat_traits *out);
 
 /* The request's messages and tools as the template can say them. *messages is a new reference; *tools is request->tools, or NULL when they are
  * told in words. AM_ENOMEM. */
@@ -28,7 +28,6 @@ bool am_chat_is(const json_t *message, const char *role);
 am_str am_chat_content(const json_t *message);
 bool am_chat_has_calls(const json_t *message);
 json_t *am_chat_joined(am_str first, const char *between, am_str second);           /* a string; `between` only between two that are not empty */
-int am_chat_dump(const json_t *value, am_buf *to);                                  /* JSON spaced as Python's json.dumps does, as models have read it */
 
 /* am_chat_render without adaptation. */
 am_status am_chat_render_as_is(const am_chat *chat, const am_chat_request *request, const am_template_limits *limits, am_rendered *out,

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from harness import BINARY, Server, Skip, expect, free_port, run, temp_dir
+from harness import BINARY, Server, Skip, expect, free_port, run, sanitized, temp_dir
 
 
 def doctor(d, port, *flags, code=None):
@@ -219,6 +219,9 @@ def test_instructions():
 
 
 def test_limits_of_the_process():
+    if sanitized():
+        raise Skip("a build with a sanitizer")
+
     def few():
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
         resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))

@@ -109,7 +109,8 @@ def test_a_misspelt_body_does_nothing():
         ask(s, "", "a", "hello")
         for path, body in (("clear", {"agnet": "b"}), ("clear", {}), ("clear", {"agent": "a", "all": True}), ("clear", {"all": False}), ("clear", {"all": 1}), ("evict", {"all": True}),
                            ("drain", {"timeout": 5}), ("drain", {"model": "x"}), ("models/swap", {"modell": "x"}), ("models/load", {"model": "memo-28m", "from": "x"}),
-                           ("clear-pool", {"": 1}), ("clear-pool", {"model mod": 1}), ("seed", {"sed": 1}), ("seed", {}), ("seed", {"seed": "x"}), ("seed", {"seed": -1})):
+                           ("clear-pool", {"": 1}), ("clear-pool", {"model mod": 1}), ("seed", {"sed": 1}), ("seed", {}), ("seed", {"seed": "x"}), ("seed", {"seed": -1}),
+                           ("clear", {"agent": "a\0b"}), ("clear", {"agent": ""}), ("clear", {"tenant": None}), ("clear", b'{"agent": "b", "agent": "a"}'), ("clear", b"null"), ("clear", b'{"agent": "a"} x')):
             said = post(s, path, body, 400)["error"]
             expect(said["message"] and said["code"] == "invalid_body", said)
         expect(list(s.agents()) == ["a"] and s.request("GET", "/v1/admin/status").json()["state"] == "open", "something was done all the same")
