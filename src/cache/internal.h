@@ -133,8 +133,8 @@ struct am_turn {
     uint32_t n_units;
     am_block *spare;        /* preallocated entries, one a block that may come, linked by next */
     am_block *used_spare;   /* not needed after all, freed at the end */
-    const am_part *next_part; /* the first of the prompt's chain that is in no tier, when its name is known */
-    const am_part *lost;    /* one that could not be read, and cut the match short */
+    am_miss next_lost;      /* why the first of the prompt's chain that is in no tier is in none; AM_MISS_NONE: its name is not known */
+    am_miss lost;           /* why something could not be read that cut the match short; AM_MISS_NONE: all was */
     uint32_t n_redone;      /* blocks that matched but for window parts */
     bool from_disk;
     /* rows of the open block, copied from a head's slot or read from its file */

@@ -49,7 +49,7 @@ static am_status find_block(am_turn *t, const am_hash *hash, am_block **out) {
         return *out ? AM_OK : AM_ENOMEM;
     }
     if (*out && am_part_usable((*out)->part[AM_KV_GLOBAL])) return AM_OK;
-    if (*out) t->next_part = (*out)->part[AM_KV_GLOBAL];
+    if (*out) t->next_lost = (*out)->part[AM_KV_GLOBAL]->lost;
     return AM_ENOTFOUND;
 }
 
@@ -92,7 +92,7 @@ static am_status match_chain(am_turn *t) {
         pin(t, b);
         parent = hash;
     }
-    t->n_usable = am_turn_windows_usable(t, t->n_pinned, &t->next_part);
+    t->n_usable = am_turn_windows_usable(t, t->n_pinned, &t->next_lost);
     if (n_known > t->n_usable) t->n_redone = n_known - t->n_usable;
     while (t->n_pinned > t->n_usable) unpin_last(t);
     am_turn_windows_match(t);
@@ -233,7 +233,7 @@ static void first_info(am_turn *t, const am_turn_request *r) {
             could = r->n_tokens - 1;
         }
         if (info->miss == AM_MISS_NONE && n_found / AM_BLOCK_TOKENS < could / AM_BLOCK_TOKENS)
-            info->miss = t->next_part ? t->next_part->lost : AM_MISS_EVICTED;
+            info->miss = t->next_lost ? t->next_lost : AM_MISS_EVICTED;
     }
     if (t->n_redone && !r->no_reuse && info->miss != AM_MISS_MODEL_CHANGED) {
         info->miss = AM_MISS_WINDOW;

@@ -17,8 +17,9 @@ static inline am_part *am_part_of(const am_turn *t, const am_block *b, am_kv_par
 }
 
 /* turn_windows.c: the window parts of a turn. All do nothing where no layer has a window. */
-/* The longest prefix of at most n of the turn's blocks whose window parts in reach of its end can be had. *lost: one that cannot, when n is too long. */
-uint32_t am_turn_windows_usable(const am_turn *turn, uint32_t n, const am_part **lost);
+/* The longest prefix of at most n of the turn's blocks whose window parts in reach of its end can be had. *lost: why
+ * it is shorter, unless that is set already. */
+uint32_t am_turn_windows_usable(const am_turn *turn, uint32_t n, am_miss *lost);
 /* Holds what is in reach of the end of the first n_usable blocks, and nothing else. */
 void am_turn_windows_match(am_turn *turn);
 /* The most window parts it will hold at once while it grows to n_blocks. */

@@ -15,13 +15,13 @@ uint32_t am_turn_n_past(const am_turn *t) { return t->n_past; }
 const void *const *const *am_turn_sealed(const am_turn *t) { return t->sealed; }
 void *am_turn_open_block(am_turn *t) { return t->open; }
 
-/* Why less was reused than the agent has, once it is known what could be read. lost: a part that could not. */
-static void settle_info(am_turn *t, const am_part *lost) {
+/* Why less was reused than the agent has, once it is known what could be read. */
+static void settle_info(am_turn *t) {
     am_turn_info *info = &t->info;
     info->n_cached = t->n_past;
     info->tier = t->n_past == 0 ? AM_COLD : t->from_disk ? AM_WARM : AM_HOT;
-    if (lost)
-        info->miss = lost->lost;
+    if (t->lost != AM_MISS_NONE)
+        info->miss = t->lost;
     else if (t->rows_lost != AM_MISS_NONE)
         info->miss = t->rows_lost;
     if (t->from_disk) {
@@ -41,12 +41,12 @@ static bool reads_go_on(const am_turn *t) {
 }
 
 /* How many blocks can be used after all. */
-static uint32_t count_usable(const am_turn *t, const am_part **lost) {
+static uint32_t count_usable(const am_turn *t, am_miss *lost) {
     uint32_t n = 0;
     for (; n < t->n_usable; n++) {
         const am_part *global = am_part_of(t, t->blocks[n], AM_KV_GLOBAL);
         if (!global || global->resident) continue;
-        *lost = global;
+        *lost = global->lost;
         break;
     }
     return am_turn_windows_usable(t, n, lost);
@@ -62,19 +62,19 @@ static void start_shorter(am_turn *t, uint32_t n_usable) {
 }
 
 am_status am_turn_ready(am_turn *t) {
-    const am_part *lost = NULL;
+    am_miss lost = AM_MISS_NONE;
     if (t->ready) return AM_OK;
     if (t->reading_rows || reads_go_on(t)) return AM_AGAIN;
     uint32_t n = count_usable(t, &lost);
     if (n < t->n_usable) {
-        t->lost = lost;
+        if (t->lost == AM_MISS_NONE) t->lost = lost; /* the first reason counts, should another read fail too */
         start_shorter(t, n);
         if (reads_go_on(t)) return AM_AGAIN;
     }
     for (uint32_t i = 0; i < n; i++) t->sealed[i] = (const void *const *)t->blocks[i]->units;
     t->n_past = n * AM_BLOCK_TOKENS + (n == t->n_pinned ? t->n_rows : 0);
     if (t->n_past == 0) t->from_disk = false;
-    settle_info(t, t->lost);
+    settle_info(t);
     return AM_OK;
 }
 

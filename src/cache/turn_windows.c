@@ -9,11 +9,11 @@ static const am_kv_layout *layout_of(const am_turn *t) { return &t->cache->optio
 static bool has_windows(const am_turn *t) { return layout_of(t)->part_units[AM_KV_WINDOW] > 0; }
 static uint32_t reach_of(const am_turn *t, uint32_t n_blocks) { return am_kv_reach(layout_of(t), n_blocks * AM_BLOCK_TOKENS); }
 
-uint32_t am_turn_windows_usable(const am_turn *t, uint32_t n, const am_part **lost) {
+uint32_t am_turn_windows_usable(const am_turn *t, uint32_t n, am_miss *lost) {
     if (!has_windows(t)) return n;
     for (uint32_t i = n; i-- > reach_of(t, n);) {
         if (am_part_usable(t->blocks[i]->part[AM_KV_WINDOW])) continue;
-        if (!*lost) *lost = t->blocks[i]->part[AM_KV_WINDOW];
+        if (*lost == AM_MISS_NONE) *lost = t->blocks[i]->part[AM_KV_WINDOW]->lost;
         n = i; /* every longer prefix down to here has this block in reach */
     }
     return n;
@@ -119,7 +119,8 @@ void am_turn_windows_match(am_turn *t) {
         if (!wanted) continue;
         am_turn_windows_hold(t, i);
         am_index_touch(t->cache, p);
-        if (p->resident && p->busy == AM_PART_IDLE && !p->payer) p->payer = t;
+        bool reserved = t->units != NULL; /* then there are units for this part too, and none may come on top */
+        if (!reserved && p->resident && p->busy == AM_PART_IDLE && !p->payer) p->payer = t;
     }
 }
 
