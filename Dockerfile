@@ -5,13 +5,13 @@
 # controlling terminal SIGHUP reloads: docker kill -s HUP.
 FROM debian:bookworm-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc make pkg-config libc6-dev python3-minimal libjansson-dev libsodium-dev libxxhash-dev \
-    libpcre2-dev libutf8proc-dev libevent-dev libyaml-dev libedit-dev && rm -rf /var/lib/apt/lists/*
+    libpcre2-dev libutf8proc-dev libevent-dev libyaml-dev libedit-dev libcurl4-openssl-dev && rm -rf /var/lib/apt/lists/*
 COPY . /src
 RUN make -C /src -j"$(nproc)" build/agent-memory && strip --strip-debug /src/build/agent-memory
 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends libjansson4 libsodium23 libxxhash0 libpcre2-8-0 libutf8proc2 libevent-core-2.1-7 \
-    libevent-extra-2.1-7 libevent-pthreads-2.1-7 libyaml-0-2 libedit2 && rm -rf /var/lib/apt/lists/* \
+    libevent-extra-2.1-7 libevent-pthreads-2.1-7 libyaml-0-2 libedit2 libcurl4 ca-certificates && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --home-dir /data --no-create-home agent-memory && install -d -o agent-memory -m 0700 /data
 COPY --from=build /src/build/agent-memory /usr/bin/agent-memory
 USER agent-memory

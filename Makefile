@@ -12,10 +12,12 @@ OPT     ?= -O2
 Q       := $(if $(V),,@)
 
 PKGS    := jansson libsodium libxxhash libpcre2-8 libutf8proc libevent_core libevent_extra libevent_pthreads yaml-0.1 libedit
+# libcurl is loaded when a model is pulled (src/pull/curl_calls.h): its headers are wanted, it is not linked
+HEADERS := libcurl
 WARN    := -Wall -Wextra -Werror -Wstrict-prototypes -Wmissing-prototypes -Wshadow -Wpointer-arith -Wundef -Wvla
 CFLAGS_ALL := -std=gnu11 $(OPT) -g -fPIC -ffp-contract=off -fno-strict-aliasing -pthread -fstack-protector-strong \
               -D_GNU_SOURCE -DAM_VERSION='"$(VERSION)"' -DPCRE2_CODE_UNIT_WIDTH=8 -Isrc -Iinclude $(WARN) $(SAN) \
-              $(shell pkg-config --cflags $(PKGS)) $(CFLAGS)
+              $(shell pkg-config --cflags $(PKGS) $(HEADERS)) $(CFLAGS)
 LIBS    := $(shell pkg-config --libs $(PKGS)) -lm -pthread $(SAN) $(LDFLAGS)
 
 ARCH    := $(shell $(CC) -dumpmachine | cut -d- -f1)
@@ -65,7 +67,7 @@ $(BIN): $(MAIN_OBJ) $(LIB)
 # test_server puts an engine of its own behind the server: what a test defines wins over the library's
 FAKES_server := -Wl,--allow-multiple-definition
 $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(TEST_LIB) $(LIB)
-	$(Q)$(CC) -o $@ $^ $(FAKES_$*) -lcmocka $(LIBS)
+	$(Q)$(CC) -o $@ $(filter-out $(LIB),$^) $(LIB) $(FAKES_$*) -lcmocka $(LIBS)
 
 # every fuzz target over the inputs of tests/data/fuzz
 $(BUILD)/tests/test_fuzz: $(FUZZERS:%=$(BUILD)/tests/fuzz/fuzz_%.o)

@@ -417,5 +417,13 @@ static am_gate_state set_pause(am_registry *r, bool pause) {
     return before;
 }
 
+void am_registry_seed(am_registry *r, uint64_t seed) {
+    pthread_mutex_lock(&r->lock);
+    r->options.instance.seed = seed;
+    for (size_t i = 0; i < r->n_slots; i++)
+        if (r->slots[i]->instance) am_engine_seed(am_instance_engine(r->slots[i]->instance), seed);
+    pthread_mutex_unlock(&r->lock);
+}
+
 am_gate_state am_registry_pause(am_registry *r) { return set_pause(r, true); }
 am_gate_state am_registry_resume(am_registry *r) { return set_pause(r, false); }

@@ -115,9 +115,26 @@ am_status am_cache_evict(am_cache *c, const am_tenant *tenant, am_str agent, am_
     return status;
 }
 
+uint32_t am_cache_n_coming(const am_cache *c, const am_tenant *tenant, am_str agent) {
+    uint32_t n = 0;
+    for (const am_turn *t = c->turns; t; t = t->next_open) {
+        if (t->head || t->ephemeral || t->aborted || (tenant && strcmp(tenant->name, t->tenant.name) != 0)) continue;
+        n += agent.n == 0 || am_str_eq(agent, am_str_of(t->info.agent));
+    }
+    return n;
+}
+
+/* What failed turns have left: blocks that no head names. */
+static void drop_unnamed(am_cache *c) {
+    for (am_block *b = c->block_ring.older, *older; b != &c->block_ring; b = older) {
+        older = b->older;
+        if (b->n_heads == 0 && b->n_pins == 0 && !b->foreign) am_keep_delete_block(c, b);
+    }
+}
+
 uint32_t am_cache_clear(am_cache *c, const am_tenant *tenant, uint32_t *n_busy) {
     uint32_t n = 0;
-    *n_busy = 0;
+    *n_busy = am_cache_n_coming(c, tenant, (am_str){0});
     for (am_head *h = c->head_ring.older, *older; h != &c->head_ring; h = older) {
         older = h->older;
         if (h->removed || h->n_tokens == 0 || (tenant && strcmp(tenant->name, h->tenant.name) != 0)) continue;
@@ -127,6 +144,10 @@ uint32_t am_cache_clear(am_cache *c, const am_tenant *tenant, uint32_t *n_busy) 
             am_keep_forget_head(c, h);
             n++;
         }
+    }
+    if (!tenant) {
+        drop_unnamed(c);
+        c->n_foreign = 0; /* "it has state under another model" is then true of nobody */
     }
     return n;
 }

@@ -227,6 +227,8 @@ void am_cache_close(am_cache *c) {
     free(c);
 }
 
+am_hash am_cache_tag(const am_cache *c) { return c->tag; }
+
 void am_cache_stats_get(const am_cache *c, am_cache_stats *out) {
     *out = c->stats;
     out->memory_bytes = c->sealed.mapped_bytes + c->open.mapped_bytes;

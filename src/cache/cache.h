@@ -168,8 +168,27 @@ am_status am_cache_rm(am_cache *cache, const am_tenant *tenant, am_str agent, am
 am_status am_cache_fork(am_cache *cache, const am_tenant *tenant, am_str from, am_str to, am_error *err);
 am_status am_cache_evict(am_cache *cache, const am_tenant *tenant, am_str agent, am_error *err); /* agent empty: everything idle */
 
-/* Forgets every agent of a tenant (NULL: of all) as am_cache_rm does, but for those that run (*n_busy). Returns how many are gone. */
+/* Turns that run for agents that are not kept yet: they will be when their first turn ends. Of a tenant (NULL: of all), of one agent (empty: of any). */
+uint32_t am_cache_n_coming(const am_cache *cache, const am_tenant *tenant, am_str agent);
+/* Forgets every agent of a tenant (NULL: of all) as am_cache_rm does, but for those that run (*n_busy, also those that are coming). Returns how many are gone. */
 uint32_t am_cache_clear(am_cache *cache, const am_tenant *tenant, uint32_t *n_busy);
+am_hash am_cache_tag(const am_cache *cache); /* of its model and form: what its agents' files carry */
+
+/* The same for agents whose model no cache is open for: they are found in the folder. Not on an engine's thread; nobody may open or close a cache of
+ * the folder meanwhile. */
+typedef struct am_absent {
+    const char *dir;
+    am_cache_folder *folder;
+    const am_hash *open;     /* tags of the caches that are open */
+    size_t n_open;
+    const am_tenant *tenant; /* NULL: of all */
+    am_str agent;            /* empty: every one */
+} am_absent;
+typedef struct am_absent_result {
+    uint32_t n_agents, n_blocks;
+    uint64_t bytes;
+} am_absent_result;
+am_status am_cache_clear_absent(const am_absent *which, am_absent_result *result, am_error *err);
 /* Drops from memory every block and row that nothing pins and that is on disk (lossy: also what could not be written), and gives the pages of all
  * free slots back to the system. Returns the bytes of the slots that became free. */
 size_t am_cache_trim(am_cache *cache, bool lossy);

@@ -237,6 +237,7 @@ void am_keep_write_block(am_cache *cache, am_block *block);
 void am_keep_write_head(am_cache *cache, am_head *head);
 bool am_keep_evictable(const am_block *block);
 void am_keep_evict_block(am_cache *cache, am_block *block);
+void am_keep_delete_block(am_cache *cache, am_block *block); /* memory and disk; when it is back, while a job has it */
 void *am_keep_open_slot(am_cache *cache);   /* evicts idle heads' rows; NULL when none can be had now */
 bool am_keep_sealed_slots(am_cache *cache, void **slots, uint32_t n); /* all or none */
 void am_keep_drop_rows(am_cache *cache, am_head *head); /* from memory */

@@ -33,7 +33,7 @@ static int unlink_file(am_cache *c, const char *name) {
     return am_fs_join(path, sizeof path, c->dir, name, NULL) == AM_OK ? am_io->unlink(path) : -ENAMETOOLONG;
 }
 
-static void delete_block(am_cache *c, am_block *b) {
+void am_keep_delete_block(am_cache *c, am_block *b) {
     char name[96];
     if (b->busy) {
         b->unwanted = true;
@@ -73,7 +73,7 @@ static void block_written(am_cache *c, am_job *job) {
         write_failed(c, "block", name, &job->err);
     }
     if (b->unwanted && b->n_heads == 0 && b->n_pins == 0)
-        delete_block(c, b);
+        am_keep_delete_block(c, b);
     else
         am_index_drop_block(c, b);
 }
@@ -212,7 +212,7 @@ void am_keep_forget_head(am_cache *c, am_head *h) {
     h->chain = NULL;
     h->n_chain = 0;
     for (uint32_t i = 0; i < n; i++)
-        if (--chain[i]->n_heads == 0 && chain[i]->n_pins == 0) delete_block(c, chain[i]);
+        if (--chain[i]->n_heads == 0 && chain[i]->n_pins == 0) am_keep_delete_block(c, chain[i]);
     free(chain);
     am_pool_give(&c->open, h->open);
     h->open = NULL;
@@ -253,5 +253,5 @@ static am_block *quota_victim(am_cache *c) {
 
 void am_keep_quota(am_cache *c) {
     am_block *victim;
-    while (c->options.disk_bytes && atomic_load(&c->folder->disk_bytes) > c->options.disk_bytes && (victim = quota_victim(c))) delete_block(c, victim);
+    while (c->options.disk_bytes && atomic_load(&c->folder->disk_bytes) > c->options.disk_bytes && (victim = quota_victim(c))) am_keep_delete_block(c, victim);
 }

@@ -2,6 +2,7 @@
 #include "main/commands.h"
 
 #include "main/progress.h"
+#include "main/served.h"
 #include "model/convert.h"
 
 #include <string.h>
@@ -12,11 +13,13 @@ int am_command_convert(am_settings *settings) {
     am_progress progress = {0};
     am_convert_result done;
     am_workers *workers = NULL;
-    am_convert_options options = {.from = settings->args[0], .to = settings->args[1], .form = (am_convert_form)settings->to,
+    const char *name;
+    am_convert_options options = {.to = settings->args[1], .form = (am_convert_form)settings->to,
                                   .progress = am_progress_update, .progress_arg = &progress};
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     size_t n_threads = settings->threads ? settings->threads : cores > 0 ? (size_t)cores : 1;
-    am_status status = am_workers_create(n_threads, &workers, &err);
+    am_status status = am_served_find(settings, settings->args[0], &options.from, &name, &err);
+    if (!status) status = am_workers_create(n_threads, &workers, &err);
     options.workers = workers;
     if (!status) status = am_kernels_pick(settings->isa, &options.kernels, &err);
     if (!status) status = am_convert(&options, &done, &err);

@@ -23,9 +23,15 @@ static const am_command commands[] = {
      "list, show, remove, fork and verify agents",
      "Asks the server on --host and --port when one answers, else works on the data folder itself.\n"
      "verify reads every file of the data folder, also beside a running server: exit code 0 all is well, 3 something is wrong, 1 it could not look."},
-    {"models", "", AM_CMD_MODELS, 0, 0, am_command_models, "describe the model that would be served", ""},
+    {"pull", "ORG/NAME[@REVISION][:CHOICE] | URL", AM_CMD_PULL, 1, 1, am_command_pull, "fetch a model from Hugging Face, a mirror of it, or an address",
+     "Of a repository with safetensors, the files that the model needs; of one with GGUF files, the one that CHOICE names (a file, or a quantisation like Q8_0;\n"
+     "without it Q4_K_M). URL: of a .gguf file. Broken off, the same command goes on where it was; the model is there when all of it came and was checked.\n"
+     "The token is HF_TOKEN's, or the one that the hub's own tools keep. Exit code: 0 it is there, 1 it could not be had, 2 no such name or choice,\n"
+     "3 what came was not what it should be, 130 interrupted."},
+    {"list", "", AM_CMD_LIST, 0, 0, am_command_list, "list the models that were pulled or are configured", ""},
+    {"rm", "NAME", AM_CMD_RM, 1, 1, am_command_rm, "remove a pulled model", "What its agents have said stays, for when the model is back. A model that a running server has in memory is left alone."},
     {"show", "[MODEL]", AM_CMD_SHOW, 0, 1, am_command_show, "what a model is and what its agents would take, from headers alone",
-     "MODEL: a folder, a GGUF file, or with --config a config.json alone. Nothing is loaded. One row for each setting of --kv-bits: bytes a token, and\n"
+     "MODEL: a pulled or configured model's name, a folder, a GGUF file, or with --config a config.json alone. Nothing is loaded, unless --load says so. One row for each setting of --kv-bits: bytes a token, and\n"
      "for each context what one agent takes and how many fit into --kv-memory."},
     {"convert", "FROM TO", AM_CMD_CONVERT, 2, 2, am_command_convert, "write a model in another form",
      "FROM: a folder in any form that loads, or a GGUF file; TO: a folder (mlx), or a .gguf file (from GGUF, or a folder of a plain decoder). Interrupted, the same command goes on where it was, after\n"
@@ -43,7 +49,7 @@ static const am_command commands[] = {
      "add prints the new key once; only its hash is kept, in keys.json of the data folder. Every tenant has agents of its own, which no other tenant\n"
      "can see or measure; without a name the key is the default tenant's. --max-... set the tenant's limits (limit: those alone).\n"
      "A running server takes changes up within a second."},
-    {"ps", "", AM_CMD_PS, 0, 0, am_command_ps, "agents in the memory of a running server; --memory: where all of its memory is", ""},
+    {"ps", "", AM_CMD_PS, 0, 0, am_command_ps, "models and agents in the memory of a running server; --memory: where all of its memory is", ""},
     {"status", "", AM_CMD_OPERATE, 0, 0, am_command_status, "models of a running server: state, memory, requests", ""},
     {"load", "MODEL", AM_CMD_OPERATE, 1, 1, am_command_load, "load a model of a running server", "Others leave when it needs their memory. When it cannot be loaded, they are back."},
     {"unload", "[MODEL]", AM_CMD_OPERATE, 0, 1, am_command_unload, "take a model (or all) out of memory; its agents are written first", "The next request for it loads it again."},
@@ -54,7 +60,7 @@ static const am_command commands[] = {
     {"pause", "", AM_CMD_OPERATE, 0, 0, am_command_pause, "let all answers stand still and requests wait, until resume", ""},
     {"resume", "", AM_CMD_OPERATE, 0, 0, am_command_resume, "end pause or drain", ""},
     {"evict", "[AGENT]", AM_CMD_OPERATE, 0, 1, am_command_evict, "move idle agents (or one) out of memory; they stay on disk", ""},
-    {"clear", "AGENT | --tenant NAME | --all", AM_CMD_OPERATE, 0, 1, am_command_clear, "forget agents of the loaded models, in memory and on disk", "Those that run are left alone and counted."},
+    {"clear", "AGENT | --tenant NAME | --all", AM_CMD_OPERATE, 0, 1, am_command_clear, "forget agents, in memory and on disk, of every model", "Those that run are left alone and counted."},
     {"clear-pool", "", AM_CMD_OPERATE, 0, 0, am_command_clear_pool, "cancel what runs, empty the pool and give its memory back", "What can be is written first."},
     {"doctor", "", AM_CMD_DOCTOR, 0, 0, am_command_doctor, "look for what is wrong with server, data folder and machine",
      "Each finding comes with what to do. --fix mends what cannot do harm; it never ends a process and never removes an agent.\n"

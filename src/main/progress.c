@@ -11,13 +11,13 @@
 
 enum { SHOW_AFTER_MS = 1000, REDRAW_MS = 50, LOG_MS = 5000, WIDTH = 30 };
 
-static void draw(am_progress *progress, double part, double elapsed_ms) {
+static void draw(am_progress *progress, double part, double start, double elapsed_ms) {
     char bar[WIDTH + 1];
     int full = (int)(part * WIDTH + 0.5);
     memset(bar, '.', WIDTH);
     memset(bar, '#', (size_t)full);
     bar[WIDTH] = 0;
-    double left_s = part > 0 ? elapsed_ms / part * (1 - part) / 1000 : 0;
+    double left_s = part > start ? elapsed_ms / (part - start) * (1 - part) / 1000 : 0;
     fprintf(stderr, "\r%s [%s] %3.0f%% %.0f s left \033[K", progress->what, bar, part * 100, left_s);
     progress->drawn = true;
 }
@@ -29,13 +29,14 @@ void am_progress_update(void *arg, const char *what, uint64_t done, uint64_t tot
         am_progress_end(progress);
         snprintf(progress->what, sizeof progress->what, "%s", what);
         progress->start_ns = now;
+        progress->start_done = done;
     }
     double elapsed_ms = am_ms_since(progress->start_ns), since_shown_ms = am_ms_since(progress->shown_ns);
     bool terminal = isatty(STDERR_FILENO);
     if (total == 0 || elapsed_ms < SHOW_AFTER_MS || since_shown_ms < (terminal ? REDRAW_MS : LOG_MS)) return;
     progress->shown_ns = now;
     double part = done < total ? (double)done / (double)total : 1;
-    if (terminal) draw(progress, part, elapsed_ms);
+    if (terminal) draw(progress, part, (double)progress->start_done / (double)total, elapsed_ms);
     else am_log(AM_LOG_INFO, "progress", AM_LS("what", progress->what), AM_LU("done", done), AM_LU("total", total));
 }
 

@@ -7,7 +7,7 @@
 
 typedef struct am_progress {
     char what[64];
-    uint64_t start_ns, shown_ns;
+    uint64_t start_ns, shown_ns, start_done; /* what goes on where it was broken off does not begin with nothing */
     bool drawn; /* a bar stands on the terminal */
 } am_progress;
 

@@ -11,7 +11,10 @@
 #include "main/served.h"
 
 #include "agents/instance.h"
+#include "base/fs.h"
+#include "pull/shelf.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -137,20 +140,67 @@ static am_status entry_of_text(am_settings *settings, const char *text, am_model
     return out->name ? AM_OK : am_fail(err, AM_ENOMEM, "no memory for settings");
 }
 
+am_status am_models_dir(const am_settings *settings, char out[4096], am_error *err) {
+    const char *dir = settings->data_dir ? settings->data_dir : am_settings_home();
+    if (settings->models_dir) return snprintf(out, 4096, "%s", settings->models_dir) < 4096 ? AM_OK : am_fail(err, AM_ELIMIT, "--models-dir is too long");
+    return *dir ? am_fs_join(out, 4096, dir, "models", err) : am_fail(err, AM_EINVAL, "no folder of models: $HOME is not set, name one with --models-dir");
+}
+
+static am_status find_pulled(am_settings *settings, const char *text, const char **path, const char **name, am_error *err) {
+    char dir[4096];
+    am_shelf_model model;
+    am_status status = am_models_dir(settings, dir, err);
+    if (!status) status = am_shelf_find(dir, text, &model, err);
+    if (status) return status;
+    *path = am_arena_strdup(settings->arena, am_str_of(model.path));
+    *name = am_arena_strdup(settings->arena, am_str_of(model.name));
+    return *path && *name ? AM_OK : am_fail(err, AM_ENOMEM, "no memory for settings");
+}
+
+am_status am_served_find(am_settings *settings, const char *text, const char **path, const char **name, am_error *err) {
+    *path = text;
+    *name = NULL;
+    if (access(text, F_OK) == 0) return AM_OK;
+    for (size_t i = 0; i < settings->n_entries; i++) {
+        const am_model_entry *e = &settings->entries[i];
+        char own[256];
+        am_model_entry_name(e, own);
+        if (strcmp(own, text) != 0) continue;
+        *path = e->path;
+        *name = e->name;
+        return AM_OK;
+    }
+    am_status status = find_pulled(settings, text, path, name, err);
+    return status == AM_ENOTFOUND ? AM_OK : status;
+}
+
+/* Names of pulled models become paths. What the command line names must be there: it is what was just asked for. */
+static am_status find_entries(am_settings *settings, am_model_entry *entries, size_t n, bool must, am_error *err) {
+    am_source source;
+    for (size_t i = 0; i < n; i++) {
+        const char *path = entries[i].path, *name = NULL;
+        if (!path || access(path, F_OK) == 0) continue;
+        am_status status = find_pulled(settings, path, &entries[i].path, &name, err);
+        if (!entries[i].name) entries[i].name = name;
+        if (status && status != AM_ENOTFOUND) return status;
+        if (status && must && am_source_parse(path, &source, NULL) == AM_OK && !source.url) return am_error_prefix(err, "there is no %s here, and", path);
+    }
+    return AM_OK;
+}
+
 am_status am_served_choose(am_settings *settings, am_error *err) {
     const am_setting_list *given = &settings->models;
     bool stronger = am_settings_origin(settings, "model") > AM_ORIGIN_FILE;
     if (settings->n_file_models && given->n && !stronger) return am_fail(err, AM_EFORMAT, "the config file has both model and models: put all into models");
-    settings->entries = settings->file_models;
-    settings->n_entries = settings->n_file_models;
-    if (given->n) {
-        am_model_entry *entries = am_arena_alloc(settings->arena, given->n * sizeof *entries);
-        if (!entries) return am_fail(err, AM_ENOMEM, "no memory for settings");
-        for (size_t i = 0; i < given->n; i++)
-            if (entry_of_text(settings, given->items[i], &entries[i], err)) return err->code;
-        settings->entries = entries;
-        settings->n_entries = given->n;
-    }
-    settings->model = settings->n_entries ? settings->entries[0].path : NULL;
+    size_t n = given->n ? given->n : settings->n_file_models;
+    am_model_entry *entries = am_arena_alloc(settings->arena, (n + 1) * sizeof *entries);
+    if (!entries) return am_fail(err, AM_ENOMEM, "no memory for settings");
+    if (!given->n && n) memcpy(entries, settings->file_models, n * sizeof *entries);
+    for (size_t i = 0; i < given->n; i++)
+        if (entry_of_text(settings, given->items[i], &entries[i], err)) return err->code;
+    if (find_entries(settings, entries, n, stronger, err)) return err->code;
+    settings->entries = entries;
+    settings->n_entries = n;
+    settings->model = n ? entries[0].path : NULL;
     return AM_OK;
 }

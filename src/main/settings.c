@@ -215,8 +215,8 @@ am_status am_settings_load(am_settings *settings, unsigned command, int argc, ch
     if (!status) status = load_args(settings, command, argc, argv, err);
     if (!command || command == AM_CMD_HELP || settings->want_help) return status; /* version and help work with a broken config file too */
     if (!status) status = load_env(settings, err);
-    if (command == AM_CMD_SHOW || command == AM_CMD_CONVERT) return status ? status : am_served_choose(settings, err); /* show's --config is a model's; convert has nothing of an operator's */
-    if (!status) status = load_file(settings, err);
+    bool other_config = (command == AM_CMD_SHOW && settings->config) || command == AM_CMD_CONVERT; /* show's --config is a model's; convert has nothing of an operator's */
+    if (!status && !other_config) status = load_file(settings, err);
     return status ? status : am_served_choose(settings, err);
 }
 

@@ -9,13 +9,14 @@
 #include <stdio.h>
 
 /* Commands that take settings, as bits. */
-enum { AM_CMD_SERVE = 1, AM_CMD_CHAT = 2, AM_CMD_AGENTS = 4, AM_CMD_MODELS = 8, AM_CMD_KEYS = 16, AM_CMD_HELP = 128, AM_CMD_DOCTOR = 1 << 10, AM_CMD_STOP = 1 << 11, AM_CMD_PS = 1 << 12 };
+enum { AM_CMD_SERVE = 1, AM_CMD_CHAT = 2, AM_CMD_AGENTS = 4, AM_CMD_LIST = 8, AM_CMD_KEYS = 16, AM_CMD_HELP = 128, AM_CMD_DOCTOR = 1 << 10, AM_CMD_STOP = 1 << 11, AM_CMD_PS = 1 << 12 };
 enum { AM_CMD_EVAL = 1 << 13, AM_CMD_TEXT = 1 << 14, AM_CMD_LOGITS = 1 << 15, AM_CMD_SHOW = 1 << 17, AM_CMD_CONVERT = 1 << 18, AM_CMD_OPERATE = 1 << 19 };
+enum { AM_CMD_PULL = 1 << 20, AM_CMD_RM = 1 << 21 };
 enum { AM_RELOADS = 1 << 16 /* in the same word: a running server takes a new value up on SIGHUP */ };
 
 typedef enum am_origin { AM_ORIGIN_DEFAULT, AM_ORIGIN_FILE, AM_ORIGIN_ENV, AM_ORIGIN_FLAG } am_origin;
 
-enum { AM_MAX_SETTINGS = 80 };
+enum { AM_MAX_SETTINGS = 96 };
 
 /* In the order given; a stronger source replaces the whole list. */
 typedef struct am_setting_list {
@@ -32,11 +33,13 @@ typedef struct am_settings {
     const struct am_model_entry *file_models, *entries; /* see served.h; entries: what serve has, none: the embedded model */
     size_t n_file_models, n_entries;
     const char *model, *isa; /* model: the first one's path, for commands of one */
+    const char *models_dir;  /* NULL: see am_models_dir */
     const char *default_model;
     uint64_t model_memory_bytes, model_idle_ms;
     uint64_t ctx, kv_memory_bytes, disk_bytes, threads, seed;
     uint64_t bits_k, bits_v; /* adjacent: one setting */
     uint64_t durability;     /* am_durability */
+    uint64_t lookup;         /* am_lookup_mode */
     /* scheduler */
     uint64_t parallel, queue, chunk_tokens, step_ms;
     /* HTTP */
@@ -75,7 +78,11 @@ typedef struct am_settings {
     /* text */
     const char *tokenizer, *template;
     /* show */
-    bool tensors;
+    bool tensors, load;
+    /* pull, rm */
+    const char *hub, *sha256;
+    uint64_t connections, retries, silence_ms;
+    bool yes, agents_too;
     /* convert */
     uint64_t to; /* am_convert_form */
     /* logits */

@@ -1,9 +1,12 @@
 /* Owns `show`: what a model is and what its agents would take, from headers and config alone, so that it answers at once for a model of any
  * size, and for one of which there is only the config.json. The figures come from what the loader finds and from the layout that the cache
- * uses, not from a second calculation. */
+ * uses, not from a second calculation. --load reads the weights as serve would, without the agents' folder. */
 #include "main/commands.h"
 
+#include "base/clock.h"
 #include "base/json.h"
+#include "main/progress.h"
+#include "main/served.h"
 #include "model/model.h"
 
 #include <string.h>
@@ -25,6 +28,8 @@ typedef struct showing {
     uint64_t budget;
     json_t *tensors; /* name -> [rows, columns, stacked]; NULL: not wanted */
     bool latent; /* one setting of bits: keys serve as values */
+    const char *kernels; /* with --load; NULL: headers alone */
+    double load_ms;
 } showing;
 
 static uint64_t default_budget(void) {
@@ -81,20 +86,28 @@ static const char *size_text(double bytes, char out[32]) {
     return out;
 }
 
-static void print_model(const am_model_info *info) {
-    char files[32], memory[32];
+static void fingerprint_hex(const am_model_info *info, char out[33]) {
+    for (size_t i = 0; i < sizeof info->fingerprint; i++) snprintf(out + 2 * i, 3, "%02x", info->fingerprint[i]);
+}
+
+static void print_model(const showing *s) {
+    const am_model_info *info = s->info;
+    char files[32], memory[32], hex[33];
     printf("%s\n", info->name);
     printf("  architecture  %s, %u layers, width %u, %u heads, %u KV heads of %u", info->architecture, info->n_layer, info->n_embd, info->n_head,
            info->n_kv_head, info->head_dim_k);
     if (info->head_dim_v != info->head_dim_k) printf(" (values %u)", info->head_dim_v);
     printf("\n  weights       %.1f M parameters", (double)info->n_params / 1e6);
-    if (info->file_bytes)
+    if (info->file_bytes || s->kernels)
         printf(", %s in files, %s in memory", size_text((double)info->file_bytes, files), size_text((double)info->weight_bytes, memory));
     else
         printf(", %s as bf16", size_text((double)info->weight_bytes, memory));
-    if (info->file_bytes) printf("\n  forms         %s", info->forms);
+    if (info->file_bytes || s->kernels) printf("\n  forms         %s", info->forms);
     printf("\n  context       %u tokens, vocabulary of %u\n", info->n_ctx, info->n_vocab);
     if (info->n_window_layers) printf("  windows       %u of %u layers see the last %u tokens\n", info->n_window_layers, info->n_layer, info->window);
+    if (!s->kernels) return;
+    fingerprint_hex(info, hex);
+    printf("  kernels       %s\n  loaded in     %.0f ms\n  fingerprint   %s\n", s->kernels, s->load_ms, hex);
 }
 
 /* A row a setting of bits: bytes a token, then for each context what one agent takes and how many fit. */
@@ -145,29 +158,57 @@ static am_status print_json(const showing *s, am_error *err) {
                             "head_dim_v", (json_int_t)i->head_dim_v, "budget_bytes", (json_int_t)s->budget, "cache", cache_json(s));
     if (!all) return am_fail(err, AM_ENOMEM, "no memory for the description");
     if (s->tensors) json_object_set(all, "tensors", s->tensors);
+    if (s->kernels) {
+        char hex[33];
+        fingerprint_hex(i, hex);
+        json_object_update_new(all, json_pack("{s:s, s:f, s:s}", "kernels", s->kernels, "load_ms", s->load_ms, "fingerprint", hex));
+    }
     json_dumpf(all, stdout, JSON_INDENT(1));
     puts("");
     json_decref(all);
     return AM_OK;
 }
 
+static am_status load(showing *s, am_settings *settings, am_model **out, am_error *err) {
+    const char *path = settings->config ? settings->config : settings->model, *name = NULL;
+    am_progress progress = {0};
+    am_workers *workers = NULL;
+    uint64_t start = am_now_ns();
+    am_model_options options = {.survey = !settings->load, .n_ctx = (uint32_t)settings->ctx, .progress = am_progress_update, .progress_arg = &progress};
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    am_status status = settings->n_args ? am_served_find(settings, settings->args[0], &path, &name, err) : AM_OK;
+    if (settings->tensors) {
+        options.weight = note_tensor;
+        options.weight_arg = s->tensors = json_object();
+    }
+    if (!status && settings->load) {
+        status = am_kernels_pick(settings->isa, &options.kernels, err);
+        if (!status) status = am_workers_create(settings->threads ? settings->threads : cores > 0 ? (size_t)cores : 1, &workers, err);
+        options.workers = workers;
+    }
+    if (!status) status = am_model_load(path, &options, out, err);
+    am_progress_end(&progress);
+    am_workers_free(workers);
+    if (!status && settings->load) s->kernels = options.kernels->name;
+    s->load_ms = am_ms_since(start);
+    return status;
+}
+
 int am_command_show(am_settings *settings) {
     am_error err = {0};
     am_model *model = NULL;
     showing s = {0};
-    const char *path = settings->n_args ? settings->args[0] : settings->config ? settings->config : settings->model;
-    am_model_options options = {.survey = true};
-    if (settings->tensors) {
-        options.weight = note_tensor;
-        options.weight_arg = s.tensors = json_object();
+    if (settings->load && settings->tensors) {
+        fprintf(stderr, "agent-memory: --load and --tensors exclude each other: who lists tensors does not keep them\n");
+        return AM_EXIT_USAGE;
     }
-    am_status status = am_model_load(path, &options, &model, &err);
+    am_status status = load(&s, settings, &model, &err);
     if (!status) status = gather(&s, model, settings, &err);
     if (!status && settings->json) status = print_json(&s, &err);
     else if (!status) {
         const char *name;
         json_t *t;
-        print_model(s.info);
+        print_model(&s);
         json_object_foreach(s.tensors, name, t)
             printf("  %-60s %6lld x %lld%s\n", name, json_integer_value(json_array_get(t, 0)), json_integer_value(json_array_get(t, 1)),
                    json_integer_value(json_array_get(t, 2)) ? " in a stack" : "");

@@ -269,7 +269,7 @@ static am_status load(const char *path, const am_model_options *options, am_mode
     m->embed_scale = 1;
     m->attention_scale = 1 / sqrtf((float)m->config.head_dim);
     m->cache_heads = m->config.n_kv_head;
-    m->cache_dim_k = m->cache_dim_v = m->config.head_dim;
+    m->cache_dim_k = m->cache_dim_v = (m->config.head_dim + 15) / 16 * 16;
     if (!status && (status = load_weights(m, &s, options, err)) && path) am_error_prefix(err, "%s", path);
     source_free(&s);
     /* these point into what was just freed or into JSON that nobody needs any more */
@@ -285,7 +285,6 @@ am_status am_model_load(const char *path, const am_model_options *options, am_mo
     uint64_t start = am_now_ns();
     am_status status = load(path, options, out, err);
     if (bare(options)) return status;
-    am_metric_add(&am_metric_model_loads, status ? AM_LOAD_FAILED : AM_LOAD_OK, 1);
     if (!status) am_metric_observe(&am_metric_model_load_time, 0, am_now_ns() - start);
     return status;
 }

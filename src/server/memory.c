@@ -24,8 +24,9 @@ typedef struct sums {
 static am_status add_agent(void *arg, const am_agent_info *a) {
     const look *l = arg;
     json_t *agent =
-        json_pack("{s:s, s:s, s:s, s:s, s:I, s:I}", "agent", a->agent, "model", l->model, "tenant", a->tenant, "tier", am_tier_name(a->tier),
-                  "memory_bytes", (json_int_t)a->memory_bytes, "disk_bytes", (json_int_t)a->disk_bytes);
+        json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "agent", a->agent, "model", l->model, "tenant", a->tenant, "tier", am_tier_name(a->tier),
+                  "memory_bytes", (json_int_t)a->memory_bytes, "disk_bytes", (json_int_t)a->disk_bytes, "last_used",
+                  (json_int_t)(a->used_ns / 1000000000u));
     return json_array_append_new(l->agents, agent) ? AM_ENOMEM : AM_OK;
 }
 

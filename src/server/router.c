@@ -9,7 +9,7 @@
 static const am_route routes[] = {
     {.method = "POST", .path = "/chat/completions", .handler = am_handle_chat},
     {.method = "GET", .path = "/models", .handler = am_handle_models, .on_network = true},
-    {.method = "GET", .path = "/models/{id}", .handler = am_handle_model, .on_network = true},
+    {.method = "GET", .path = "/models/{id}", .handler = am_handle_model, .on_network = true, .rest = true},
     {.method = "GET", .path = "/agents", .handler = am_handle_agents},
     {.method = "GET", .path = "/agents/{id}", .handler = am_handle_agent},
     {.method = "DELETE", .path = "/agents/{id}", .handler = am_handle_agent_delete},
@@ -27,8 +27,9 @@ static const am_route routes[] = {
     {.method = "POST", .path = "/admin/persist", .handler = am_handle_admin_persist, .admin = true},
     {.method = "POST", .path = "/admin/evict", .handler = am_handle_admin_evict, .admin = true},
     {.method = "POST", .path = "/admin/clear", .handler = am_handle_admin_clear, .admin = true},
-    {.method = "DELETE", .path = "/admin/caches", .handler = am_handle_admin_clear, .admin = true},
+    {.method = "DELETE", .path = "/admin/caches", .handler = am_handle_admin_clear_caches, .admin = true},
     {.method = "POST", .path = "/admin/clear-pool", .handler = am_handle_admin_clear_pool, .admin = true},
+    {.method = "POST", .path = "/admin/seed", .handler = am_handle_admin_seed, .admin = true},
     {.method = "GET", .path = "/debug/memory", .handler = am_handle_memory, .admin = true},
     {.method = "GET", .path = "/health", .handler = am_handle_health, .on_network = true, .always = true, .quiet = true, .open = true},
     {.method = "GET", .path = "/health/live", .handler = am_handle_live, .on_network = true, .always = true, .quiet = true, .open = true},
@@ -60,15 +61,15 @@ static am_str canonical(am_str path) {
     return path;
 }
 
-/* {id} takes one segment, as it stands in the path (so %2F may be part of a name). */
-static bool path_matches(const char *pattern, am_str path, am_str *id) {
-    const char *brace = strchr(pattern, '{');
+/* {id} takes one segment, as it stands in the path (so %2F may be part of a name), or all that is left. */
+static bool path_matches(const am_route *route, am_str path, am_str *id) {
+    const char *pattern = route->path, *brace = strchr(pattern, '{');
     *id = (am_str){0};
     if (!brace) return am_str_eq(am_str_of(pattern), path);
     am_str before = {pattern, (size_t)(brace - pattern)}, after = am_str_of(strchr(brace, '}') + 1);
     if (!am_str_starts(path, before) || path.n <= before.n + after.n) return false;
     *id = (am_str){path.p + before.n, path.n - before.n - after.n};
-    return am_str_eq((am_str){id->p + id->n, after.n}, after) && !memchr(id->p, '/', id->n);
+    return am_str_eq((am_str){id->p + id->n, after.n}, after) && (route->rest || !memchr(id->p, '/', id->n));
 }
 
 /* Number of single-character changes from a to b (Levenshtein), both short. */
@@ -137,7 +138,7 @@ bool am_route_find(am_exchange *x) {
     am_str path = canonical(x->head.path), id, method = x->head_only ? AM_STR("GET") : x->head.method;
     bool allowed[N_ROUTES] = {false}, known = false;
     for (size_t i = 0; i < N_ROUTES; i++) {
-        if (!path_matches(routes[i].path, path, &id)) continue;
+        if (!path_matches(&routes[i], path, &id)) continue;
         allowed[i] = known = true;
         if (!am_str_eq(am_str_of(routes[i].method), method)) continue;
         x->route = &routes[i];

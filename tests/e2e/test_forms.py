@@ -78,7 +78,7 @@ def refused(source, made, change, words):
     change(packed, config)
     with temp_dir() as d:
         weight_forms.save(d + "/bad", source, packed, config)
-        code, _, err = run("models", "--model", d + "/bad")
+        code, _, err = run("show", "--load", "--model", d + "/bad")
         expect(code == 1 and all(w in err for w in words), err)
 
 

@@ -29,7 +29,7 @@ def safetensors(header, data):
 
 
 def refused(d, words, path=None):
-    code, out, err = run("models", "--model", path or d)
+    code, out, err = run("show", "--load", "--model", path or d)
     expect(code == 1 and all(w in err for w in words), f"wanted {words}: {code} {out}{err}")
     code, out, err = run("show", path or d)
     expect(code in (0, 1), f"show: {code} {err}")
@@ -53,7 +53,7 @@ def test_the_whole_one_loads():
     header, data = weights()
     with temp_dir() as d:
         folder({"model.safetensors": safetensors(header, data)})(d)
-        code, _, err = run("models", "--model", d)
+        code, _, err = run("show", "--load", "--model", d)
         expect(code == 0, err)
 
 

@@ -17,7 +17,7 @@ def test_version_and_help():
     code, out, _ = run("version")
     expect(code == 0 and out.startswith("agent-memory "), out)
     code, out, _ = run("help")
-    expect(code == 0 and all(c in out for c in ("serve", "chat", "agents", "models")), out)
+    expect(code == 0 and all(c in out for c in ("serve", "chat", "agents", "pull", "list")), out)
     code, out, _ = run("serve", "--help")
     expect(code == 0 and "--kv-memory" in out and "AGENT_MEMORY_" in out, out)
 
@@ -72,7 +72,7 @@ def test_eval_compares_forms_of_the_cache():
 
 
 def test_models_describes_the_embedded_model():
-    code, out, err = run("models")
+    code, out, err = run("show", "--load")
     expect(code == 0 and "memo-28m" in out and "29.4 M parameters" in out, out + err)
 
 

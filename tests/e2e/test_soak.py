@@ -1,4 +1,4 @@
-"""Everything at once for a while (make soak SECONDS=n): turns that must give the right answers, evictions, hang-ups, forks, removals, drains, kill -9, and swaps; at the end every stored byte is verified against the model and the memory has not grown."""
+"""Everything at once for a while (make soak SECONDS=n): turns that must give the right answers, evictions, hang-ups, forks, removals, an operator's verbs, ends by SIGTERM and kill -9, and swaps; at the end every stored byte is verified against the model and the memory has not grown."""
 import contextlib
 import json
 import os
@@ -93,6 +93,13 @@ class Life:
                     for model in ("other", "memo-28m"):
                         if self.s.request("POST", "/v1/admin/models/swap", {"model": model, "timeout_seconds": 30}, timeout=60).status == 200:
                             self.count("swaps")
+                elif rng.random() < 0.3:  # an operator's verbs, and open again whatever came of them
+                    verb = rng.choice(["drain", "pause", "clear-pool", "persist"])
+                    body = {"timeout_seconds": rng.choice([0, 1])} if verb == "drain" else {}
+                    if self.s.request("POST", f"/v1/admin/{verb}", body, timeout=20).status == 200:
+                        self.count(verb)
+                    time.sleep(0.1)
+                    self.s.request("POST", "/v1/admin/resume", timeout=10)
                 elif rng.random() < 0.5:
                     r = self.s.request("POST", "/v1/admin/evict", {}, timeout=10)
                     if r.status == 200:
@@ -137,7 +144,7 @@ def test_soak():
             f.write(f"models:\n  - name: memo-28m\n  - name: other\n    path: {other}\n")
         for life in range(n_lives):
             with Server(d, *FLAGS) as s:
-                growth.append(Life(s, right, life, counts).run(SECONDS / n_lives, ["drain", "kill -9"][life % 2]))
+                growth.append(Life(s, right, life, counts).run(SECONDS / n_lives, ["SIGTERM", "kill -9"][life % 2]))
         with Server(d, *FLAGS) as s:
             expect(s.stop() == 0, "exit code at the end")
         code, out, err = run("agents", "verify", "--deep", "--json", "--data-dir", d, timeout=600)
