@@ -125,6 +125,15 @@ static void rank_files(void **state) {
     assert_int_equal(am_tiktoken_load(AM_STR("YQ== 0\nYg== x\n"), (am_str){"", 0}, NULL, &t, &err), AM_EFORMAT);
     assert_non_null(strstr(err.message, "line 2"));
     assert_int_equal(am_tiktoken_load(AM_STR("YQ== 0\n"), (am_str){"", 0}, NULL, &t, &err), AM_EUNSUPPORTED);
+    assert_non_null(strstr(err.message, "pat_str"));
+    /* the pattern a config says, as Rust reads it: {1,2}+ gives nothing back, $ is the end of the text */
+    const am_str few = AM_STR("YQ== 0\nMQ== 1\nCg== 2\nMTE= 3\nYQo= 4\nCmE= 5\n"), said = AM_STR("{\"pat_str\": \"1{1,2}+|a\\n$|.|\\n\"}");
+    assert_int_equal(am_tiktoken_load(few, said, NULL, &t, &err), AM_OK);
+    assert_string_equal(tok_ids(t, "111"), "3 1");
+    assert_string_equal(tok_ids(t, "a\na\n"), "0 2 4");
+    am_tokenizer_free(t);
+    assert_int_equal(am_tiktoken_load(few, (am_str){"", 0}, "/some/cl100k_base.tiktoken", &t, &err), AM_OK);
+    am_tokenizer_free(t);
     am_buf_free(&ranks);
 }
 

@@ -78,7 +78,7 @@ am_status am_json_parse(am_str text, bool strict, json_t **out, am_error *err) {
     *out = load_json(text, strict, &e);
     if (*out) return AM_OK;
     if (json_error_code(&e) == json_error_out_of_memory) return am_fail(err, AM_ENOMEM, "no memory for the JSON text");
-    return am_fail(err, AM_EFORMAT, "bad JSON at line %d column %d: %s", e.line, e.column, e.text);
+    return am_fail(err, AM_EFORMAT, "bad JSON at line %d column %d, byte %d: %s", e.line, e.column, e.position, e.text);
 }
 
 am_status am_json_read(const char *path, size_t max_bytes, json_t **out, am_error *err) {

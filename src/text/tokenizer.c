@@ -288,7 +288,8 @@ static size_t seam_find(const job *j, am_str text, size_t limit) {
             plain_end = m.begin;
             break;
         }
-        if (m.scan == m.end) seam = m.end; /* else the white space behind it might be part of another match */
+        /* not where the white space behind it might be part of another match, nor inside what SentencePiece reads as one text */
+        if (m.scan == m.end && !m.joined) seam = m.end;
     }
     if (!j->t->cut_lines) return seam;
     for (size_t i = plain_end < limit ? plain_end : limit; i > seam + 1; i--)
