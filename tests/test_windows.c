@@ -4,8 +4,10 @@
 #include "base/log.h"
 #include "canary.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -257,6 +259,77 @@ static void without_its_window_files_an_agent_is_computed_again(void **state) {
     }
 }
 
+/* A disk that answers when the test wants it, or only after a while. */
+enum { OPEN, CLOSED, BROKEN };
+static atomic_int gate;
+
+static ssize_t gated_pread(int fd, void *bytes, size_t n, off_t at) {
+    while (atomic_load(&gate) == CLOSED) usleep(200);
+    return atomic_load(&gate) == BROKEN ? -EIO : am_io_system.pread(fd, bytes, n, at);
+}
+
+static ssize_t slow_pread(int fd, void *bytes, size_t n, off_t at) {
+    static atomic_uint n_calls;
+    if (atomic_fetch_add(&n_calls, 1) % 8 == 0) usleep(500);
+    return am_io_system.pread(fd, bytes, n, at);
+}
+
+static void use_pread(ssize_t (*pread)(int fd, void *bytes, size_t n, off_t at)) {
+    static am_io_ops ops;
+    ops = am_io_system;
+    ops.pread = pread;
+    am_io = &ops;
+}
+
+/* While a turn waits for the disk, another that reuses nothing computes the same blocks, and lets go of them. The reader has not a unit to spare. */
+static void what_is_being_read_may_be_computed_meanwhile(void **state) {
+    (void)state;
+    static int32_t t[N_CTX];
+    fill(t, 0, 7);
+    use_pread(gated_pread);
+    for (int order = 0; order < 10; order++) {
+        bool overtaken = order & 1, overtaker_ends = order & 2, reader_ends = order & 4, broken = order >= 8;
+        place p;
+        place_open(&p, 600, order % 3 ? MIXED : ALL);
+        turn(&p, "alice", t, 2000, 2059);
+        assert_int_equal(am_cache_flush(p.cache, NULL), AM_OK);
+        am_cache_evict(p.cache, NULL, (am_str){0}, NULL);
+        am_turn *reader, *overtaker;
+        am_turn_request read = {.tenant = &nobody, .agent = AM_STR("alice"), .tokens = t, .n_tokens = 2058, .ephemeral = true};
+        am_turn_request compute = {.tenant = &nobody, .agent = AM_STR("bob"), .tokens = t, .n_tokens = 2000, .n_max_new = 1000, .no_reuse = true};
+        atomic_store(&gate, CLOSED);
+        assert_int_equal(am_turn_open(p.cache, &read, &reader, NULL), AM_OK);
+        assert_int_equal(am_turn_open(p.cache, &compute, &overtaker, NULL), AM_OK);
+        assert_int_equal(am_turn_ready(reader), AM_AGAIN);
+        assert_int_equal(am_turn_ready(overtaker), AM_OK);
+        canary_extend(p.cache, overtaker, &p.layout, "", t, overtaken ? 2800 : 2059);
+        if (reader_ends) am_turn_abort(reader);
+        if (overtaker_ends) am_turn_commit(overtaker, NULL, 0, NULL, NULL);
+        else canary_extend(p.cache, overtaker, &p.layout, "", t, 3000);
+        atomic_store(&gate, broken ? BROKEN : OPEN);
+        if (!reader_ends) {
+            while (am_turn_ready(reader) == AM_AGAIN) am_cache_poll(p.cache);
+            if (!broken) assert_int_equal(am_turn_n_past(reader), 2057);
+            canary_check(reader, &p.layout, "", t);
+            canary_extend(p.cache, reader, &p.layout, "", t, 2058);
+            canary_check(reader, &p.layout, "", t);
+            am_turn_abort(reader);
+        }
+        if (!overtaker_ends) {
+            canary_check(overtaker, &p.layout, "", t);
+            am_turn_abort(overtaker);
+        }
+        atomic_store(&gate, OPEN);
+        am_cache_flush(p.cache, NULL);
+        am_cache_trim(p.cache, true);
+        am_cache_stats s;
+        am_cache_stats_get(p.cache, &s);
+        assert_int_equal(s.n_sealed_used, 0);
+        place_close(&p);
+    }
+    am_io = &am_io_system;
+}
+
 /* Turns of several agents side by side, at random, in a pool that holds little more than one. */
 enum { AGENTS = 8, RUNNING = 3, N_STEPS = 800 };
 
@@ -408,6 +481,7 @@ static void random_schedules_never_show_a_wrong_row(void **state) {
     (void)state;
     const char *more = getenv("AM_TEST_ROUNDS"), *seed = getenv("AM_TEST_SEED");
     uint32_t n_rounds = more ? (uint32_t)atoi(more) : 1, n_of_tier[3] = {0};
+    use_pread(slow_pread);
     for (uint32_t round = 0; round < n_rounds; round++)
         for (uint32_t i = 0; i < 6; i++) {
             static const uint32_t some[] = {100, 256, 300, 600, 1000, 1500};
@@ -415,6 +489,7 @@ static void random_schedules_never_show_a_wrong_row(void **state) {
             play_one(some[i], i % 2 ? MIXED : ALL, 0, (seed ? (unsigned)atoi(seed) : 1) + 100 * round + i + 50, n_of_tier);
         }
     for (int i = 0; i < 3; i++) assert_true(n_of_tier[i] > 0);
+    am_io = &am_io_system;
 }
 
 int main(void) {
@@ -425,6 +500,7 @@ int main(void) {
         cmocka_unit_test(a_shared_prompt_is_computed_once_more_and_then_kept),
         cmocka_unit_test(a_long_turn_needs_few_window_parts),
         cmocka_unit_test(without_its_window_files_an_agent_is_computed_again),
+        cmocka_unit_test(what_is_being_read_may_be_computed_meanwhile),
         cmocka_unit_test(random_schedules_never_show_a_wrong_row),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

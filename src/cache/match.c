@@ -167,8 +167,8 @@ static void part_read(am_cache *c, am_job *job) {
     for (uint32_t i = 0; i < n_units; i++) {
         if (good)
             p->units[i] = p->incoming[i];
-        else if (t && !t->ready)
-            t->units[t->n_units++] = p->incoming[i]; /* it will have to compute this block */
+        else if (t)
+            t->units[t->n_units++] = p->incoming[i]; /* it will have to compute this block, or somebody has */
         else
             am_pool_give(&c->sealed, p->incoming[i]);
         p->incoming[i] = NULL;
@@ -177,7 +177,7 @@ static void part_read(am_cache *c, am_job *job) {
         p->resident = true;
         c->stats.n_restored_blocks++;
         c->stats.bytes_read += n_units * c->options.layout.unit_bytes;
-    } else if (t && p->payer == t) {
+    } else if (!p->resident) {
         p->payer = NULL;
     }
     if (job->status != AM_OK) {

@@ -32,11 +32,12 @@ static void settle_info(am_turn *t) {
     t->ready = true;
 }
 
-static bool is_reading(const am_part *p) { return p && !p->resident && p->busy == AM_PART_READING; }
+/* What the turn reads itself is waited for even when somebody has computed it meanwhile: then it has its units back before it runs. */
+static bool is_reading(const am_turn *t, const am_part *p) { return p && p->busy == AM_PART_READING && (!p->resident || p->job.turn == t); }
 
 static bool reads_go_on(const am_turn *t) {
     for (uint32_t i = 0; i < t->n_usable; i++)
-        if (is_reading(am_part_of(t, t->blocks[i], AM_KV_GLOBAL)) || (t->window[i] && is_reading(t->blocks[i]->part[AM_KV_WINDOW]))) return true;
+        if (is_reading(t, am_part_of(t, t->blocks[i], AM_KV_GLOBAL)) || (t->window[i] && is_reading(t, t->blocks[i]->part[AM_KV_WINDOW]))) return true;
     return false;
 }
 

@@ -71,10 +71,14 @@ static void give_units(am_turn *from, am_turn *to) {
     for (uint32_t i = 0; i < layout_of(to)->part_units[AM_KV_WINDOW]; i++) to->units[to->n_units++] = from->units[--from->n_units];
 }
 
-/* Another turn that holds this part, which is block i of its sequence too: names say the whole history. */
+/* The turn that has the part read with units of its own; NULL when nobody does, or it has ended. */
+static am_turn *reader_of(const am_part *p) { return p->busy == AM_PART_READING ? p->job.turn : NULL; }
+
+/* Another turn that holds this part, which is block i of its sequence too: names say the whole history. Not the one that is reading it, whose
+ * units for it are on their way. */
 static am_turn *another_user(const am_turn *t, const am_part *p, uint32_t i) {
     am_turn *u = t->cache->turns;
-    while (u && (u == t || i >= u->n_pinned || u->blocks[i] != p->block || !u->window[i])) u = u->next_open;
+    while (u && (u == t || u == reader_of(p) || i >= u->n_pinned || u->blocks[i] != p->block || !u->window[i])) u = u->next_open;
     return u;
 }
 
@@ -101,6 +105,7 @@ static void let_go(am_turn *t, uint32_t i) {
         p->units[u] = NULL;
     }
     p->resident = false;
+    p->payer = reader_of(p); /* it waits for the disk, as if nobody had computed the part meanwhile */
     if (!p->on_disk) p->lost = AM_MISS_WINDOW;
 }
 
@@ -133,7 +138,7 @@ void am_turn_windows_end(am_turn *t) {
         if (p->payer == t) p->payer = NULL;
         leave(t, p);
         if (!am_keep_wanted(p) || p->on_disk || !p->resident) continue;
-        if (p->payer && t->n_units == 0) continue; /* a turn that was refused before it had any; the payer goes on */
+        if (p->payer && t->n_units < layout_of(t)->part_units[AM_KV_WINDOW]) continue; /* it was refused before it had any, or they are being read to: the payer goes on */
         if (p->payer) { /* a writer will have it now, so who pays for it could not get its units back */
             give_units(t, p->payer);
             p->payer = NULL;
