@@ -23,14 +23,15 @@ LIBS    := $(shell pkg-config --libs $(PKGS)) -lm -pthread $(SAN) $(LDFLAGS)
 ARCH    := $(shell $(CC) -dumpmachine | cut -d- -f1)
 SRC     := $(sort $(wildcard src/*/*.c))
 # one instruction set, one file, one set of flags; the rest is built for the portable baseline
-ISA_x86_64  := avx2 avx512 avx512vnni
+ISA_x86_64  := avx2 avx512 avx512vnni amx
 ISA_aarch64 := neon
-ISA_ALL     := avx2 avx512 avx512vnni neon
+ISA_ALL     := avx2 avx512 avx512vnni amx neon
 SRC     := $(filter-out $(foreach i,$(filter-out $(ISA_$(ARCH)),$(ISA_ALL)),src/kernels/$(i).c),$(SRC))
 FLAGS_scalar := -O3
 FLAGS_avx2   := -O3 -mavx2 -mfma -mf16c
 FLAGS_avx512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 FLAGS_avx512vnni := $(FLAGS_avx512) -mavx512vnni
+FLAGS_amx    := $(FLAGS_avx512)
 FLAGS_neon   := -O3
 
 OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(patsubst %.S,$(BUILD)/%.o,$(wildcard src/*/*.S))
