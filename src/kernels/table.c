@@ -10,7 +10,7 @@ static const am_kernels *const compiled[] = {
 #if defined(__x86_64__)
     &am_kernels_amx, &am_kernels_avx512vnni, &am_kernels_avx512, &am_kernels_avx2,
 #elif defined(__aarch64__)
-    &am_kernels_neon,
+    &am_kernels_neoni8mm, &am_kernels_neondot, &am_kernels_neon,
 #endif
     &am_kernels_scalar,
 };

@@ -20,6 +20,8 @@ bool am_cpu_has_avx512vnni(void);
 bool am_cpu_saves(uint64_t states); /* bits of XCR0; only where there is AVX */
 #elif defined(__aarch64__)
 extern const am_kernels am_kernels_neon;
+extern const am_kernels am_kernels_neondot;
+extern const am_kernels am_kernels_neoni8mm;
 #endif
 
 /* Inputs unpacked at a time: a panel's run is 16 KiB of float32, and every group size divides it. */
