@@ -114,3 +114,5 @@ void am_registry_stats(am_registry *r, am_engine_stats *out) {
     out->cache.disk_bytes = am_registry_disk_bytes(r);
     pthread_mutex_unlock(&r->lock);
 }
+
+am_dormant_usage am_registry_dormant(am_registry *r, const am_tenant *tenant, am_str agent) { return am_dormant_usage_of(r->options.instance.folder, tenant, agent); }

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "cache/dormant.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -208,6 +209,28 @@ static void on_caches(am_registry *r, const am_op *op, void (*fn)(void *, am_cac
     }
 }
 
+/* Agents of models that are not in memory: by the name that stands in their files, which is the last part of the model's path. */
+static void clear_dormant(am_registry *r, const am_op *op, am_op_result *result) {
+    const am_instance_options *o = &r->options.instance;
+    char model[256];
+    am_dormant_gone gone = {0};
+    am_error err = {0};
+    am_dormant_choice choice = {.tenant = op->any_tenant ? NULL : &op->tenant, .agent = am_str_of(op->agent)};
+    if (*op->model) {
+        am_slot *slot = slot_of(r, op->model);
+        am_model_entry unnamed = slot->entry;
+        if (slot->instance) return; /* its agents are its cache's; state and instance are this thread's to change */
+        unnamed.name = NULL;
+        am_model_entry_name(&unnamed, model);
+        choice.model = model;
+    }
+    am_status status = am_dormant_forget(o->folder, o->cache_dir, &choice, &gone, &err);
+    if (status) say(result, status, &err);
+    result->n_agents += gone.n_agents;
+    result->n_blocks += gone.n_blocks;
+    result->bytes += gone.bytes;
+}
+
 static void run(am_registry *r, const am_op *op, am_op_result *result) {
     am_change change = {.timeout_ms = op->timeout_ms == UINT32_MAX ? r->options.drain_ms : op->timeout_ms};
     switch (op->kind) {
@@ -217,7 +240,10 @@ static void run(am_registry *r, const am_op *op, am_op_result *result) {
     case AM_OP_DRAIN: drain(r, &change, result); break;
     case AM_OP_PERSIST: on_caches(r, op, NULL, result); break;
     case AM_OP_EVICT: on_caches(r, op, evict, result); break;
-    case AM_OP_CLEAR: on_caches(r, op, clear, result); break;
+    case AM_OP_CLEAR:
+        on_caches(r, op, clear, result);
+        clear_dormant(r, op, result);
+        break;
     case AM_OP_CLEAR_POOL: on_caches(r, op, clear_pool, result); break;
     }
     take_change(result, &change);

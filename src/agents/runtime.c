@@ -85,6 +85,7 @@ static am_status load_first(am_runtime *rt, const am_runtime_options *o, am_erro
 
 static void runtime_free(am_runtime *rt) {
     am_registry_free(rt->registry);
+    am_cache_folder_free(&rt->folder);
     if (rt->lock_fd >= 0) am_cache_lock_release(rt->lock_fd);
     free(rt->data_dir);
     free(rt->cache_dir);

@@ -59,6 +59,7 @@ am_status am_block_file_write(am_cache *c, am_job *job, am_error *err) {
         snprintf(tmp, sizeof tmp, "%.66s.tmp.safetensors", name);
         const am_str parts[] = {am_buf_str(&header), {(char *)tokens, sizeof tokens}, {job->slot, kv_bytes}, {(char *)sum.b, sizeof sum.b}};
         if (!status) status = am_fs_write_atomic(c->dir, tmp, name, parts, 4, c->options.durability == AM_DURABLE_ALWAYS, err);
+        job->file_bytes = header.n + sizeof tokens + kv_bytes + sizeof sum.b;
     }
     am_buf_free(&header);
     if (!status && c->options.durability == AM_DURABLE_EVERYSEC) am_io_queue_sync_later(c->io, name);

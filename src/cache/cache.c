@@ -126,9 +126,11 @@ static void count_disk(am_cache *c) {
 }
 
 static am_status read_folder(am_cache *c, am_error *err) {
+    if (c->alone) am_dormant_clear(c->folder); /* all of it is read anew */
     am_status status = am_fs_list(c->dir, scan_blocks, c, err);
     if (!status) status = am_fs_list(c->dir, scan_heads, c, err);
     if (status) return status;
+    am_dormant_awake(c->folder, &c->tag);
     order_by_use(c);
     count_disk(c);
     for (size_t i = 0; i < c->n_foreign; i++) {
@@ -204,6 +206,7 @@ void am_cache_close(am_cache *c) {
         am_io_queue_free(c->io);
     }
     while (c->head_ring.older && c->head_ring.older != &c->head_ring) {
+        am_dormant_add_head(c, c->head_ring.older);
         am_keep_set_chain(c, c->head_ring.older, NULL, 0);
         am_index_free_head(c, c->head_ring.older);
     }
@@ -226,6 +229,8 @@ void am_cache_close(am_cache *c) {
     free(c->model_name);
     free(c);
 }
+
+void am_cache_folder_free(am_cache_folder *folder) { am_dormant_clear(folder); }
 
 void am_cache_stats_get(const am_cache *c, am_cache_stats *out) {
     *out = c->stats;

@@ -25,6 +25,8 @@
 #include "base/workers.h"
 #include "kernels/kv.h"
 
+#include <pthread.h>
+
 typedef struct am_cache am_cache;
 typedef struct am_turn am_turn;
 
@@ -45,10 +47,15 @@ typedef enum am_durability {
 /* What the caches that a process has open on one folder, each for another model, share. Zeroed at first, outlives them all; they are opened and
  * closed one after the other. Who opens it alone clears what a crash left behind and counts every file; others leave temporary files alone, which
  * may be being written. A cache never removes files of another that is open. */
+typedef struct am_dormant am_dormant;
 typedef struct am_cache_folder {
     _Atomic uint64_t disk_bytes; /* heads and blocks of every model */
     _Atomic uint32_t n_open;
+    pthread_mutex_t lock; /* protects the rest; zeros are an open lock */
+    am_dormant *dormant;  /* agents on disk of models that are not open: dormant.h */
+    size_t n_dormant, cap_dormant;
 } am_cache_folder;
+void am_cache_folder_free(am_cache_folder *folder); /* what it holds; no cache may be open */
 
 typedef struct am_cache_options {
     const char *dir; /* created when missing, mode 0700 */

@@ -112,6 +112,7 @@ static am_status parse_metadata(const am_st *st, am_head_view *p, am_error *err)
     if (!am_st_metadata(st, "model_tag", &p->tag) || p->tag.n != 64) return am_fail(err, AM_EFORMAT, "metadata 'model_tag' has not 64 digits");
     if (!am_st_metadata(st, "tenant", &tenant) || tenant.n >= sizeof p->tenant) return am_fail(err, AM_EFORMAT, "metadata 'tenant' is missing");
     memcpy(p->tenant, tenant.p, tenant.n);
+    am_st_metadata(st, "model", &p->model); /* only said to people, and to tell models apart that are not there */
     am_status status = metadata_u64(st, "rows", UINT32_MAX, &p->n_rows, err);
     if (!status) status = metadata_u64(st, "created_ns", INT64_MAX, &p->created_ns, err);
     if (!status) status = metadata_u64(st, "used_ns", INT64_MAX, &p->used_ns, err);
@@ -154,7 +155,7 @@ static am_status make_head(am_cache *c, const char *name, const am_head_view *p,
     if (!matches) return am_fail(err, AM_EFORMAT, "it names agent '%.*s', which does not live under this file name", (int)p->agent.n, p->agent.p);
     if (strcmp(tag, c->tag_hex) != 0) {
         c->foreign_bytes += p->file_bytes;
-        return am_index_add_foreign(c, p);
+        return am_index_add_foreign(c, p, name);
     }
     am_head *h = am_index_make_head(c, &tenant, p->agent, err);
     am_block **chain = am_calloc((size_t)p->n_chain, sizeof *chain);

@@ -177,7 +177,8 @@ bool am_index_is_foreign(const am_cache *c, const am_tenant *tenant, am_str agen
 }
 
 /* Its blocks are somebody's: the quota must not take them for left over. */
-am_status am_index_add_foreign(am_cache *c, const am_head_view *view) {
+am_status am_index_add_foreign(am_cache *c, const am_head_view *view, const char *file) {
+    uint64_t block_bytes = 0;
     if (c->n_foreign == c->cap_foreign) {
         size_t cap = c->cap_foreign ? 2 * c->cap_foreign : 64;
         am_foreign *more = realloc(c->foreign, cap * sizeof *more);
@@ -194,8 +195,9 @@ am_status am_index_add_foreign(am_cache *c, const am_head_view *view) {
         am_block *b = am_index_block(c, &hash);
         if (!b) continue;
         b->foreign = true;
+        block_bytes += b->file_bytes;
         f->chain[f->n_chain++] = b;
     }
     c->n_foreign++;
-    return AM_OK;
+    return c->alone && c->folder != &c->own_folder ? am_dormant_add_view(c->folder, view, file, block_bytes) : AM_OK;
 }

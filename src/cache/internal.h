@@ -24,6 +24,7 @@ struct am_job {
     am_error err;
     am_block *block;
     void *slot; /* read: destination; write: source */
+    uint64_t file_bytes; /* of a block's file that was written */
     am_turn *turn;
     am_head *head;
 };
@@ -190,10 +191,16 @@ am_head *am_index_make_head(am_cache *cache, const am_tenant *tenant, am_str age
 void am_index_free_head(am_cache *cache, am_head *head);
 void am_index_touch_head(am_cache *cache, am_head *head);
 bool am_index_is_foreign(const am_cache *cache, const am_tenant *tenant, am_str agent);
-am_status am_index_add_foreign(am_cache *cache, const am_head_view *view);
+am_status am_index_add_foreign(am_cache *cache, const am_head_view *view, const char *file);
 
 /* What makes state usable: the model and the form of its cache (cache.c). */
 am_hash am_model_tag(const am_kv_spec *spec, const uint8_t fingerprint[16]);
+
+/* dormant.c; opening, closing and forgetting happen on one thread */
+void am_dormant_clear(am_cache_folder *folder);
+void am_dormant_awake(am_cache_folder *folder, const am_hash *tag); /* those of a model that was opened are its cache's */
+am_status am_dormant_add_view(am_cache_folder *folder, const am_head_view *view, const char *file, uint64_t block_bytes);
+void am_dormant_add_head(am_cache *cache, const am_head *head); /* at close */
 
 /* name.c */
 char *am_head_file_name(const char *tenant, am_str agent, const char *tag_hex); /* allocated */
@@ -216,7 +223,7 @@ am_status am_head_file_write(am_cache *cache, am_job *job, am_error *err);
 struct am_head_view {
     am_buf bytes;
     am_st *file;
-    am_str agent, tag;
+    am_str agent, tag, model;
     char tenant[64];
     const uint8_t *tokens, *chain;
     uint64_t n_tokens, n_chain, n_rows, created_ns, used_ns, n_turns, rows_bytes, file_bytes;

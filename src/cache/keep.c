@@ -63,7 +63,7 @@ static void block_written(am_cache *c, am_job *job) {
     b->write_failed = job->status != AM_OK;
     if (job->status == AM_OK) {
         b->on_disk = true;
-        b->file_bytes = c->options.layout.sealed_bytes + AM_BLOCK_TOKENS * 4;
+        b->file_bytes = job->file_bytes;
         c->stats.n_blocks_disk++;
         am_keep_count_disk(c, (int64_t)b->file_bytes);
         c->stats.bytes_written += b->file_bytes;
