@@ -67,7 +67,7 @@ $(BIN): $(MAIN_OBJ) $(LIB)
 # test_server puts an engine of its own behind the server: what a test defines wins over the library's
 FAKES_server := -Wl,--allow-multiple-definition
 $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(TEST_LIB) $(LIB)
-	$(Q)$(CC) -o $@ $^ $(FAKES_$*) -lcmocka $(LIBS)
+	$(Q)$(CC) -o $@ $(filter-out $(LIB),$^) $(LIB) $(FAKES_$*) -lcmocka $(LIBS)
 
 # every fuzz target over the inputs of tests/data/fuzz
 $(BUILD)/tests/test_fuzz: $(FUZZERS:%=$(BUILD)/tests/fuzz/fuzz_%.o)

@@ -24,14 +24,14 @@ static float noise(void) {
 
 static void seal(bench *b, uint32_t n_rows) {
     (void)n_rows;
-    am_kv_seal(b->kernels, &b->layout, b->open, b->sealed, 0);
+    am_kv_seal(b->kernels, &b->layout, b->open, &b->sealed, 0);
 }
 
 static void attend(bench *b, uint32_t n_rows) {
     const am_kv_spec *s = &b->layout.spec;
-    am_mat k = am_kv_k(&b->layout, b->sealed, true, 0, 0);
+    am_mat k = am_kv_k(&b->layout, b->sealed, true, 0);
     am_rows v = {0};
-    if (!s->shared) v = am_kv_v(&b->layout, b->sealed, true, 0, 0);
+    if (!s->shared) v = am_kv_v(&b->layout, b->sealed, true, 0);
     b->kernels->matmul(b->s, AM_BLOCK_TOKENS, b->q, s->head_dim_k, n_rows, &k, 0, AM_BLOCK_TOKENS / AM_PANEL);
     if (s->shared) b->kernels->mat_accumulate(b->acc, s->head_dim_v, b->s, AM_BLOCK_TOKENS, n_rows, &k, s->head_dim_v, 0, AM_BLOCK_TOKENS);
     else b->kernels->rows_accumulate(b->acc, s->head_dim_v, b->s, AM_BLOCK_TOKENS, n_rows, &v, 0, AM_BLOCK_TOKENS);

@@ -122,7 +122,7 @@ typedef struct bench {
     const am_kernels *kernels;
     am_workspace *ws;
     am_kv_layout layout;
-    void *open, *sealed[N_BLOCKS];
+    void *open, *sealed[N_BLOCKS], **units[N_BLOCKS];
     size_t n_vocab;
     double bits, values; /* of what was sealed */
 } bench;
@@ -134,9 +134,9 @@ static void layer_seal(bench *b, uint32_t layer, uint32_t block, const form *k, 
     float *rows_k = am_calloc((size_t)ROWS * s->n_kv_head * s->head_dim_k, sizeof *rows_k);
     float *rows_v = am_calloc((size_t)ROWS * s->n_kv_head * s->head_dim_v, sizeof *rows_v);
     for (uint32_t h = 0; rows_k && rows_v && h < s->n_kv_head; h++) {
-        am_mat from = am_kv_k(&b->layout, b->open, false, layer, h);
+        am_mat from = am_kv_k(&b->layout, am_kv_open_layer(&b->layout, b->open, layer), false, h);
         for (uint32_t t = 0; t < ROWS; t++) b->kernels->mat_row(part[0] + t * s->head_dim_k, &from, t);
-        memcpy(part[1], am_kv_v(&b->layout, b->open, false, layer, h).data, sizeof(float) * ROWS * s->head_dim_v);
+        memcpy(part[1], am_kv_v(&b->layout, am_kv_open_layer(&b->layout, b->open, layer), false, h).data, sizeof(float) * ROWS * s->head_dim_v);
         if (k->layer < 0 || k->layer == (int)layer) b->bits += part_round(part[0], s->head_dim_k, k, block, rope);
         if (v->layer < 0 || v->layer == (int)layer) b->bits += part_round(part[1], s->head_dim_v, v, block, NULL);
         b->values += (double)ROWS * (s->head_dim_k + s->head_dim_v);
@@ -145,8 +145,9 @@ static void layer_seal(bench *b, uint32_t layer, uint32_t block, const form *k, 
             memcpy(rows_v + ((size_t)t * s->n_kv_head + h) * s->head_dim_v, part[1] + t * s->head_dim_v, s->head_dim_v * sizeof(float));
         }
     }
+    void *to = (void *)(uintptr_t)am_kv_sealed_layer(&b->layout, (const void *const *)b->units[block], layer); /* exact: as an open block's only layer */
     for (uint32_t t = 0; rows_k && rows_v && t < ROWS; t++)
-        am_kv_put(b->kernels, &b->layout, b->sealed[block], layer, t, rows_k + (size_t)t * s->n_kv_head * s->head_dim_k,
+        am_kv_put(b->kernels, &b->layout, to, 0, t, rows_k + (size_t)t * s->n_kv_head * s->head_dim_k,
                   rows_v + (size_t)t * s->n_kv_head * s->head_dim_v);
     free(rows_k);
     free(rows_v);
@@ -157,7 +158,7 @@ static void window_run(bench *b, const int32_t *ids, float *out, const form *k, 
     am_error err;
     for (uint32_t block = 0; block < N_BLOCKS; block++) {
         am_segment segment = {.tokens = ids + block * ROWS, .n_tokens = ROWS, .n_past = block * ROWS,
-                              .sealed = (const void *const *)b->sealed, .open = b->open};
+                              .sealed = (const void *const *const *)b->units, .open = b->open};
         if (block) segment.logits = out + (size_t)(block - 1) * ROWS * b->n_vocab, segment.n_logits = ROWS;
         if (am_model_forward(b->model, b->ws, &segment, 1, &err)) fprintf(stderr, "%s\n", err.message), exit(1);
         for (uint32_t i = 0; i < b->layout.spec.n_layer; i++) layer_seal(b, i, block, k, v);
@@ -220,7 +221,11 @@ static void bench_open(bench *b, const char *path) {
     if (!status && (spec.head_dim_k > MAX_DIM || spec.head_dim_v > MAX_DIM)) status = am_fail(&err, AM_EUNSUPPORTED, "heads are too wide");
     if (status) fprintf(stderr, "%s\n", err.message), exit(1);
     b->open = am_alloc_aligned(b->layout.open_bytes);
-    for (int i = 0; i < N_BLOCKS; i++) b->sealed[i] = am_alloc_aligned(b->layout.sealed_bytes);
+    for (int i = 0; i < N_BLOCKS; i++) {
+        b->sealed[i] = am_alloc_aligned(b->layout.sealed_bytes);
+        b->units[i] = am_calloc(b->layout.n_units, sizeof *b->units[i]);
+        if (b->units[i]) am_kv_units_of(&b->layout, b->sealed[i], b->units[i]);
+    }
     b->n_vocab = am_model_info_of(model)->n_vocab;
 }
 

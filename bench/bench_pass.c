@@ -2,17 +2,21 @@
  * at two depths, and of 4 and 16 streams together. One line each: tokens a second, the median of the runs, with the share of the
  * time that reading the weights once a pass takes at the memory rate measured first (decoding), or the products' rate (prefill).
  *
- *   build/bench/bench_pass [MODEL [TABLE [RUNS]]]      default: the embedded model, the best table, 5 */
+ *   build/bench/bench_pass [MODEL [TABLE [RUNS]]]      default: the embedded model, the best table, 5
+ *   build/bench/bench_pass MODEL TABLE - [THREADS]     reads "N_PAST N_TOKENS N_STREAMS" lines (N_STREAMS 0: prefill), answers each with its seconds
+ *
+ * Every sequence has blocks of its own, as agents have: a cache that is read again and again from the processor's caches would flatter. */
 #include "base/clock.h"
 #include "model/model.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { DEEP = 4096, MAX_STREAMS = 16, MAX_RUNS = 64, MEMORY_BYTES = 256 << 20 };
+enum { DEEP = 4096, MAX_STREAMS = 16, MAX_RUNS = 64, MEMORY_BYTES = 256 << 20, MAX_SEALED = (DEEP + 2048) / AM_BLOCK_TOKENS };
 
 typedef struct bench {
     am_workers *workers;
@@ -20,7 +24,8 @@ typedef struct bench {
     am_model *model;
     am_kv_layout layout;
     am_workspace *ws;
-    void *sealed[(DEEP + 2048) / AM_BLOCK_TOKENS + 1]; /* the same block again and again, made from a first prefill */
+    void *sealed[MAX_STREAMS][MAX_SEALED]; /* made when a row needs them: all are copies of a first prefill's block */
+    const void *const *units[MAX_STREAMS][MAX_SEALED]; /* their tables */
     void *open[MAX_STREAMS];
     float *logits;
     int runs;
@@ -54,7 +59,22 @@ static double memory_rate(am_workers *workers) {
     return best;
 }
 
-/* n tokens behind n_past, block by block; each full block is sealed, into a place where it may lie. */
+static am_status make_sealed(bench *b, uint32_t n_streams, uint32_t n_blocks, am_error *err) {
+    if (n_streams > MAX_STREAMS || n_blocks > MAX_SEALED) return am_fail(err, AM_EINVAL, "at most %d streams of %d blocks", MAX_STREAMS, MAX_SEALED);
+    for (uint32_t s = 0; s < n_streams; s++)
+        for (uint32_t i = 0; i < n_blocks; i++) {
+            if (b->sealed[s][i]) continue;
+            void **units = am_calloc(b->layout.n_units, sizeof *units);
+            b->units[s][i] = (const void *const *)units;
+            b->sealed[s][i] = am_alloc_aligned(b->layout.sealed_bytes);
+            if (!units || !b->sealed[s][i]) return am_fail(err, AM_ENOMEM, "no memory for a sealed block");
+            am_kv_units_of(&b->layout, b->sealed[s][i], units);
+            if (s || i) memcpy(b->sealed[s][i], b->sealed[0][0], b->layout.sealed_bytes);
+        }
+    return AM_OK;
+}
+
+/* n tokens behind n_past, block by block; each full block is sealed. */
 static am_status prefill(bench *b, uint32_t n_past, uint32_t n, am_error *err) {
     int32_t tokens[AM_BLOCK_TOKENS];
     uint32_t n_vocab = am_model_info_of(b->model)->n_vocab;
@@ -63,12 +83,13 @@ static am_status prefill(bench *b, uint32_t n_past, uint32_t n, am_error *err) {
         if (count > n_past + n - at) count = n_past + n - at;
         for (uint32_t i = 0; i < count; i++) tokens[i] = (int32_t)((at + i) * 7919 % n_vocab);
         bool last = at + count == n_past + n;
-        am_segment segment = {.tokens = tokens, .n_tokens = count, .n_past = at, .sealed = (const void *const *)b->sealed, .open = b->open[0],
+        am_segment segment = {.tokens = tokens, .n_tokens = count, .n_past = at, .sealed = b->units[0], .open = b->open[0],
                               .logits = last ? b->logits : NULL, .n_logits = last};
         am_status status = am_model_forward(b->model, b->ws, &segment, 1, err);
         if (status) return status;
         if ((at + count) % AM_BLOCK_TOKENS) continue;
-        for (uint32_t l = 0; l < b->layout.spec.n_layer; l++) am_kv_seal(b->kernels, &b->layout, b->open[0], b->sealed[0], l);
+        void *const *units = (void *const *)(uintptr_t)b->units[0][at / AM_BLOCK_TOKENS];
+        for (uint32_t l = 0; l < b->layout.spec.n_layer; l++) am_kv_seal(b->kernels, &b->layout, b->open[0], units, l);
     }
     return AM_OK;
 }
@@ -80,7 +101,7 @@ static am_status decode(bench *b, uint32_t n_past, uint32_t n_streams, uint32_t 
     for (uint32_t step = 0; step < n_steps; step++) {
         for (uint32_t s = 0; s < n_streams; s++) {
             tokens[s] = (int32_t)((step * 31 + s * 17 + 5) % n_vocab);
-            segments[s] = (am_segment){.tokens = &tokens[s], .n_tokens = 1, .n_past = n_past + step, .sealed = (const void *const *)b->sealed,
+            segments[s] = (am_segment){.tokens = &tokens[s], .n_tokens = 1, .n_past = n_past + step, .sealed = b->units[s],
                                        .open = b->open[s], .logits = b->logits + (size_t)s * n_vocab, .n_logits = 1};
         }
         am_status status = am_model_forward(b->model, b->ws, segments, n_streams, err);
@@ -94,14 +115,20 @@ typedef struct row {
     uint32_t n_past, n_tokens, n_streams; /* n_streams 0: prefill */
 } row;
 
+static am_status once(bench *b, const row *r, double *seconds, am_error *err) {
+    am_status status = make_sealed(b, r->n_streams ? r->n_streams : 1, (r->n_past + r->n_tokens) / AM_BLOCK_TOKENS, err);
+    if (status) return status;
+    uint64_t start = am_now_ns();
+    status = r->n_streams ? decode(b, r->n_past, r->n_streams, r->n_tokens, err) : prefill(b, r->n_past, r->n_tokens, err);
+    *seconds = (double)(am_now_ns() - start) * 1e-9;
+    return status;
+}
+
 static am_status run(bench *b, const row *r, am_error *err) {
-    double seconds[MAX_RUNS];
-    for (int i = -1; i < b->runs; i++) { /* the first warms up */
-        uint64_t start = am_now_ns();
-        am_status status = r->n_streams ? decode(b, r->n_past, r->n_streams, r->n_tokens, err) : prefill(b, r->n_past, r->n_tokens, err);
-        if (status) return status;
-        if (i >= 0) seconds[i] = (double)(am_now_ns() - start) * 1e-9;
-    }
+    double seconds[MAX_RUNS], warm_up;
+    am_status status = once(b, r, &warm_up, err);
+    for (int i = 0; !status && i < b->runs; i++) status = once(b, r, &seconds[i], err);
+    if (status) return status;
     qsort(seconds, (size_t)b->runs, sizeof *seconds, by_value);
     const am_model_info *info = am_model_info_of(b->model);
     double s = seconds[b->runs / 2], rate = r->n_tokens * (r->n_streams ? r->n_streams : 1) / s;
@@ -123,23 +150,44 @@ static am_status open_model(bench *b, const char *path, am_error *err) {
     if (!status) status = am_workspace_create(b->model, &b->layout, b->workers, AM_BLOCK_TOKENS, MAX_STREAMS, &b->ws, err);
     if (status) return status;
     b->logits = am_calloc((size_t)MAX_STREAMS * am_model_info_of(b->model)->n_vocab, sizeof *b->logits);
-    b->sealed[0] = am_alloc_aligned(b->layout.sealed_bytes);
-    bool ok = b->logits && b->sealed[0];
+    bool ok = b->logits != NULL;
     for (int i = 0; i < MAX_STREAMS && ok; i++) {
         ok = (b->open[i] = am_alloc_aligned(b->layout.open_bytes)) != NULL;
         if (ok) memset(b->open[i], 0, b->layout.open_bytes);
     }
-    for (size_t i = 1; i < sizeof b->sealed / sizeof b->sealed[0]; i++) b->sealed[i] = b->sealed[0];
-    return ok ? prefill(b, 0, AM_BLOCK_TOKENS, err) : am_fail(err, AM_ENOMEM, "no memory for the streams");
+    if (!ok) return am_fail(err, AM_ENOMEM, "no memory for the streams");
+    if ((status = make_sealed(b, 1, 1, err))) return status;
+    return prefill(b, 0, AM_BLOCK_TOKENS, err);
 }
 
 static void close_model(bench *b) {
     for (int i = 0; i < MAX_STREAMS; i++) free(b->open[i]);
-    free(b->sealed[0]);
+    for (int s = 0; s < MAX_STREAMS; s++)
+        for (int i = 0; i < MAX_SEALED; i++) {
+            free(b->sealed[s][i]);
+            free((void *)(uintptr_t)b->units[s][i]);
+        }
     free(b->logits);
     am_workspace_free(b->ws);
     am_model_free(b->model);
     am_workers_free(b->workers);
+}
+
+/* First what limits can be worked out from, as JSON; then one row a line of input, its seconds a line of output, until the input ends. */
+static am_status serve(bench *b, am_error *err) {
+    const am_model_info *info = am_model_info_of(b->model);
+    row r = {0};
+    double seconds;
+    am_status status = AM_OK;
+    printf("{\"params\": %" PRIu64 ", \"weight_bytes\": %" PRIu64 ", \"memory_rate\": %.0f, \"block_bytes\": %zu, \"table\": \"%s\"}\n", info->n_params,
+           info->weight_bytes, b->memory_rate, b->layout.sealed_bytes, b->kernels->name);
+    fflush(stdout);
+    while (!status && scanf("%u %u %u", &r.n_past, &r.n_tokens, &r.n_streams) == 3) {
+        if ((status = once(b, &r, &seconds, err))) break;
+        printf("%.9f\n", seconds);
+        fflush(stdout);
+    }
+    return status;
 }
 
 int main(int argc, char **argv) {
@@ -147,20 +195,23 @@ int main(int argc, char **argv) {
                                {"prefill 512 behind 4096", DEEP, 512, 0}, {"decode behind 128", 128, 16, 1},
                                {"decode behind 4096", DEEP, 16, 1},      {"4 streams behind 128", 128, 16, 4},
                                {"4 streams behind 2048", 2048, 16, 4},   {"16 streams behind 128", 128, 16, 16}};
+    bool serving = argc > 3 && strcmp(argv[3], "-") == 0;
     bench b = {.runs = argc > 3 ? atoi(argv[3]) : 5};
     am_error err = {0};
     if (b.runs < 1 || b.runs > MAX_RUNS) b.runs = 5;
     const char *path = argc > 1 && *argv[1] ? argv[1] : NULL;
     am_status status = am_kernels_pick(argc > 2 ? argv[2] : NULL, &b.kernels, &err);
-    if (!status) status = am_workers_create((size_t)sysconf(_SC_NPROCESSORS_ONLN), &b.workers, &err);
+    if (!status) status = am_workers_create(argc > 4 ? strtoul(argv[4], NULL, 10) : (size_t)sysconf(_SC_NPROCESSORS_ONLN), &b.workers, &err);
     if (!status) b.memory_rate = memory_rate(b.workers);
     if (!status) status = open_model(&b, path, &err);
-    if (!status) {
+    if (!status && !serving) {
         const am_model_info *info = am_model_info_of(b.model);
-        printf("%s, %s, %.2f G parameters, %.2f GB packed, table %s, %zu threads\n", info->name, info->format, (double)info->n_params * 1e-9,
-               (double)info->weight_bytes * 1e-9, b.kernels->name, am_workers_count(b.workers));
+        printf("%s, %s, %.2f G parameters, %.2f GB packed, table %s, %zu threads, memory %.1f GB/s\n", info->name, info->format, (double)info->n_params * 1e-9,
+               (double)info->weight_bytes * 1e-9, b.kernels->name, am_workers_count(b.workers),
+               b.memory_rate * 1e-9);
     }
-    for (size_t i = 0; !status && i < sizeof rows / sizeof rows[0]; i++) status = run(&b, &rows[i], &err);
+    if (!status && serving) status = serve(&b, &err);
+    for (size_t i = 0; !serving && !status && i < sizeof rows / sizeof rows[0]; i++) status = run(&b, &rows[i], &err);
     if (status) fprintf(stderr, "bench_pass: %s\n", err.message);
     close_model(&b);
     return status != AM_OK;

@@ -45,8 +45,9 @@ typedef int am_piece_fn(void *arg, const char *text, size_t n);
 
 typedef struct am_turn_params {
     const char *agent;    /* name; NULL: whoever has the longest stored prefix of this conversation, else a new agent */
-    const char *messages; /* JSON array in OpenAI's form: the whole conversation so far, ending with what is to be answered */
-    const char *tools;    /* JSON array or NULL */
+    const char *messages; /* JSON array in OpenAI's form: the whole conversation so far, ending with what is to be answered. Contents in parts, calls with
+                           * arguments as text, system messages that the model's template does not know: all as the server takes them */
+    const char *tools;    /* JSON array in OpenAI's form, or NULL */
     uint32_t max_tokens;  /* 0: as many as fit */
     float temperature;    /* negative: the model's default; 0: greedy */
     uint64_t seed;        /* 0: random */

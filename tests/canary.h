@@ -6,6 +6,8 @@
 #include "cache/cache.h"
 
 am_kv_layout canary_layout(uint32_t bits);
+/* The same three layers with windows: bit i of `windowed`: layer i has one. */
+am_kv_layout canary_layout_windows(uint32_t bits, uint32_t window, uint32_t windowed);
 /* Writes the rows of tokens [n_past, n) into the turn. */
 void canary_extend(am_cache *cache, am_turn *turn, const am_kv_layout *layout, const char *tenant, const int32_t *tokens, uint32_t n);
 /* Every row and block the turn has is the one it must be. */

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 import warnings
 
 try:
@@ -42,6 +43,13 @@ round(2,'floor') round(0,'ceil') round(-1) tojson(indent=2) tojson(indent=0) sor
 groupby(0) batch(3,'-')|list unique(true)|list sort(attribute='role') sort(attribute='content') dictsort(by='value')
 dictsort(true,reverse=true) select('odd')|list select('string')|list select('in',[1,2])|list select('gt',1)|list
 int(base=16) map('int')|list map('default','q')|list map('replace','a','b')|list map('length')|list map('join','-')|list""".split()
+FILTERS += """sum(attribute='n') sum(attribute='n',start=1) map(attribute='content.x',default='D')|list map(attribute='n')|select('number')|list
+groupby('role',default='-') sort(attribute='role,n') sort(case_sensitive=true) min(attribute='n') max(case_sensitive=true) unique(attribute='role')|list
+selectattr('n')|list rejectattr('role','in',['user'])|list dictsort(by='key',reverse=true) join(',',attribute='role') batch(2,fill_with=0)|list
+slice(3,fill_with='-')|list tojson(sort_keys=true) tojson(ensure_ascii=true) tojson(indent=1,separators=(',',':')) tojson(indent='--') round(precision=1)
+replace('l','L',count=1) truncate(length=7,end='~',leeway=2) indent(width=3,first=true,blank=true) default(default_value='d',boolean=true) center(width=7)
+int(default=9) float(default=1.5) trim(chars=' H') reverse|first map('int',default=3)|list map('round',1)|list select('divisibleby',2)|list
+map('tojson',indent=1)|list items|list|first dictsort|map('last')|list map('first')|list map('trim')|list""".split()
 FILTERS_WITH = ["join(%s)", "default(%s, true)", "map(attribute=%s)|list", "attr(%s)", "format(%s)", "sum(start=%s)", "int(%s)", "float(%s)", "trim(%s)"]
 TESTS = """defined undefined none string number integer float boolean mapping iterable sequence odd even true false callable lower
 upper escaped eq(1) filter test lt(2)""".split() + ["divisibleby 2", "in [1,2]", "sameas none", "equalto 'a'", "gt 1"]
@@ -51,7 +59,9 @@ items()|list get('k') get('zz','dflt') isdigit() isalpha() isspace() isupper() i
 rstrip('d') zfill(8) center(11,'*') ljust(9) rjust(9,'-') partition(',') rpartition('o') rsplit(',',1) rsplit() swapcase()
 expandtabs(4) removeprefix('He') removesuffix('ld') format(1,x=2) copy() index(1) count(1) append(1) pop() isidentifier()
 isdecimal() isnumeric() casefold() __class__ __len__ nope real strip(1) split(none,1) find('l',3) startswith('l',2)
-update({})""".split()
+update({}) split(maxsplit=1) split(sep=',') rsplit(',',maxsplit=1) splitlines(true) splitlines(keepends=true) startswith(('a','H')) endswith('d',0,-1)
+find('l',-4,-1) count('l',2) strip('Hd') lstrip() replace('','-') join(('x','y')) join('ab') partition('') isprintable() isascii() title().swapcase()
+format('a','b') get(1,2) items()|list|length index(2) lower().capitalize() rfind('l',0,5) rindex('o') casefold().title() fromkeys([1,'a'])""".split()
 R = random.Random()
 
 
@@ -84,6 +94,19 @@ def formatted():
                      "%s %% %s" % (R.choice(["'%s'", "'%d'", "'%r'", "'%05.1f'", "'%x'", "'%(k)s'"]), four[0])])
 
 
+def call_expr():
+    """Formats with all their parts, chained comparisons, nested conditions: what templates rarely write, and what is easily done a little wrong."""
+    n = R.choice(["1234567", "-7", "0", "255", "3.14159", "-0.5", "1e20", "true", "n", "f", "b", "a"])
+    return R.choice(["'{:%s%s%s%s}'.format(%s)" % (R.choice(["", "*", "0"]) + R.choice("<>^="), R.choice(["", "+", " ", "-"]), R.choice(["", "6", "010", "12,", "9_"]),
+                                                   R.choice(["", ".2f", "d", "e", "g", "%", "x", "b", "o", "s", ".3", "c"]), n),
+                     "'%%%s%s%s%s' %% %s" % (R.choice(["", "-", "+", " ", "0", "#"]), R.choice(["", "8", "3"]), R.choice(["", ".0", ".3"]), R.choice("dfeEgGxXosricu"), n),
+                     "%s < %s <= %s" % (expr(0), expr(0), expr(0)), "%s == %s != %s" % (expr(0), n, expr(0)), "%s if %s else %s if %s" % (expr(0), expr(0), expr(0), expr(0)),
+                     "-%s ** 2" % n, "%s // %s %% %s" % (n, R.choice(["3", "-2", "0.7", "true"]), R.choice(["4", "-3", "2.5"])), "not %s in %s" % (expr(0), R.choice(NAMES)),
+                     "%s is %s and %s is not %s" % (expr(0), R.choice(TESTS), expr(0), R.choice(TESTS)), "%s ~ %s + 'x'" % (expr(0), R.choice(["s", "t", "1|string"])),
+                     "nested.a[1].b[%s]" % R.choice(["0", "-1", "5", "'x'", ":1", "::-1"]), "msgs[%s]['content']" % R.choice(["0", "1", "2", "-1", "7"]),
+                     "[%s, [%s, {'q': %s}]]|tojson(indent=%s)" % (expr(0), expr(0), expr(0), R.choice(["2", "0", "none", "1"])), "(%s, %s)|%s" % (expr(0), expr(0), R.choice(FILTERS))])
+
+
 def expr(depth):
     if depth <= 0:
         return literal() if R.random() < .4 else R.choice(NAMES)
@@ -91,6 +114,8 @@ def expr(depth):
     k = R.random()
     if k < .22:
         return literal() if R.random() < .5 else R.choice(NAMES)
+    if k < .26:
+        return "(%s)" % call_expr()
     if k < .36:
         op = R.choice(["+", "-", "*", "/", "//", "%", "**", "~", "and", "or", "==", "!=", "<", ">", "<=", ">=", "in", "not in"])
         return "(%s %s %s)" % (expr(d), op, expr(d))
@@ -141,6 +166,12 @@ def statement(depth):
     d = depth - 1
     if depth <= 0 or k < .35:
         return R.choice(["text", "  \n ", " x\n", "\n"]) + "{{%s %s %s}}" % (R.choice(["", "-"]), expr(2), R.choice(["", "-"]))
+    if k < .38:
+        return (tag("set ns = namespace(c=0, q=%s)" % expr(0)) + tag("for i in %s" % R.choice(["l", "msgs", "range(3)", "d", "s[:3]"])) + tag("set ns.c = ns.c + %s" % R.choice(["1", "loop.index", "i"]))
+                + tag("set x = i") + statement(d) + tag("endfor") + "{{ ns.c }}{{ ns.q }}{{ x }}{{ ns.nope }}")
+    if k < .41:
+        return (tag("for i in nested.a recursive") + tag("if i is mapping") + "<{{ loop(i.%s) }}>" % R.choice(["b", "values()", "nope", "items()"]) + tag("else")
+                + "{{ i }}{{ loop.depth }}{{ loop.depth0 }}{{ loop.index }}/{{ loop.length }}" + statement(d) + tag("endif") + tag("endfor"))
     if k < .45:
         return tag("set %s = %s" % (R.choice(["x", "y", "a", "q"]), expr(2))) + statement(d) + "{{x}}{{y}}"
     if k < .55:
@@ -151,14 +182,14 @@ def statement(depth):
     if k < .83:
         return macro(d)
     if k < .87:
-        return tag("set z" + R.choice(["", "|upper", "|trim|length"])) + statement(d) + tag("endset") + "<{{z}}>"
+        return tag("set z" + R.choice(["", "|upper", "|trim|upper"])) + statement(d) + tag("endset") + "<{{z}}>"
     if k < .90:
         return tag("filter " + R.choice(["upper", "trim", "replace('a','b')", "indent(2)|upper"])) + statement(d) + tag("endfilter")
     if k < .93:
         return tag("with x = %s, y = x" % expr(1)) + statement(d) + "{{x}}{{y}}" + tag("endwith")
     if k < .96:
         return "{#%s c %s#}" % (R.choice(["", "-", "+"]), R.choice(["", "-", "+"])) + statement(d) + "{% raw %} {{ x }} {%- endraw -%} \n "
-    return (tag("macro w()") + "<{{caller(%s)}}>" % R.choice(["", "1"]) + tag("endmacro") + tag("call%s w()" % R.choice(["", "(u)"]))
+    return (tag("macro w()") + "<{{caller(%s)}}>" % R.choice(["", "1"]) + tag("endmacro") + tag("call%s w()" % R.choice(["", "(u)", "(u, v=%s)" % expr(0)]))
             + "in{{u}}" + statement(d) + tag("endcall"))
 
 
@@ -173,8 +204,15 @@ def too_long(*_):
     raise TimeoutError
 
 
+def line_of(error):
+    """The template's line, as a person finds it in Python's traceback; 0: there is none."""
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return error.lineno
+    return next((f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == "<template>"), 0)
+
+
 def case(env):
-    """[template, output] or [template, None, error]; None when it is one of those left out."""
+    """[template, output] or [template, None, error, line]; None when it is one of those left out."""
     source = "{{ %s }}" % expr(R.randint(1, 4)) if R.random() < .6 else statement(R.randint(1, 3))
     signal.alarm(2)
     try:
@@ -182,10 +220,10 @@ def case(env):
     except (TimeoutError, RecursionError, MemoryError):
         return None
     except Exception as e:
-        out = [source, None, "%s: %s" % (type(e).__name__, e)]
+        out = [source, None, "%s: %s" % (type(e).__name__, e), line_of(e)]
     finally:
         signal.alarm(0)
-    text = out[-1]
+    text = out[2] if out[1] is None else out[1]
     if text == "FilterArgumentError: argument must be iterable" and "items" in source:
         return None  # jinja2's items filter fails late, inside the filter behind it
     if len(text) > 10000 or re.search(r"0[xX][0-9a-fA-F]{8}|\d{18}|\dj\)|complex|SyntaxError: .*<template>", text):
@@ -203,7 +241,7 @@ def main():
     env, cases = environment(), []
     while len(cases) < count:
         c = case(env)
-        if c and not any(0xD800 <= ord(x) < 0xE000 for x in c[-1]):
+        if c and not any(0xD800 <= ord(x) < 0xE000 for x in (c[2] if c[1] is None else c[1])):
             cases.append(c)
     about = "random templates and what Python's jinja2 %s makes of them; tests/differential_template.py makes such tables" % jinja2.__version__
     path = table or tempfile.mkstemp(suffix=".json")[1]

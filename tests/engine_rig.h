@@ -59,7 +59,8 @@ typedef struct rig_spec {
     uint32_t chunk;        /* 256 */
     uint32_t n_sealed, n_open; /* pool size in blocks; 0: ample */
     uint64_t seed;
-    void (*on_logits)(void *arg, const char *request, uint32_t position, const float *logits);
+    am_lookup_mode lookup;
+    void (*on_logits)(void *arg, const char *request, uint32_t position, float *logits);
     void *arg;
 } rig_spec;
 
@@ -100,6 +101,7 @@ RIG_FN am_status rig_try_open(rig *r, const rig_spec *spec, am_error *err) {
         .max_parallel = rig_or(spec->max_parallel, 4),
         .max_queue = rig_or(spec->max_queue, 64),
         .chunk_tokens = rig_or(spec->chunk, 256),
+        .lookup = spec->lookup,
         .seed = spec->seed,
         .on_logits = spec->on_logits,
         .on_logits_arg = spec->arg,
@@ -142,7 +144,7 @@ typedef struct answer {
     char message[512];
     am_finish finish;
     char stop[64];
-    uint32_t n_generated;
+    uint32_t n_generated, n_drafted, n_accepted;
     am_turn_info info;
     am_buf text;
     int32_t ids[8192];
@@ -179,6 +181,8 @@ RIG_FN void answer_take(answer *a, const am_event *e) {
     if (e->kind == AM_EVENT_DONE) {
         a->finish = e->finish;
         a->n_generated = e->n_generated;
+        a->n_drafted = e->n_drafted;
+        a->n_accepted = e->n_accepted;
         if (e->info) a->info = *e->info;
         snprintf(a->stop, sizeof a->stop, "%.*s", (int)e->stop.n, e->stop.p ? e->stop.p : "");
     }

@@ -30,6 +30,7 @@ static play *plays[MAX_PLAYS];
 static atomic_uint n_plays, n_running, n_canceled, n_active_max;
 static pthread_mutex_t engine_lock = PTHREAD_MUTEX_INITIALIZER; /* events come one at a time, as from one thread */
 static pthread_mutex_t plays_lock = PTHREAD_MUTEX_INITIALIZER;
+static atomic_bool engine_stands; /* something runs, and no step has been taken for half a minute */
 static am_request last_request; /* of the latest submission; its views are stale */
 static char last_agent[AM_NAME_MAX + 1];
 static const am_model_info model_info = {.name = "fake-1", .architecture = "llama", .format = "bf16", .n_vocab = 1000, .temperature = 0.7f,
@@ -125,7 +126,8 @@ am_status am_engine_call(am_engine *engine, void (*fn)(void *, am_cache *), void
 }
 void am_engine_stats_get(const am_engine *engine, am_engine_stats *out) {
     (void)engine;
-    *out = (am_engine_stats){.n_ctx = N_CTX, .last_step_ns = am_now_ns()};
+    *out = (am_engine_stats){.n_ctx = N_CTX, .last_step_ns = am_now_ns(), .n_running = engine_stands};
+    if (engine_stands) out->last_step_ns -= 31ull * 1000000000u;
 }
 
 /* The registry: one model, always there. Its pointers are never followed. */

@@ -4,8 +4,11 @@
 #
 # Where the system allows it, everything happens in process, network and mount namespaces of its own: there port 8000 is always free, ps and lsof show
 # only what was started here, and nothing here can end anybody else's server. Elsewhere: a free port, and no process is ended that is not ours.
-# The page's `pkill -f "agent_memory"` is run as `pgrep -f "agent_memory"` (the same program under its other name, the same choice) and a kill of what it
-# named, after checking that it named our server and nothing else: outside of a namespace the original would end every server of the machine.
+# Outside of a namespace the page's `pkill -f "agent_memory"` is run as `pgrep -f "agent_memory"` (the same program under its other name, the same choice) and a
+# kill of what it named, after checking that it named our server: the original would end every server of the machine.
+#
+# Every command of the page stands here word for word; `paste` runs one with this machine's port in the place of 8000. What belongs to macOS
+# (memory_pressure, vm_stat) is not there on Linux; in its place stand the commands that docs/OPERATIONS.md names.
 #
 # usage: tests/runbook.sh [path of agent-memory]. The last line is "N passed, N failed".
 set -uo pipefail
@@ -98,6 +101,7 @@ running() { # is a request being answered, or has been
     [ -s "$HOME/answer" ] || $PYTHON -c 'import json, sys, urllib.request
 sys.exit(not json.load(urllib.request.urlopen("http://127.0.0.1:" + sys.argv[1] + "/health"))["requests"]["running"])' "$PORT"
 }
+paste() { eval "${1//8000/$PORT}"; }
 tier() { cut -d' ' -f1 <<<"$1"; }
 miss() { cut -d' ' -f2 <<<"$1"; }
 answer() { cut -d' ' -f3- <<<"$1"; }
@@ -151,7 +155,13 @@ check "ps aux | grep agent_memory shows the server" same "$(ps aux | grep agent_
 check "ps aux | grep \"python.*agent_memory\" shows nothing" empty "$(ps aux | grep "python.*agent_memory" | grep -v grep)"
 check "pkill -f \"agent_memory\" would choose the server and nothing else" same "$(pgrep -f "agent_memory" | grep -x "$SERVER")" "$SERVER"
 [ "$RUNBOOK_INSIDE" != namespace ] || check "(nothing else at all)" same "$(pgrep -f "agent_memory")" "$SERVER"
-kill "$(pgrep -f "agent_memory" | grep -x "$SERVER")"
+if [ "$RUNBOOK_INSIDE" = namespace ] && [ "$(pgrep -f "agent_memory")" = "$SERVER" ]; then
+    pkill -f streamlit
+    check "pkill -f streamlit ends nothing of ours" same "$(lsof -ti:"$PORT" -sTCP:LISTEN)" "$SERVER"
+    pkill -f "agent_memory"
+else
+    kill "$(pgrep -f "agent_memory" | grep -x "$SERVER")"
+fi
 check "which ends it" within 5 gone
 ended
 check "properly: server_shutdown_complete" within 5 logged server_shutdown_complete
@@ -203,6 +213,33 @@ again=$(ask keeper "$QUESTION")
 check "which forces a cold start" same "$(tier "$again")" cold
 check "with the same answer" same "$(answer "$again")" "$(answer "$cold")"
 
+section "The page's blocks as they stand, one after the other"
+paste 'PID=$(lsof -ti:8000)'
+paste 'kill -TERM $PID'
+paste 'sleep 5'
+check "standard shutdown: lsof -ti:8000 returns empty" empty "$(paste 'lsof -ti:8000')"
+ended
+check "and the log says server_shutdown_complete" logged server_shutdown_complete
+check "the server starts" start
+kill -STOP "$SERVER"
+paste 'kill -TERM $(lsof -ti:8000)'
+paste 'sleep 10'
+check "a server that hangs is still there after the page's ten seconds" same "$(paste 'lsof -ti:8000')" "$SERVER"
+paste 'kill -9 $(lsof -ti:8000)'
+paste 'sleep 2'
+paste 'rm -f ~/.agent_memory/caches/*.tmp.safetensors'
+check "force kill as last resort: it is gone" empty "$(paste 'lsof -ti:8000')"
+ended
+check "the server starts" start
+ask keeper "$QUESTION" >/dev/null
+paste 'PID=$(lsof -ti:8000) && kill -TERM $PID && sleep 5'
+ended
+paste '[ -z "$(lsof -ti:8000)" ] || { kill -9 $(lsof -ti:8000); sleep 2; }'
+check "full cleanup: dead, and by the first kill" logged "server_shutdown_complete not_durable=0"
+paste 'rm -rf ~/.agent_memory/caches/*.safetensors ~/.agent_memory/caches/*.tmp'
+check "the server starts" start
+check "which forces a cold start" same "$(tier "$(ask keeper "$QUESTION")")" cold
+
 section "The same in one command"
 check "doctor finds nothing bad about a healthy server" "$bin" doctor --port "$PORT" >/dev/null
 check "stop ends it and says so" grep -q "gone after" <<<"$("$bin" stop --port "$PORT")"
@@ -215,6 +252,9 @@ section "Checking memory pressure before and after"
 rss() { awk '/^VmRSS/ { print $2 }' "/proc/$SERVER/status"; }
 check "the server's memory can be read from outside" [ "$(rss)" -gt 1000 ]
 check "ps aux | grep -E \"(Metal|mlx|agent_memory)\" | grep -v grep shows it" [ -n "$(ps aux | grep -E "(Metal|mlx|agent_memory)" | grep -v grep)" ]
+check "free -m says how much can be had" [ "$(free -m | awk '/^Mem:/ { print $7 }')" -gt 0 ]
+check "/proc/meminfo has what stands for wired memory" same "$(grep -cE '^(MemAvailable|Mlocked|Shmem):' /proc/meminfo)" 3
+check "ps --memory says where ours is" grep -q "add up to" <<<"$("$bin" ps --memory --port "$PORT")"
 
 section "Crashes: what faulthandler was for"
 ask crash "$QUESTION" >/dev/null

@@ -13,15 +13,25 @@ void test_sequence_init(test_sequence *s, const am_kernels *kernels, const am_mo
                         uint32_t max_tokens) {
     *s = (test_sequence){.kernels = kernels, .model = model, .ws = ws, .layout = layout, .max_blocks = max_tokens / AM_BLOCK_TOKENS + 1};
     s->sealed = am_calloc(s->max_blocks, sizeof *s->sealed);
+    s->units = am_calloc(s->max_blocks, sizeof *s->units);
     assert_non_null(s->sealed);
-    for (uint32_t i = 0; i < s->max_blocks; i++) assert_non_null(s->sealed[i] = am_alloc_aligned(layout->sealed_bytes));
+    assert_non_null(s->units);
+    for (uint32_t i = 0; i < s->max_blocks; i++) {
+        assert_non_null(s->sealed[i] = am_alloc_aligned(layout->sealed_bytes));
+        assert_non_null(s->units[i] = am_calloc(layout->n_units, sizeof *s->units[i]));
+        am_kv_units_of(layout, s->sealed[i], s->units[i]);
+    }
     assert_non_null(s->open = am_alloc_aligned(layout->open_bytes));
     memset(s->open, 0xff, layout->open_bytes); /* NaN in every type: a row that is read before it was written shows */
 }
 
 void test_sequence_free(test_sequence *s) {
-    for (uint32_t i = 0; i < s->max_blocks; i++) free(s->sealed[i]);
+    for (uint32_t i = 0; i < s->max_blocks; i++) {
+        free(s->sealed[i]);
+        free(s->units[i]);
+    }
     free(s->sealed);
+    free(s->units);
     free(s->open);
 }
 
@@ -36,7 +46,7 @@ am_segment test_sequence_segment(const test_sequence *s, const int32_t *tokens, 
     return (am_segment){.tokens = tokens,
                         .n_tokens = n,
                         .n_past = s->n,
-                        .sealed = (const void *const *)s->sealed,
+                        .sealed = (const void *const *const *)s->units,
                         .open = s->open,
                         .logits = logits,
                         .n_logits = n_logits};
@@ -47,7 +57,7 @@ void test_sequence_advance(test_sequence *s, uint32_t n) {
     if (n == 0 || s->n % AM_BLOCK_TOKENS) return;
     assert_true(s->n / AM_BLOCK_TOKENS <= s->max_blocks);
     for (uint32_t layer = 0; layer < s->layout->spec.n_layer; layer++)
-        am_kv_seal(s->kernels, s->layout, s->open, s->sealed[s->n / AM_BLOCK_TOKENS - 1], layer);
+        am_kv_seal(s->kernels, s->layout, s->open, s->units[s->n / AM_BLOCK_TOKENS - 1], layer);
 }
 
 void test_sequence_push(test_sequence *s, const int32_t *tokens, uint32_t n, uint32_t chunk, float *logits) {

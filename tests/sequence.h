@@ -10,7 +10,8 @@ typedef struct test_sequence {
     am_workspace *ws; /* may be changed between calls */
     const am_kv_layout *layout;
     uint32_t n;     /* tokens so far */
-    void **sealed;  /* [n / AM_BLOCK_TOKENS] in use, room for max_blocks */
+    void **sealed;  /* [n / AM_BLOCK_TOKENS] in use, room for max_blocks; each in one piece */
+    void ***units;  /* their tables */
     uint32_t max_blocks;
     void *open;
 } test_sequence;

@@ -3,7 +3,8 @@
  * Eight agents have a conversation each. First every turn is computed the plainest way: alone, cold, one thread, whole blocks. Then the same
  * conversations run again on one data folder in acts; each act opens an engine with other chunk sizes, threads, parallelism and pool, runs
  * random agents' turns together (some without reuse, some under a forked name, some right after an eviction), and closes it, so the next act
- * restores from disk. The logits of every sampled position are compared by a hash of all their bytes. */
+ * restores from disk. Acts draft or do not; drafts come from predictions that are right for the most part, so some of a draft's rows are taken and
+ * some are not. The logits of every sampled position are compared by a hash of all their bytes, and the tokens. */
 #include "engine_rig.h"
 
 #include "base/hash.h"
@@ -30,9 +31,9 @@ typedef struct conversation {
 static conversation talks[N_AGENTS];
 static bool recording;
 static atomic_uint n_compared, n_different;
-static uint32_t n_vocab, n_of_tier[3];
+static uint32_t n_vocab, n_of_tier[3], n_drafted, n_accepted;
 
-static void see_logits(void *arg, const char *request, uint32_t position, const float *logits) {
+static void see_logits(void *arg, const char *request, uint32_t position, float *logits) {
     (void)arg;
     conversation *talk = &talks[request[0] - '0'];
     uint64_t hash = am_hash64(logits, n_vocab * sizeof *logits) | 1;
@@ -45,6 +46,21 @@ static void see_logits(void *arg, const char *request, uint32_t position, const 
 static uint64_t dice_state;
 static uint32_t dice(uint32_t sides) { return (uint32_t)(am_draw_uniform(4711, dice_state++) * sides); }
 
+/* What the turn was recorded to answer, with some tokens changed. */
+static int32_t predictions[2 * N_AGENTS][16];
+static void predict(am_request *request, uint32_t i, uint32_t turn, int32_t prediction[16]) {
+    memcpy(prediction, talks[i].ids + talks[i].n_prompt[turn], talks[i].n_new[turn] * sizeof *prediction);
+    for (uint32_t k = 0; k < talks[i].n_new[turn]; k++)
+        if (dice(5) == 0) prediction[k] = (int32_t)dice(8000);
+    request->prediction = prediction;
+    request->n_prediction = talks[i].n_new[turn];
+}
+
+static void compare_tokens(const answer *a, uint32_t i, uint32_t turn) {
+    assert_int_equal(a->n_tokens, talks[i].n_new[turn]);
+    assert_memory_equal(a->ids, talks[i].ids + talks[i].n_prompt[turn], a->n_tokens * sizeof *a->ids);
+}
+
 static am_request turn_request(uint32_t i, uint32_t turn, const char *agent) {
     conversation *talk = &talks[i];
     am_request request = rig_request(agent, talk->ids, talk->n_prompt[turn], talk->n_new[turn]);
@@ -52,6 +68,8 @@ static am_request turn_request(uint32_t i, uint32_t turn, const char *agent) {
     request.sampling.temperature = 0.8f;
     request.sampling.has_seed = true;
     request.sampling.seed = i;
+    if (i % 3 == 1) request.sampling.repetition_penalty = 1.3f, request.sampling.presence_penalty = 0.2f, request.sampling.top_k = 500;
+    if (i % 3 == 2) request.sampling.top_p = 0.9f, request.sampling.top_logprobs = 3;
     snprintf(request.id, sizeof request.id, "%u", i);
     return request;
 }
@@ -59,7 +77,7 @@ static am_request turn_request(uint32_t i, uint32_t turn, const char *agent) {
 /* Writes the conversations while computing them the plainest way. Pairs of agents share their first 300 tokens, so blocks are shared too. */
 static void record(const char *isa, uint32_t n_agents, uint32_t n_turns) {
     rig r;
-    rig_open(&r, &(rig_spec){.isa = isa, .n_ctx = MAX_TOKENS, .max_parallel = 1, .on_logits = see_logits});
+    rig_open(&r, &(rig_spec){.isa = isa, .n_ctx = MAX_TOKENS, .max_parallel = 1, .lookup = AM_LOOKUP_OFF, .on_logits = see_logits});
     n_vocab = am_model_info_of(r.model)->n_vocab;
     recording = true;
     for (uint32_t i = 0; i < n_agents; i++) {
@@ -128,9 +146,11 @@ static void play_act(const char *isa, const char *dir, uint32_t n_agents, uint32
     uint32_t chunk = chunks[dice(8)];
     rig r;
     rig_open(&r, &(rig_spec){.isa = isa, .dir = dir, .chunk = chunk, .n_ctx = MAX_TOKENS, .n_threads = 1 + dice(4),
-                             .max_parallel = 1 + dice(8), .n_sealed = dice(2) ? 9 : 64, .n_open = 10, .on_logits = see_logits});
+                             .max_parallel = 1 + dice(8), .n_sealed = dice(2) ? 9 : 64, .n_open = 10,
+                             .lookup = dice(2) ? AM_LOOKUP_ON : dice(2) ? AM_LOOKUP_AUTO : AM_LOOKUP_OFF, .on_logits = see_logits});
     for (uint32_t round = 0; round < (chunk < 16 ? 1 : 2); round++) {
         answer *a[2 * N_AGENTS] = {0};
+        uint32_t of[2 * N_AGENTS], turn[2 * N_AGENTS];
         uint32_t n = 0, n_most = chunk < 16 ? 2 : n_agents;
         for (uint32_t i = 0; i < n_agents && n < n_most; i++) {
             if (talks[i].next >= n_turns || dice(3) == 0) continue;
@@ -139,10 +159,11 @@ static void play_act(const char *isa, const char *dir, uint32_t n_agents, uint32
             agent_name(i, name);
             am_request request = turn_request(i, talks[i].next, name);
             request.no_reuse = chunk >= 16 && dice(10) == 0;
-            a[n++] = rig_send(&r, &request);
-            if (dice(6) == 0) { /* the same turn twice at once, without leaving a trace */
-                request.ephemeral = true;
+            for (uint32_t twice = dice(6) == 0 ? 2 : 1; twice > 0; twice--) { /* the same turn twice at once, the second without leaving a trace */
+                predict(&request, i, talks[i].next, predictions[n]);
+                of[n] = i, turn[n] = talks[i].next;
                 a[n++] = rig_send(&r, &request);
+                request.ephemeral = true;
             }
             talks[i].next++;
         }
@@ -150,6 +171,9 @@ static void play_act(const char *isa, const char *dir, uint32_t n_agents, uint32
             rig_wait(a[k]);
             assert_int_equal(a[k]->status, AM_OK);
             n_of_tier[a[k]->info.tier]++;
+            n_drafted += a[k]->n_drafted;
+            n_accepted += a[k]->n_accepted;
+            compare_tokens(a[k], of[k], turn[k]);
             answer_free(a[k]);
         }
     }
@@ -163,6 +187,7 @@ static void play(const char *isa, uint32_t n_agents, uint32_t n_turns, uint32_t 
     double record_ms = am_ms_since(start);
     atomic_store(&n_compared, 0);
     memset(n_of_tier, 0, sizeof n_of_tier);
+    n_drafted = n_accepted = 0;
     for (uint32_t s = 0; s < n_schedules; s++) {
         char dir[] = "/tmp/am_bits_XXXXXX", command[64];
         assert_non_null(mkdtemp(dir));
@@ -171,9 +196,10 @@ static void play(const char *isa, uint32_t n_agents, uint32_t n_turns, uint32_t 
         snprintf(command, sizeof command, "rm -rf %s", dir);
         assert_int_equal(system(command), 0);
     }
-    print_message("%s: %u positions compared, %u different; %u turns cold, %u warm, %u hot (%.0f ms alone, %.0f ms in all)\n", isa,
+    print_message("%s: %u positions compared, %u different; %u turns cold, %u warm, %u hot; %u tokens drafted, %u of them right (%.0f ms alone, %.0f ms in all)\n", isa,
                   atomic_load(&n_compared), atomic_load(&n_different), n_of_tier[AM_COLD], n_of_tier[AM_WARM], n_of_tier[AM_HOT],
-                  record_ms, am_ms_since(start));
+                  n_drafted, n_accepted, record_ms, am_ms_since(start));
+    assert_true(n_accepted > 0 && n_accepted < n_drafted);
     assert_true(n_of_tier[AM_WARM] + n_of_tier[AM_HOT] > 0);
     assert_true(atomic_load(&n_compared) >= n_schedules * n_agents * n_turns);
     assert_int_equal(atomic_load(&n_different), 0);

@@ -29,7 +29,7 @@ static int make_dir(void **state) {
 
 static int remove_dir(void **state) {
     static const char *const names[] = {"additional_chat_templates/rag.jinja", "additional_chat_templates/notes.txt", "chat_template.jinja",
-                                        "tokenizer_config.json", "special_tokens_map.json"};
+                                        "additional_chat_templates/tool_use.jinja", "tokenizer_config.json", "special_tokens_map.json", "chat_template.json"};
     char path[200];
     (void)state;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -102,9 +102,22 @@ static void a_folder_has_its_template_in_one_of_several_places(void **state) {
     chat = load();
     gives(chat, &(am_chat_request){.messages = messages}, AM_OK, "config<b><e>");
     am_chat_free(chat);
-    write_file("chat_template.jinja", "file{{ bos_token }}\n");
+    write_file("chat_template.json", "{\"chat_template\": \"processor's\"}");
+    chat = load();
+    gives(chat, &(am_chat_request){.messages = messages}, AM_OK, "config<b><e>");
+    am_chat_free(chat);
+    write_file("tokenizer_config.json", "{\"bos_token\": \"<b>\"}");
+    chat = load();
+    gives(chat, &(am_chat_request){.messages = messages}, AM_OK, "processor's");
+    am_chat_free(chat);
     snprintf(path, sizeof path, "%s/additional_chat_templates", dir);
     assert_int_equal(mkdir(path, 0700), 0);
+    write_file("additional_chat_templates/tool_use.jinja", "tools");
+    chat = load();
+    gives(chat, &(am_chat_request){.messages = messages}, AM_OK, "processor's");
+    gives(chat, &(am_chat_request){.messages = messages, .tools = one}, AM_OK, "tools");
+    am_chat_free(chat);
+    write_file("chat_template.jinja", "file{{ bos_token }}\n");
     write_file("additional_chat_templates/rag.jinja", "rag");
     write_file("additional_chat_templates/notes.txt", "{{");
     chat = load();

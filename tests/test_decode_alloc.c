@@ -1,5 +1,5 @@
 /* Invariant 7: no allocation while decoding. malloc and its kin are replaced in this program and counted on the engine thread, from the third
- * token of an answer to its last, over a block border, with penalties, stop strings and logprobs at work. */
+ * token of an answer to its last, over a block border, with penalties, stop strings, logprobs and drafts at work. */
 #include "engine_rig.h"
 
 #include <stdatomic.h>
@@ -68,7 +68,7 @@ static void decoding_allocates_nothing(void **state) {
     if (!HOOKED) skip();
     am_log_setup(AM_LOG_ERROR, false);
     rig r;
-    rig_open(&r, &(rig_spec){.max_parallel = 2});
+    rig_open(&r, &(rig_spec){.max_parallel = 2, .lookup = AM_LOOKUP_ON});
     counting = true; /* the hook works at all */
     void *volatile p = malloc(7);
     free(p);
@@ -79,8 +79,12 @@ static void decoding_allocates_nothing(void **state) {
     rig_random_ids(ids, 240, 6);
     am_str stops[] = {AM_STR("never to be seen"), AM_STR("e e e e e e e e e e e e")};
     uint32_t last = 60;
+    int32_t repeated[400]; /* guesses, most of them wrong */
+    rig_random_ids(repeated, 400, 9);
     am_request request = rig_request("quiet", ids, 240, last);
     request.ignore_eos = true;
+    request.prediction = repeated;
+    request.n_prediction = 400;
     request.sampling.temperature = 1;
     request.sampling.has_seed = true;
     request.sampling.top_k = 50;
@@ -98,6 +102,7 @@ static void decoding_allocates_nothing(void **state) {
     assert_int_equal(rig_submit(a, &request, NULL), AM_OK);
     rig_wait(a);
     assert_int_equal(a->n_generated, last);
+    assert_true(a->n_drafted > 0);
     assert_int_equal(atomic_load(&n_allocations), 0);
     answer_free(a);
     rig_close(&r);

@@ -1,4 +1,4 @@
-/* tests/data/browser_attacks.json over the gate alone: every row, also those for public addresses, which no test binds. */
+/* tests/data/browser_attacks.json over the gate alone. */
 #include "server/gate.h"
 
 #include "base/json.h"
@@ -48,7 +48,9 @@ static void check(const json_t *row) {
         fail_msg("%s: the reader refuses it: %s", text(row, "what"), refusal.why);
     } else {
         bool refused = am_gate_check(&gate, &parsed, &cors) != NULL;
-        if (refused != (wanted == 403)) fail_msg("%s: %s", text(row, "what"), refused ? "refused" : "let in");
+        const char *code = text(row, "code"); /* of what the keys refuse, the gate knows nothing */
+        bool shut = wanted == 403 && (!code || strcmp(code, "forbidden_origin") == 0);
+        if (refused != shut) fail_msg("%s: %s", text(row, "what"), refused ? "refused" : "let in");
         if ((cors.n > 0) != (text(row, "allow_origin") != NULL)) fail_msg("%s: allowed origin '%.*s'", text(row, "what"), (int)cors.n, cors.p);
     }
     am_buf_free(&head);

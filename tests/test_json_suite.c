@@ -65,7 +65,9 @@ static void what_the_standard_leaves_open(void **state) {
     assert_true(json_is_real(json_array_get(v, 0)) && json_is_integer(json_array_get(v, 1)) && json_is_integer(json_array_get(v, 2)));
     json_decref(v);
     assert_null(parse("\"\\ud800\"", false)); /* a surrogate alone is no character */
-    assert_null(parse("\"\xff\"", false));
+    am_error err = {0};
+    assert_int_equal(am_json_parse(AM_STR("{\"a\": \"\xC3\xA9 \xff\"}"), false, &v, &err), AM_EFORMAT); /* where it is, in bytes */
+    assert_non_null(strstr(err.message, "byte 10"));
     v = parse("{\"a\\u0000b\": \"\\u0000\", \"c\": \"\\\"\\\\u0000\\\":\"}", false); /* a name's NUL is read as U+FFFD, a value's stays */
     assert_int_equal(json_string_length(json_object_get(v, "a\xef\xbf\xbd" "b")), 1);
     assert_string_equal(json_string_value(json_object_get(v, "c")), "\"\\u0000\":");

@@ -137,19 +137,27 @@ static sample sample_create(am_dtype dtype, am_dtype scale_dtype, uint32_t n_out
     return s;
 }
 
+static double middle_of(am_dtype dtype) { return dtype == AM_C8 ? 128 : dtype == AM_C5 ? 16 : 8; }
+
+/* What rounding n values of at most `most` in size to 8 bits costs in their products with codes of at most `middle` off their middle, times scales of at
+ * most 2.5/16 (channels_fill). */
+static double rounding_of(const am_kernels *k, am_dtype dtype, double n, double most) {
+    return k->rounds_attention && channels_of(dtype) ? n * most * 0.501 / 127 * 2.5 / 16 * middle_of(dtype) : 0;
+}
+
 /* Bound of a product: each of n_in multiply-adds and the 3 roundings of unpacking err by at most 2^-24 of the running sum of
  * magnitudes; a code's value scale * code + bias is itself a sum, so it counts with |scale * code| + |bias| <= 4 (see sample). */
-static void product_check(const char *table, const sample *s, const float *x, const float *y) {
+static void product_check(const am_kernels *k, const sample *s, const float *x, const float *y) {
     for (uint32_t o = 0; o < s->mat.n_out; o++) {
         double sum = 0, magnitude = 0;
-        for (uint32_t k = 0; k < s->mat.n_in; k++) {
-            double w = s->value[(size_t)o * s->mat.n_in + k];
-            sum += x[k] * w;
-            magnitude += fabs(x[k]) * (s->mat.group ? fabs(w) + 4 * (s->mat.dtype == AM_Q8 || s->mat.dtype == AM_C8 ? 12 : 1) : fabs(w));
+        for (uint32_t i = 0; i < s->mat.n_in; i++) {
+            double w = s->value[(size_t)o * s->mat.n_in + i];
+            sum += x[i] * w;
+            magnitude += fabs(x[i]) * (s->mat.group ? fabs(w) + 4 * (s->mat.dtype == AM_Q8 || s->mat.dtype == AM_C8 ? 12 : 1) : fabs(w));
         }
-        double bound = (s->mat.n_in + 3) * 0x1p-24 * magnitude * 1.01;
+        double bound = (s->mat.n_in + 3) * 0x1p-24 * magnitude * 1.01 + rounding_of(k, s->mat.dtype, s->mat.n_in, 1);
         if (fabs(y[o] - sum) > bound)
-            fail_msg("%s: output %u of %ux%u dtype %d: %g, should be %g +- %g", table, o, s->mat.n_out, s->mat.n_in,
+            fail_msg("%s: output %u of %ux%u dtype %d: %g, should be %g +- %g", k->name, o, s->mat.n_out, s->mat.n_in,
                      (int)s->mat.dtype, (double)y[o], sum, bound);
     }
 }
@@ -163,72 +171,13 @@ static void matmul_case(const am_kernels *k, const sample *s, size_t n_rows) {
     k->matmul(y, ldy, x, ldx, n_rows, &s->mat, 0, panels);
     float *one = floats(s->mat.n_out);
     for (size_t r = 0; r < n_rows; r++) {
-        product_check(k->name, s, x + r * ldx, y + r * ldy);
+        product_check(k, s, x + r * ldx, y + r * ldy);
         if (r + 1 < n_rows) assert_memory_equal(gap + r * ldy + s->mat.n_out, y + r * ldy + s->mat.n_out, 5 * sizeof *y);
         uint32_t cut = below(panels + 1), cut2 = cut + below(panels - cut + 1); /* a row alone, panels over three calls */
         k->matmul(one, s->mat.n_out, x + r * ldx, ldx, 1, &s->mat, cut2, panels);
         k->matmul(one, s->mat.n_out, x + r * ldx, ldx, 1, &s->mat, 0, cut);
         k->matmul(one, s->mat.n_out, x + r * ldx, ldx, 1, &s->mat, cut, cut2);
         assert_memory_equal(one, y + r * ldy, s->mat.n_out * sizeof *y);
-    }
-    free(gap);
-}
-
-/* 8-bit inputs: codes within half a step of the input, sums as the header says, zeros behind the row. */
-static void row_int8_check(const uint8_t *row, const float *x, size_t n) {
-    size_t n_runs = am_int8_runs(n);
-    const int8_t *code = (const int8_t *)row;
-    const float *scale = (const float *)(const void *)(row + 64 * n_runs), *sum16 = scale + n_runs, *sum32 = sum16 + 4 * n_runs, *sum64 = sum32 + 2 * n_runs;
-    for (size_t i = 0; i < 64 * n_runs; i++) {
-        double value = i < n ? x[i] : 0;
-        assert_true(fabs((double)scale[i / 64] * code[i] - value) <= 0.5001 * (double)scale[i / 64]);
-        assert_true(code[i] >= -127);
-    }
-    for (size_t i = 0; i < 4 * n_runs; i++) {
-        int sum = 0;
-        for (size_t j = 0; j < 16; j++) sum += code[16 * i + j];
-        assert_true(sum16[i] == scale[i / 4] * (float)sum);
-    }
-    for (size_t i = 0; i < 2 * n_runs; i++) assert_true(fabsf(sum32[i] - sum16[2 * i] - sum16[2 * i + 1]) <= 1e-5f * scale[i / 2] * 4064);
-    for (size_t i = 0; i < n_runs; i++) assert_true(fabsf(sum64[i] - sum32[2 * i] - sum32[2 * i + 1]) <= 1e-5f * scale[i] * 8128);
-}
-
-/* Held against sums in double over the codes' own values, which the products of integers meet but for the roundings of a few float32
- * operations a step; and bit for bit against a row alone, panels over three calls. */
-static void int8_case(const am_kernels *k, const sample *s, size_t n_rows) {
-    const am_mat *m = &s->mat;
-    size_t ldy = m->n_out + 5, row_bytes = am_int8_row_bytes(m->n_in), n_runs = am_int8_runs(m->n_in);
-    uint32_t panels = am_mat_panels(m);
-    uint8_t *x8 = guarded_alloc(n_rows * row_bytes, 64, side);
-    float *y = random_floats((n_rows - 1) * ldy + m->n_out), *one = floats(m->n_out);
-    float *gap = malloc(n_rows * ldy * sizeof *gap);
-    memcpy(gap, y, ((n_rows - 1) * ldy + m->n_out) * sizeof *y);
-    float *x = floats(m->n_in);
-    for (size_t r = 0; r < n_rows; r++) {
-        for (size_t i = 0; i < m->n_in; i++) x[i] = r == 1 ? 0 : next_float();
-        k->row_int8(x8 + r * row_bytes, x, m->n_in);
-        row_int8_check(x8 + r * row_bytes, x, m->n_in);
-    }
-    k->matmul_int8(y, ldy, x8, n_rows, m, 0, panels);
-    for (size_t r = 0; r < n_rows; r++) {
-        const int8_t *code = (const int8_t *)(x8 + r * row_bytes);
-        const float *scale = (const float *)(const void *)(x8 + r * row_bytes + 64 * n_runs);
-        for (uint32_t o = 0; o < m->n_out; o++) {
-            double sum = 0, magnitude = 0;
-            for (uint32_t i = 0; i < m->n_in; i++) {
-                double w = s->value[(size_t)o * m->n_in + i], in = (double)scale[i / 64] * code[i];
-                sum += w * in;
-                magnitude += fabs(in) * (fabs(w) + (m->dtype == AM_Q8 ? 48 : 4));
-            }
-            if (fabs(y[r * ldy + o] - sum) > (m->n_in / 16 + 4) * 0x1p-23 * magnitude)
-                fail_msg("%s: int8 output %u of %ux%u group %u: %g, should be %g", k->name, o, m->n_out, m->n_in, m->group, (double)y[r * ldy + o], sum);
-        }
-        if (r + 1 < n_rows) assert_memory_equal(gap + r * ldy + m->n_out, y + r * ldy + m->n_out, 5 * sizeof *y);
-        uint32_t cut = below(panels + 1), cut2 = cut + below(panels - cut + 1);
-        k->matmul_int8(one, m->n_out, x8 + r * row_bytes, 1, m, cut2, panels);
-        k->matmul_int8(one, m->n_out, x8 + r * row_bytes, 1, m, 0, cut);
-        k->matmul_int8(one, m->n_out, x8 + r * row_bytes, 1, m, cut, cut2);
-        assert_memory_equal(one, y + r * ldy, m->n_out * sizeof *y);
     }
     free(gap);
 }
@@ -259,7 +208,6 @@ static void products_are_right_and_the_same_for_any_batch_and_split(void **state
         sample s = sample_create(shapes[i / 2].dtype, shapes[i / 2].scale, shapes[i / 2].n_out, shapes[i / 2].n_in, shapes[i / 2].group);
         for (const am_kernels *const *k = am_kernels_list(); *k; k++) {
             for (size_t rows = 1; rows <= 17; rows++) matmul_case(*k, &s, rows);
-            for (size_t rows = 1; rows <= 17 && (*k)->matmul_int8 && (s.mat.dtype == AM_Q4 || s.mat.dtype == AM_Q8); rows++) int8_case(*k, &s, rows);
             mat_row_case(*k, &s);
         }
         free(s.value);
@@ -303,6 +251,7 @@ static void rows_case(const am_kernels *k, const am_rows *v, const double *value
         memcpy(one, before + q * ld_acc, v->dim * sizeof *one);
         for (uint32_t t = t0, next; t < t1; t = next) { /* this query alone, [t0, t1) in random pieces */
             next = t + 1 + below(t1 - t);
+            if (k->rounds_attention && v->group) next = (next + v->group - 1) / v->group * v->group < t1 ? (next + v->group - 1) / v->group * v->group : t1;
             k->rows_accumulate(one, v->dim, p + q * ld_p, ld_p, 1, v, t, next);
         }
         assert_memory_equal(one, acc + q * ld_acc, v->dim * sizeof *one);
@@ -313,7 +262,7 @@ static void rows_case(const am_kernels *k, const am_rows *v, const double *value
                 sum += p[q * ld_p + t] * value[(size_t)t * v->dim + d];
                 magnitude += fabs(p[q * ld_p + t]) * (fabs(value[(size_t)t * v->dim + d]) + (v->group ? 48 : 0));
             }
-            assert_true(fabs(acc[q * ld_acc + d] - sum) <= (t1 - t0 + 4) * 0x1p-24 * magnitude * 1.01);
+            assert_true(fabs(acc[q * ld_acc + d] - sum) <= (t1 - t0 + 4) * 0x1p-24 * magnitude * 1.01 + rounding_of(k, v->dtype, t1 - t0, 1));
         }
     }
     free(before);

@@ -65,10 +65,24 @@ static void filled_free(filled *f) {
 
 static float stored(float x, uint32_t bits) { return bits == 32 ? x : am_f16_to_f32(am_f32_to_f16(x)); }
 
+/* Where a layer begins in a block that lies in one piece. */
+static const void *layer_of(const filled *f, const void *block, bool sealed, uint32_t layer) {
+    void *units[8];
+    if (!sealed) return am_kv_open_layer(&f->layout, block, layer);
+    am_kv_units_of(&f->layout, (void *)(uintptr_t)block, units);
+    return am_kv_sealed_layer(&f->layout, (const void *const *)units, layer);
+}
+
+static void seal(const am_kernels *kernels, const filled *f, void *sealed, uint32_t layer) {
+    void *units[8];
+    am_kv_units_of(&f->layout, sealed, units);
+    am_kv_seal(kernels, &f->layout, f->open, units, layer);
+}
+
 /* Values as attention sees them: row t of a K part by mat_row, of a V part by accumulating with weight one. */
 static void k_read(const am_kernels *kernels, const filled *f, const void *block, bool sealed, uint32_t layer, uint32_t head,
                    uint32_t t, float *dst) {
-    am_mat k = am_kv_k(&f->layout, block, sealed, layer, head);
+    am_mat k = am_kv_k(&f->layout, layer_of(f, block, sealed, layer), sealed, head);
     assert_int_equal((uintptr_t)k.data % 64, 0);
     kernels->mat_row(dst, &k, t);
 }
@@ -81,7 +95,7 @@ static void v_read(const am_kernels *kernels, const filled *f, const void *block
         memcpy(dst, key, f->layout.spec.head_dim_v * sizeof *dst);
         return;
     }
-    am_rows v = am_kv_v(&f->layout, block, sealed, layer, head);
+    am_rows v = am_kv_v(&f->layout, layer_of(f, block, sealed, layer), sealed, head);
     float one[AM_BLOCK_TOKENS] = {0};
     assert_int_equal((uintptr_t)v.data % 64, 0);
     one[t] = 1;
@@ -139,8 +153,8 @@ static void a_sealed_block_holds_the_quantised_rows(void **state) {
             filled f = filled_create(*kernels, s);
             uint8_t *sealed = am_alloc_aligned(f.layout.sealed_bytes), *other = am_alloc_aligned(f.layout.sealed_bytes);
             memset(sealed, 0xff, f.layout.sealed_bytes);
-            for (uint32_t layer = s->n_layer; layer-- > 0;) am_kv_seal(*kernels, &f.layout, f.open, sealed, layer);
-            for (uint32_t layer = 0; layer < s->n_layer; layer++) am_kv_seal(am_kernels_list()[0], &f.layout, f.open, other, layer);
+            for (uint32_t layer = s->n_layer; layer-- > 0;) seal(*kernels, &f, sealed, layer);
+            for (uint32_t layer = 0; layer < s->n_layer; layer++) seal(am_kernels_list()[0], &f, other, layer);
             assert_memory_equal(sealed, other, f.layout.sealed_bytes); /* every byte written, the same on every table */
             float *k = malloc(AM_BLOCK_TOKENS * s->head_dim_k * sizeof *k), *v = malloc(AM_BLOCK_TOKENS * s->head_dim_v * sizeof *v);
             for (uint32_t n = 0; n < s->n_layer * s->n_kv_head; n++) {
@@ -238,11 +252,12 @@ static void sizes_are_as_documented(void **state) {
 static void a_bad_spec_is_refused_with_its_reason(void **state) {
     (void)state;
     static const struct { am_kv_spec spec; const char *word; } cases[] = {
-        {{0, 1, 64, 64, 4, 4, 0, 0, 0, 0}, "0 layers"},         {{1, 0, 64, 64, 4, 4, 0, 0, 0, 0}, "0 KV heads"},
-        {{1, 1, 64, 64, 6, 4, 0, 0, 0, 0}, "6"},                {{1, 1, 64, 64, 4, 0, 0, 0, 0, 0}, "bits"},
-        {{1, 1, 40, 64, 4, 4, 0, 0, 0, 0}, "40"},               {{1, 1, 64, 64, 4, 4, 0, 48, 0, 0}, "48"},
-        {{1, 1, 64, 0, 16, 16, 0, 0, 0, 0}, "multiples of 16"}, {{1, 1, 1u << 31, 64, 16, 16, 0, 0, 0, 0}, "up to"},
-        {{UINT32_MAX, UINT32_MAX, 4096, 4096, 32, 32, 0, 0, 0, 0}, "address space"},
+        {{0, 1, 64, 64, 4, 4, 0, 0, 0, 0, 0, {0}}, "0 layers"},         {{1, 0, 64, 64, 4, 4, 0, 0, 0, 0, 0, {0}}, "0 KV heads"},
+        {{1, 1, 64, 64, 6, 4, 0, 0, 0, 0, 0, {0}}, "6"},                {{1, 1, 64, 64, 4, 0, 0, 0, 0, 0, 0, {0}}, "bits"},
+        {{1, 1, 40, 64, 4, 4, 0, 0, 0, 0, 0, {0}}, "40"},               {{1, 1, 64, 64, 4, 4, 0, 48, 0, 0, 0, {0}}, "48"},
+        {{1, 1, 64, 0, 16, 16, 0, 0, 0, 0, 0, {0}}, "multiples of 16"}, {{1, 1, 1u << 31, 64, 16, 16, 0, 0, 0, 0, 0, {0}}, "up to"},
+        {{1024, UINT32_MAX, 4096, 4096, 32, 32, 0, 0, 0, 0, 0, {0}}, "address space"},
+        {{1025, 1, 64, 64, 4, 4, 0, 0, 0, 0, 0, {0}}, "1025 layers"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         am_kv_layout l;

@@ -67,6 +67,32 @@ static void text(void **state) {
     am_buf_free(&out);
 }
 
+/* Two owners count into blocks of their own; an owner's name is the operator's and may hold anything. */
+static void blocks_of_two_owners(void **state) {
+    (void)state;
+    enum { TURNS_AT = 3, TIMES_AT = 5, N_CELLS = TIMES_AT + AM_METRIC_HISTOGRAM_CELLS };
+    static _Atomic uint64_t first[N_CELLS], second[N_CELLS];
+    const am_metric turns = {.name = "t_turns_total", .help = "Turns.", .kind = AM_METRIC_COUNTER, .label = "kind", .values = values, .n_values = 2, .at = TURNS_AT};
+    const am_metric waits = {.name = "t_waits_seconds", .help = "Waits.", .kind = AM_METRIC_HISTOGRAM, .at = TIMES_AT};
+    am_buf out;
+    am_buf_init(&out, 1 << 20);
+    am_metric_add_in(&turns, first, 0, 2);
+    am_metric_add_in(&turns, second, 1, 3);
+    am_metric_observe_in(&waits, second, 0, 500000000);
+    assert_int_equal(am_metric_value_in(&turns, first, 0), 2);
+    assert_int_equal(am_metric_value_in(&turns, first, 1), 0);
+    assert_int_equal(am_metric_value_in(&waits, first, 0), 0);
+    assert_int_equal(am_metric_value_in(&waits, second, 0), 1);
+    assert_int_equal(am_metric_write_block(&turns, first, (am_metric_label){"model", "a\"b"}, &out), AM_OK);
+    assert_string_equal(out.p, "t_turns_total{model=\"a\\\"b\",kind=\"plain\"} 2\n"
+                               "t_turns_total{model=\"a\\\"b\",kind=\"quote\\\" and \\\\ and\\nline\"} 0\n");
+    am_buf_clear(&out);
+    assert_int_equal(am_metric_write_block(&waits, second, (am_metric_label){"model", "b"}, &out), AM_OK);
+    assert_non_null(strstr(out.p, "t_waits_seconds_bucket{model=\"b\",le=\"0.25\"} 0\nt_waits_seconds_bucket{model=\"b\",le=\"0.5\"} 1\n"));
+    assert_non_null(strstr(out.p, "t_waits_seconds_sum{model=\"b\"} 0.5\nt_waits_seconds_count{model=\"b\"} 1\n"));
+    am_buf_free(&out);
+}
+
 static void a_series_that_is_not_is_the_last(void **state) {
     (void)state;
     uint64_t before = am_metric_value(&counts, 1);
@@ -79,6 +105,7 @@ static void a_series_that_is_not_is_the_last(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(no_addition_is_lost), cmocka_unit_test(text), cmocka_unit_test(a_series_that_is_not_is_the_last)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(no_addition_is_lost), cmocka_unit_test(text), cmocka_unit_test(blocks_of_two_owners),
+                                       cmocka_unit_test(a_series_that_is_not_is_the_last)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

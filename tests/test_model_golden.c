@@ -1,5 +1,5 @@
-/* Golden logits of the reference implementations: every folder of shared/golden whose architecture and format we read, on every kernel
- * table, with float32 caches. Pass: the largest difference below 1e-3 of the logits' standard deviation, greedy tokens equal. */
+/* Golden logits of the reference implementations: every folder of shared/golden whose architecture and format we read, and those of
+ * tests/data/golden (odd shapes, made by tests/make-golden), on every kernel table, with float32 caches. Pass: the largest difference below 1e-3 of the logits' standard deviation, greedy tokens equal. */
 #include "base/fs.h"
 #include "model/safetensors.h"
 #include "sequence.h"
@@ -24,6 +24,12 @@ static const char *const cases[] = {
     "deepseek2-lite", "deepseek2-qlora-groups", "deepseek2-normtopk", "deepseek2-mlx-q4",
     "llama-gguf-f16", "qwen2-gguf-q4_0", "qwen3-gguf-kquants", "gemma3-gguf-q8", "gpt-oss-gguf-mxfp4",
     "deepseek2-gguf-q8", "deepseek2-gguf-oldmla", "deepseek2-lite-gguf-27",
+};
+
+/* in tests/data/golden */
+static const char *const own_cases[] = {
+    "own/llama-hd20", "own/mistral-hd40-window", "own/qwen2-window", "own/qwen3-window-hd24", "own/qwen3moe-window", "own/phi3-longrope-hd24",
+    "own/gemma2-hd40-bias", "own/gemma3-hd24-bias", "own/deepseek2-bias", "own/gpt-oss-hd24-nobias", "own/olmo2-hd10", "own/smollm3-window",
 };
 
 static const char *shared_dir(void) {
@@ -140,14 +146,15 @@ static void check_table(const golden *g, const char *folder, const am_kernels *k
 }
 
 static void test_case(void **state) {
-    const char *dir = shared_dir();
-    if (!dir) {
-        print_message("no shared folder: golden case %s not run\n", (const char *)*state);
+    const char *name = *state, *dir = shared_dir();
+    bool own = strncmp(name, "own/", 4) == 0;
+    if (!own && !dir) {
+        print_message("no shared folder: golden case %s not run\n", name);
         skip();
     }
     char folder[2048];
     golden g = {0};
-    snprintf(folder, sizeof folder, "%s/golden/%s", dir, (const char *)*state);
+    snprintf(folder, sizeof folder, "%s/golden/%s", own ? "tests/data" : dir, own ? name + 4 : name);
     golden_open(&g, folder);
     if (strstr(folder, "gguf")) strcat(folder, "/model.gguf");
     for (const am_kernels *const *k = am_kernels_list(); *k; k++) check_table(&g, folder, *k);
@@ -156,8 +163,11 @@ static void test_case(void **state) {
 }
 
 int main(void) {
-    enum { N = sizeof cases / sizeof cases[0] };
+    enum { N_SHARED = sizeof cases / sizeof cases[0], N = N_SHARED + sizeof own_cases / sizeof own_cases[0] };
     struct CMUnitTest tests[N];
-    for (size_t i = 0; i < N; i++) tests[i] = (struct CMUnitTest){.name = cases[i], .test_func = test_case, .initial_state = (void *)cases[i]};
+    for (size_t i = 0; i < N; i++) {
+        const char *name = i < N_SHARED ? cases[i] : own_cases[i - N_SHARED];
+        tests[i] = (struct CMUnitTest){.name = name, .test_func = test_case, .initial_state = (void *)name};
+    }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

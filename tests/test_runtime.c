@@ -117,6 +117,50 @@ static void a_turn_can_be_stopped_and_bad_input_is_refused(void **state) {
     am_runtime_close(rt);
 }
 
+/* The library takes messages as the server does: parts, null contents, arguments as text, developer messages. */
+static void messages_are_what_the_server_takes(void **state) {
+    (void)state;
+#define TOOLS "[{\"type\":\"function\",\"function\":{\"name\":\"get\",\"description\":\"gets\",\"parameters\":{}}}]"
+    static const struct {
+        const char *messages, *same, *tools;
+    } pairs[] = {
+        {"[{\"role\":\"developer\",\"content\":\"d\"},{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"text\",\"text\":\"b\"}]}]",
+         "[{\"role\":\"system\",\"content\":\"d\"},{\"role\":\"user\",\"content\":\"a\\nb\",\"cache_control\":1}]", NULL},
+        {"[{\"role\":\"user\",\"content\":\"u\"},{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"1\",\"type\":\"function\","
+         "\"function\":{\"name\":\"get\",\"arguments\":\"{\\\"k\\\":1}\"}}]},{\"role\":\"tool\",\"tool_call_id\":\"1\",\"content\":\"5\"}]",
+         "[{\"role\":\"user\",\"content\":\"u\"},{\"role\":\"assistant\",\"tool_calls\":[{\"id\":\"1\",\"type\":\"function\","
+         "\"function\":{\"name\":\"get\",\"arguments\":{\"k\":1}}}]},{\"role\":\"function\",\"name\":\"get\",\"content\":[{\"type\":\"text\",\"text\":\"5\"}]}]", TOOLS},
+    };
+    am_runtime *rt = open_runtime();
+    for (size_t i = 0; i < 2 * sizeof pairs / sizeof *pairs; i++) {
+        char err[512] = "", agent[16];
+        am_reply first, second;
+        snprintf(agent, sizeof agent, "pair%zu", i);
+        am_turn_params params = {.agent = agent, .messages = pairs[i / 2].messages, .tools = pairs[i / 2].tools, .max_tokens = 1};
+        if (am_runtime_turn(rt, &params, &first, err, sizeof err)) fail_msg("%s", err);
+        params.messages = pairs[i / 2].same;
+        if (am_runtime_turn(rt, &params, &second, err, sizeof err)) fail_msg("%s", err);
+        assert_int_equal(first.prompt_tokens, second.prompt_tokens);
+        assert_int_equal(second.cached_tokens, second.prompt_tokens - 1); /* the same prompt, token for token */
+        assert_string_equal(first.text, second.text);
+        am_reply_free(&first);
+        am_reply_free(&second);
+    }
+    static const struct {
+        const char *messages, *tools, *says;
+    } refused[] = {{"[]", NULL, "must not be empty"}, {"{}", NULL, "must be a JSON array"}, {"[{\"role\":\"x\"}]", NULL, "messages[0].role"},
+                   {"[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\"}]}]", NULL, "no text"}, {told, "{}", "'tools'"}, {told, "[{}]", "tools[0].function.name"}};
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        char err[512] = "";
+        am_reply reply;
+        am_turn_params params = {.messages = refused[i].messages, .tools = refused[i].tools, .max_tokens = 1};
+        assert_int_not_equal(am_runtime_turn(rt, &params, &reply, err, sizeof err), 0);
+        if (!strstr(err, refused[i].says)) fail_msg("'%s' does not say %s", err, refused[i].says);
+        am_reply_free(&reply);
+    }
+    am_runtime_close(rt);
+}
+
 static void a_second_runtime_on_the_folder_is_told_who_holds_it(void **state) {
     (void)state;
     am_runtime *rt = open_runtime(), *second;
@@ -146,6 +190,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_agent_comes_back_warm_and_knows),
         cmocka_unit_test(a_turn_can_be_stopped_and_bad_input_is_refused),
+        cmocka_unit_test(messages_are_what_the_server_takes),
         cmocka_unit_test(a_second_runtime_on_the_folder_is_told_who_holds_it),
         cmocka_unit_test(a_pool_too_small_for_one_context_is_refused_and_everything_given_back),
     };

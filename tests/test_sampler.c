@@ -23,7 +23,9 @@ static int setup(void **state) {
     (void)state;
     make_logits(1);
     am_history_init(&history, N, NULL);
-    return am_sampler_create(N, &sampler, NULL);
+    const am_kernels *kernels;
+    assert_int_equal(am_kernels_pick(NULL, &kernels, NULL), AM_OK);
+    return am_sampler_create(N, kernels, &sampler, NULL);
 }
 
 static int teardown(void **state) {
@@ -280,6 +282,45 @@ static void parameters_out_of_range_are_named(void **state) {
     assert_int_equal(am_sampling_check(&s, N, &err), AM_EINVAL);
 }
 
+/* A vocabulary of a real model's size, peaked and flat: what can be drawn is what sorting everything says. */
+static void large_vocabularies_are_cut_where_sorting_cuts(void **state) {
+    (void)state;
+    enum { MANY = 30011 };
+    static float many[MANY];
+    static row r[MANY];
+    const am_kernels *kernels;
+    am_sampler *wide;
+    assert_int_equal(am_kernels_pick(NULL, &kernels, NULL), AM_OK);
+    assert_int_equal(am_sampler_create(MANY, kernels, &wide, NULL), AM_OK);
+    for (int trial = 0; trial < 12; trial++) {
+        double spread = trial % 2 ? 0.4 : 8, sum = 0, in = 0;
+        am_sampling s = AM_SAMPLING;
+        s.temperature = trial % 3 ? 1 : 0.6f;
+        for (int i = 0; i < MANY; i++) many[i] = (float)(spread * am_draw_uniform((uint64_t)trial, (uint64_t)i));
+        for (int i = 0; i < MANY; i++) r[i] = (row){.x = many[i] / s.temperature, .key = many[i], .token = i, .in = true};
+        for (int i = 0; i < MANY; i++) sum += r[i].p = exp(r[i].x - spread / s.temperature);
+        if (trial / 4 == 0) s.top_p = 0.7f;
+        if (trial / 4 == 1) s.top_k = 1000;
+        if (trial / 4 == 2) s.top_k = 20000, s.top_p = 0.5f;
+        qsort(r, MANY, sizeof *r, by_key);
+        if (s.top_k) {
+            sum = 0;
+            for (int i = 0; i < s.top_k; i++) sum += r[i].p;
+        }
+        int n_in = 0;
+        for (; n_in < (s.top_k ? s.top_k : MANY) && in < s.top_p * sum; n_in++) in += r[n_in].p;
+        double low = r[n_in - 1].key, lowest = INFINITY;
+        for (uint64_t i = 0; i < 3000; i++) {
+            am_sample sample;
+            am_sampler_pick(wide, &(am_draw){&s, NULL, 11, i}, many, &sample);
+            if (many[sample.token] < lowest) lowest = many[sample.token];
+        }
+        assert_true(lowest >= low - 1e-5); /* the sums are floats: a token beside the cut may fall to either side */
+        assert_true(lowest <= low + spread * 0.02 || s.top_k == 1000);
+    }
+    am_sampler_free(wide);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(temperature_one_draws_the_softmax),
@@ -290,6 +331,7 @@ int main(void) {
         cmocka_unit_test(a_seed_and_position_name_one_draw),
         cmocka_unit_test(logprobs_are_of_the_raw_distribution),
         cmocka_unit_test(parameters_out_of_range_are_named),
+        cmocka_unit_test(large_vocabularies_are_cut_where_sorting_cuts),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -108,6 +108,27 @@ static void loading_says_503(void **state) {
     assert_string_equal(member("status"), "ok");
 }
 
+/* An engine that hangs while the network answers: others' servers were called healthy for days. */
+static void an_engine_that_stands_still_is_said(void **state) {
+    (void)state;
+    engine_stands = true;
+    http_ask(port, "GET", "/health/ready", NULL, NULL, &reply);
+    assert_int_equal(reply.status, 503);
+    assert_string_equal(member("status"), "not_ready");
+    assert_string_equal(member("reason"), "stuck");
+    http_ask(port, "GET", "/health", NULL, NULL, &reply);
+    assert_int_equal(reply.status, 503);
+    http_ask(port, "GET", "/metrics", NULL, NULL, &reply);
+    assert_non_null(strstr(reply.body.p, "\nagent_memory_ready 0\n"));
+    assert_false(am_server_moves(server)); /* the service manager's watchdog hears no more */
+    http_ask(port, "GET", "/health/live", NULL, NULL, &reply);
+    assert_int_equal(reply.status, 200);
+    engine_stands = false;
+    http_ask(port, "GET", "/health/ready", NULL, NULL, &reply);
+    assert_string_equal(member("status"), "ready");
+    assert_true(am_server_moves(server));
+}
+
 static void models_and_root(void **state) {
     (void)state;
     http_ask(port, "GET", "/v1/models", NULL, NULL, &reply);
@@ -630,6 +651,7 @@ static void stopping(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(loading_says_503),
+        cmocka_unit_test(an_engine_that_stands_still_is_said),
         cmocka_unit_test(models_and_root),
         cmocka_unit_test(wrong_doors),
         cmocka_unit_test(malformed_heads_get_the_same_shape),

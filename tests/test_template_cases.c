@@ -25,7 +25,13 @@ static bool same_error(const char *ours, const char *python, bool exact) {
     return !exact && strncmp(ours, python, n + 1) == 0;
 }
 
-/* Each case: [template, output] or [template, null, error]. How many differ. */
+/* "line N: ..." with N as Python's traceback has it; 0: it has none, or ours is an error that has no line. */
+static bool same_line(const char *ours, const json_t *line) {
+    unsigned n;
+    return json_integer_value(line) == 0 || sscanf(ours, "line %u:", &n) != 1 || n == json_integer_value(line);
+}
+
+/* Each case: [template, output] or [template, null, error], perhaps with the line. How many differ. */
 static size_t differences(const json_t *table, bool exact) {
     const json_t *context = json_object_get(table, "context");
     size_t i, wrong = 0, worded = 0;
@@ -39,11 +45,11 @@ static size_t differences(const json_t *table, bool exact) {
         am_status status = am_template_compile((am_str){json_string_value(source), json_string_length(source)}, &t, &err);
         if (!status) status = am_template_render(t, context, NULL, 1752148800, &r, &err);
         if (status) as_python(status, err.message, ours);
-        bool ok = error ? status && same_error(ours, json_string_value(error), exact)
+        bool ok = error ? status && same_error(ours, json_string_value(error), exact) && same_line(err.message, json_array_get(test, 3))
                         : !status && r.text.n == json_string_length(output) && memcmp(r.text.p, json_string_value(output), r.text.n) == 0;
         worded += ok && error && strcmp(ours, json_string_value(error)) != 0;
         if (!ok && wrong++ < 20)
-            printf("template: %s\n  python: %s\n  ours:   %s\n", json_string_value(source), json_string_value(error ? error : output), status ? ours : r.text.p);
+            printf("template: %s\n  python: %s\n  ours:   %s\n", json_string_value(source), json_string_value(error ? error : output), status ? err.message : r.text.p);
         am_rendered_free(&r);
         am_template_free(t);
     }

@@ -109,6 +109,26 @@ static void what_a_user_typed_stays_text(void **state) {
     am_tokenizer_free(t);
 }
 
+/* Runs of spaces are added tokens in many vocabularies: a user's code meets them. What is special, or written like a mark, it does not. */
+static void plain_added_tokens_are_text(void **state) {
+    (void)state;
+    am_tokenizer *t = tok_from_json("{\"added_tokens\":[{\"id\":3,\"content\":\"  \",\"normalized\":false},{\"id\":4,\"content\":\"<think>\",\"normalized\":false},"
+                                    "{\"id\":5,\"content\":\"  x\",\"special\":true}],\"model\":{\"type\":\"BPE\",\"unk_token\":\"?\",\"vocab\":{\"?\":0,\" \":1,\"x\":2},\"merges\":[]}}");
+    const am_str text = AM_STR("x  x<think>");
+    const am_span typed = {0, 11};
+    am_tokens tokens = {0};
+    tok_encode(t, text, NULL, 0, &tokens);
+    assert_int_equal(tokens.n, 3);
+    assert_int_equal(tokens.ids[1], 5);
+    assert_int_equal(tokens.ids[2], 4);
+    tok_encode(t, text, &typed, 1, &tokens);
+    assert_int_equal(tokens.ids[1], 3);
+    assert_int_equal(tokens.ids[2], 2);
+    for (size_t i = 0; i < tokens.n; i++) assert_true(tokens.ids[i] < 4);
+    am_tokens_free(&tokens);
+    am_tokenizer_free(t);
+}
+
 /* A conversation that grows, with a typed control token in it: encoding on from any earlier state equals encoding the whole. */
 static void extending_equals_encoding_the_whole(void **state) {
     (void)state;
@@ -183,7 +203,7 @@ static void fingerprints_follow_the_source(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memo_prompts_and_answers),
-        cmocka_unit_test(no_model_spells_control_tokens), cmocka_unit_test(what_a_user_typed_stays_text),
+        cmocka_unit_test(no_model_spells_control_tokens), cmocka_unit_test(what_a_user_typed_stays_text), cmocka_unit_test(plain_added_tokens_are_text),
         cmocka_unit_test(extending_equals_encoding_the_whole),
         cmocka_unit_test(bad_text_is_refused_with_its_place),
         cmocka_unit_test(fingerprints_follow_the_source),

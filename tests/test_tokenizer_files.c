@@ -108,7 +108,7 @@ static void rank_files(void **state) {
     ranks_make(&ranks);
     am_tokenizer *t = NULL;
     am_error err = {0};
-    if (am_tiktoken_load(am_buf_str(&ranks), CONFIG, &t, &err)) fail_msg("%s", err.message);
+    if (am_tiktoken_load(am_buf_str(&ranks), CONFIG, NULL, &t, &err)) fail_msg("%s", err.message);
     assert_int_equal(am_tokenizer_n_vocab(t), 50257);
     assert_int_equal(am_tokenizer_eos(t), 50256);
     assert_string_equal(tok_ids(t, "!<|endoftext|>"), "33 50256");
@@ -122,9 +122,18 @@ static void rank_files(void **state) {
     am_buf_free(&back);
     am_tokens_free(&tokens);
     am_tokenizer_free(t);
-    assert_int_equal(am_tiktoken_load(AM_STR("YQ== 0\nYg== x\n"), (am_str){"", 0}, &t, &err), AM_EFORMAT);
+    assert_int_equal(am_tiktoken_load(AM_STR("YQ== 0\nYg== x\n"), (am_str){"", 0}, NULL, &t, &err), AM_EFORMAT);
     assert_non_null(strstr(err.message, "line 2"));
-    assert_int_equal(am_tiktoken_load(AM_STR("YQ== 0\n"), (am_str){"", 0}, &t, &err), AM_EUNSUPPORTED);
+    assert_int_equal(am_tiktoken_load(AM_STR("YQ== 0\n"), (am_str){"", 0}, NULL, &t, &err), AM_EUNSUPPORTED);
+    assert_non_null(strstr(err.message, "pat_str"));
+    /* the pattern a config says, as Rust reads it: {1,2}+ gives nothing back, $ is the end of the text */
+    const am_str few = AM_STR("YQ== 0\nMQ== 1\nCg== 2\nMTE= 3\nYQo= 4\nCmE= 5\n"), said = AM_STR("{\"pat_str\": \"1{1,2}+|a\\n$|.|\\n\"}");
+    assert_int_equal(am_tiktoken_load(few, said, NULL, &t, &err), AM_OK);
+    assert_string_equal(tok_ids(t, "111"), "3 1");
+    assert_string_equal(tok_ids(t, "a\na\n"), "0 2 4");
+    am_tokenizer_free(t);
+    assert_int_equal(am_tiktoken_load(few, (am_str){"", 0}, "/some/cl100k_base.tiktoken", &t, &err), AM_OK);
+    am_tokenizer_free(t);
     am_buf_free(&ranks);
 }
 
@@ -133,7 +142,7 @@ static void rank_files(void **state) {
 typedef am_status (*loader)(const am_buf *file, am_tokenizer **t, am_error *err);
 
 static am_status load_model(const am_buf *file, am_tokenizer **t, am_error *err) { return am_sentencepiece_load(am_buf_str(file), AM_STR("{\"add_bos_token\":true}"), t, err); }
-static am_status load_ranks(const am_buf *file, am_tokenizer **t, am_error *err) { return am_tiktoken_load(am_buf_str(file), CONFIG, t, err); }
+static am_status load_ranks(const am_buf *file, am_tokenizer **t, am_error *err) { return am_tiktoken_load(am_buf_str(file), CONFIG, NULL, t, err); }
 static am_status load_vocab(const am_buf *file, am_tokenizer **t, am_error *err) {
     static const am_str tokens[] = {{"<unk>", 5}, {"<s>", 3}, {"</s>", 4}, {"a", 1}, {"b", 1}, {"ab", 2}, {"\xC4\xA0", 2}, {"[x]", 3}};
     static const int32_t types[] = {2, 3, 3, 1, 1, 1, 1, 4};

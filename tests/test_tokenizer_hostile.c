@@ -62,7 +62,7 @@ static uint64_t rnd(void) {
 
 static am_status load_any(am_str text, am_tokenizer **t, am_error *err) {
     if (text.n && text.p[0] == '{') return am_tokenizer_load_json(text, (am_str){"", 0}, t, err);
-    return rnd() & 1 ? am_sentencepiece_load(text, (am_str){"", 0}, t, err) : am_tiktoken_load(text, (am_str){"", 0}, t, err);
+    return rnd() & 1 ? am_sentencepiece_load(text, (am_str){"", 0}, t, err) : am_tiktoken_load(text, (am_str){"", 0}, NULL, t, err);
 }
 
 /* Bytes changed, cut, doubled, members swapped for others' bytes: loads or fails with a message, and never more. */
@@ -144,7 +144,7 @@ static void sentencepiece_models_load_and_never_crash(void **s) {
         if (am_sentencepiece_load(model, (am_str){"", 0}, &t, &err)) fail_msg("%s", err.message);
         assert_string_equal(tok_ids(t, "ab  ab"), "7 7");
         assert_string_equal(tok_ids(t, "A"), "3 8");
-        assert_string_equal(tok_ids(t, "a[x]a"), "3 4 9 3 4");
+        assert_string_equal(tok_ids(t, "a[x]a"), "3 4 9 4"); /* one text: no second mark behind the symbol, as SentencePiece itself has it */
         assert_string_equal(tok_ids(t, "a <s>"), "3 4 1");
         am_tokenizer_free(t);
         mutate(model, 3000);

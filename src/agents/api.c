@@ -131,18 +131,22 @@ static am_status submit_and_wait(turn *t, const am_prompt *prompt) {
 
 static am_status run_turn(turn *t) {
     const am_turn_params *p = t->params;
-    json_t *messages = NULL, *tools = NULL;
+    json_t *given = NULL, *messages = NULL, *offered = NULL, *tools = NULL;
+    char param[AM_CHAT_PARAM_BYTES];
     am_prompt prompt = {0};
-    am_status status = am_json_parse(am_str_of(p->messages), false, &messages, &t->error);
-    if (!status && !json_is_array(messages)) status = am_fail(&t->error, AM_EINVAL, "messages must be a JSON array");
-    if (!status && p->tools) status = am_json_parse(am_str_of(p->tools), false, &tools, &t->error);
+    am_status status = am_json_parse(am_str_of(p->messages), false, &given, &t->error);
+    if (!status) status = am_chat_messages(given, &messages, param, &t->error);
+    if (!status && p->tools) status = am_json_parse(am_str_of(p->tools), false, &offered, &t->error);
+    if (!status && p->tools) status = am_chat_tools(offered, &tools, param, &t->error);
     if (status) goto out;
     am_chat_request chat = {.messages = messages, .tools = tools, .add_generation_prompt = true, .now_s = (int64_t)time(NULL)};
     status = am_prompt_make(am_runtime_model(t->runtime), &chat, &prompt, &t->error);
     if (!status) status = submit_and_wait(t, &prompt);
 out:
     am_prompt_free(&prompt);
+    json_decref(given);
     json_decref(messages);
+    json_decref(offered);
     json_decref(tools);
     return status;
 }

@@ -43,7 +43,7 @@ static uint32_t core_count(void) {
 static size_t default_kv_memory(const am_kv_layout *layout, uint32_t n_ctx, uint32_t max_parallel) {
     long n_pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     size_t quarter = n_pages > 0 && page > 0 ? (size_t)n_pages / 4 * (size_t)page : 0;
-    size_t least = (size_t)(n_ctx / AM_BLOCK_TOKENS + 2) * layout->sealed_bytes + (size_t)(max_parallel + 2) * layout->open_bytes;
+    size_t least = am_cache_least_bytes(layout, n_ctx) + layout->sealed_bytes + (size_t)(max_parallel + 1) * layout->open_bytes;
     return quarter > least ? quarter : least;
 }
 
@@ -70,10 +70,10 @@ static void fill_info(am_instance *in, const am_model_entry *entry) {
     if (entry->top_k >= 0) in->info.top_k = entry->top_k;
 }
 
-static am_status start_engine(am_instance *in, const am_instance_options *o, const am_model_entry *entry, am_error *err) {
+static am_status start_engine(am_instance *in, const am_instance_options *o, const am_model_entry *entry, struct am_engine_meter *meter, am_error *err) {
     const am_model_info *info = am_model_info_of(in->model);
     am_kv_spec spec;
-    am_engine_options e = {.model = in->model, .workers = in->workers};
+    am_engine_options e = {.model = in->model, .workers = in->workers, .meter = meter};
     am_status status = am_model_kv_spec(in->model, choose(entry->bits_k, o->bits_k, AM_KV_BITS_K), choose(entry->bits_v, o->bits_v, AM_KV_BITS_V), &spec, err);
     if (!status) status = am_kv_layout_init(&e.cache.layout, &spec, err);
     if (status) return status;
@@ -82,6 +82,7 @@ static am_status start_engine(am_instance *in, const am_instance_options *o, con
     e.max_queue = o->max_queue;
     e.chunk_tokens = o->chunk_tokens;
     e.step_ms = o->step_ms;
+    e.lookup = o->lookup;
     e.seed = o->seed;
     e.cache.dir = o->cache_dir;
     e.cache.folder = o->folder;
@@ -104,22 +105,26 @@ static void log_template(const am_model *model) {
         return;
     }
     const am_chat_traits *t = am_chat_traits_of(chat);
-    const char *lacks[] = {t->system ? "" : " system", t->systems ? "" : " systems", t->late_system ? "" : " late_system",
-                           t->same_role ? "" : " same_role", t->tools ? "" : " tools", t->tool_results ? "" : " tool_results"};
-    char text[96];
+    const am_chat_history *plain = &t->history[AM_HISTORY_plain], *system = &t->history[AM_HISTORY_system];
+    const am_chat_history *worst = plain->appends ? system : plain;
+    char lacks[512];
     size_t n = 0;
-    for (size_t i = 0; i < sizeof lacks / sizeof *lacks; i++) n += (size_t)snprintf(text + n, sizeof text - n, "%s", lacks[i]);
-    am_log(t->appends ? AM_LOG_INFO : AM_LOG_WARN, "chat_template", AM_LS("adapted", n ? text + 1 : "nothing"),
-           AM_LS("history", !t->appends ? "rewritten" : t->appends_reasoning ? "appends" : "appends, but not after reasoning"),
-           AM_LU("leaves_at", t->appends ? 0 : t->leaves_at));
+#define LACKS(name)                                                                                                    \
+    if (!t->name) n += (size_t)snprintf(lacks + n, sizeof lacks - n, " " #name);
+    AM_CHAT_TRAITS(LACKS)
+    am_log(worst->appends ? AM_LOG_INFO : AM_LOG_WARN, "chat_template", AM_LS("adapted", n ? lacks + 1 : "nothing"),
+           AM_LS("reasoning", am_chat_reasoning_name(t->reasoning)),
+           AM_LS("history", !plain->appends ? "rewritten" : !system->appends ? "rewritten with a system message"
+                            : t->history[AM_HISTORY_reasoning].appends ? "appends" : "appends, but not after reasoning"),
+           AM_LU("leaves_at", worst->leaves_at));
 }
 
-am_status am_instance_load(const am_instance_options *options, const am_model_entry *entry, am_instance **out, am_error *err) {
+am_status am_instance_load(const am_instance_options *options, const am_model_entry *entry, struct am_engine_meter *meter, am_instance **out, am_error *err) {
     *out = NULL;
     am_instance *in = am_calloc(1, sizeof *in);
     if (!in) return am_fail(err, AM_ENOMEM, "no memory to load a model");
     am_status status = load_model(in, options, entry, err);
-    if (!status) status = start_engine(in, options, entry, err);
+    if (!status) status = start_engine(in, options, entry, meter, err);
     if (status) {
         am_instance_free(in);
         return status;

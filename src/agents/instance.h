@@ -32,6 +32,7 @@ typedef struct am_instance_options {
     uint32_t n_threads;       /* 0: the cores of the machine */
     uint64_t disk_bytes;
     uint32_t max_parallel, max_queue, chunk_tokens, step_ms;
+    am_lookup_mode lookup;
     am_durability durability;
     uint64_t seed;
     void (*progress)(void *arg, const char *what, uint64_t done, uint64_t total);
@@ -40,8 +41,9 @@ typedef struct am_instance_options {
 
 typedef struct am_instance am_instance;
 
-/* Loads weights, opens the cache, warms up. On failure everything is given back. entry is only read while it loads. */
-am_status am_instance_load(const am_instance_options *options, const am_model_entry *entry, am_instance **out, am_error *err);
+/* Loads weights, opens the cache, warms up. On failure everything is given back. entry is only read while it loads; meter (engine/metrics.h)
+ * outlives the instance. */
+am_status am_instance_load(const am_instance_options *options, const am_model_entry *entry, struct am_engine_meter *meter, am_instance **out, am_error *err);
 am_engine *am_instance_engine(const am_instance *instance);
 const am_model *am_instance_model(const am_instance *instance);
 /* The model's, under the entry's name and with its sampling defaults over the model's. */

@@ -25,6 +25,10 @@ uint64_t am_machine_bytes(void) {
 }
 
 uint64_t am_registry_memory_limit(const am_registry *r) { return r->options.memory_bytes ? r->options.memory_bytes : am_machine_bytes() / 4 * 3; }
+am_absent_usage am_registry_absent(const am_registry *r, const am_tenant *tenant, am_str agent) {
+    return am_cache_absent_usage(r->options.instance.folder, tenant, agent);
+}
+
 uint64_t am_registry_disk_bytes(const am_registry *r) { return atomic_load(&r->options.instance.folder->disk_bytes); }
 
 uint64_t am_registry_kv_bytes(const am_registry *r, const am_slot *slot) {
@@ -415,6 +419,14 @@ static am_gate_state set_pause(am_registry *r, bool pause) {
     pthread_mutex_unlock(&r->lock);
     am_log(AM_LOG_INFO, pause ? "paused" : "resumed", AM_LS("from", am_gate_state_name(before)));
     return before;
+}
+
+void am_registry_seed(am_registry *r, uint64_t seed) {
+    pthread_mutex_lock(&r->lock);
+    r->options.instance.seed = seed;
+    for (size_t i = 0; i < r->n_slots; i++)
+        if (r->slots[i]->instance) am_engine_seed(am_instance_engine(r->slots[i]->instance), seed);
+    pthread_mutex_unlock(&r->lock);
 }
 
 am_gate_state am_registry_pause(am_registry *r) { return set_pause(r, true); }

@@ -14,7 +14,7 @@
 #define AM_AGENTS_REGISTRY_H
 
 #include "agents/instance.h"
-#include "cache/dormant.h"
+#include "engine/metrics.h"
 
 typedef struct am_registry am_registry;
 
@@ -62,9 +62,10 @@ typedef struct am_model_view {
     uint32_t n_leases, n_waiting;
     uint64_t bytes;              /* am_instance_bytes; 0: not in memory */
     uint64_t loaded_s, used_s;   /* wall clock; 0: never */
-    uint64_t n_loads;
+    uint64_t n_loads, n_failures; /* to load */
     double load_ms;              /* of the last load */
-    am_engine_stats stats;       /* READY and DRAINING */
+    am_engine_stats stats;       /* gauges: READY and DRAINING; counters: of every time that it was in memory */
+    const am_engine_meter *meter; /* lives as long as the registry */
     char error[512];             /* of the last failure; empty: none */
 } am_model_view;
 /* fn is called without any lock held. */
@@ -74,8 +75,8 @@ bool am_registry_find(am_registry *registry, am_str name, am_model_view *out);
 /* Counters of every instance there was and is, gauges of those there are. */
 void am_registry_stats(am_registry *registry, am_engine_stats *out);
 uint64_t am_registry_memory_limit(const am_registry *registry);
-/* What a tenant's agents of models that are not in memory take. */
-am_dormant_usage am_registry_dormant(am_registry *registry, const am_tenant *tenant, am_str agent);
+/* What a tenant's (NULL: all) agents of models that are not in memory take. */
+am_absent_usage am_registry_absent(const am_registry *registry, const am_tenant *tenant, am_str agent);
 uint64_t am_registry_disk_bytes(const am_registry *registry); /* of agents' files of every model */
 
 /* What operators ask for. Each runs after those before it, on the registry's thread. */
@@ -86,7 +87,7 @@ typedef enum am_op_kind {
     AM_OP_DRAIN,      /* nothing new is taken; what runs ends, or is cancelled after the time. Until resume. */
     AM_OP_PERSIST,    /* every dirty head and block */
     AM_OP_EVICT,      /* idle agents: to disk, out of memory; agent empty: all */
-    AM_OP_CLEAR,      /* forgets agents, in memory and on disk: one, a tenant's, or all */
+    AM_OP_CLEAR,      /* forgets agents, in memory and on disk: one, a tenant's, or all; of every model, in memory or not */
     AM_OP_CLEAR_POOL  /* running turns are cancelled, all blocks leave memory and its pages go back to the system; what can be is persisted first */
 } am_op_kind;
 typedef struct am_op_result {
@@ -118,6 +119,8 @@ const char *am_gate_state_name(am_gate_state state);
 am_gate_state am_registry_pause(am_registry *registry);
 am_gate_state am_registry_resume(am_registry *registry);
 am_gate_state am_registry_gate(am_registry *registry);
+/* am_engine_seed for every model, in memory or to come. */
+void am_registry_seed(am_registry *registry, uint64_t seed);
 
 /* The end, in stages (see runtime.c). begin_end: acquire and submit say AM_ESHUTDOWN, who waits is told; what is under way is cut short. */
 void am_registry_begin_end(am_registry *registry);

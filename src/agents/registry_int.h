@@ -15,10 +15,12 @@ typedef struct am_slot {
     am_model_facts facts;
     uint32_t n_leases;
     uint64_t bytes;        /* of the instance; kept when it leaves: what it will take again */
-    uint64_t loaded_s, used_s, used_ns, failed_ns, n_loads;
+    uint64_t loaded_s, used_s, used_ns, failed_ns, n_loads, n_failures;
     double load_ms;
     am_status failed;      /* of the last failure */
     char error[512];
+    am_engine_stats past;  /* counters of the times that it was in memory before */
+    am_engine_meter meter; /* without the lock */
 } am_slot;
 
 typedef struct am_waiting {
@@ -50,7 +52,6 @@ struct am_registry {
     uint32_t n_ops;
     am_gate_state gate;
     bool paused, ending;
-    am_engine_stats past; /* counters of instances that are gone */
 };
 
 enum { AM_DRAIN_POLL_MS = 20, AM_MAX_GONE = 16 };
@@ -58,7 +59,7 @@ enum { AM_DRAIN_POLL_MS = 20, AM_MAX_GONE = 16 };
 /* registry.c; under the lock unless said. */
 am_slot *am_registry_slot(const am_registry *r, am_str name); /* empty: the default; NULL: none */
 bool am_registry_wait(am_registry *r, uint32_t ms);           /* for `changed`; false: the time is over */
-void am_registry_count_past(am_registry *r, const am_engine_stats *stats);
+void am_registry_count_past(am_slot *slot, const am_engine_stats *stats);
 uint64_t am_registry_kv_bytes(const am_registry *r, const am_slot *slot); /* pool it will ask for; no lock */
 uint64_t am_machine_bytes(void);
 

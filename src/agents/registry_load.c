@@ -22,6 +22,7 @@ static am_status failed(am_registry *r, am_slot *slot, am_status status, const a
     pthread_mutex_lock(&r->lock);
     slot->state = AM_MODEL_FAILED;
     slot->failed = status;
+    slot->n_failures++;
     slot->failed_ns = am_now_ns();
     snprintf(slot->error, sizeof slot->error, "%s", err->message);
     pthread_mutex_unlock(&r->lock);
@@ -116,7 +117,7 @@ am_status am_registry_drop(am_registry *r, am_slot *slot, am_change *change, con
     am_engine_stats_get(am_instance_engine(instance), &stats);
     pthread_mutex_lock(&r->lock);
     slot->instance = NULL;
-    am_registry_count_past(r, &stats);
+    am_registry_count_past(slot, &stats);
     change->bytes += slot->bytes;
     pthread_mutex_unlock(&r->lock);
     am_instance_free(instance);
@@ -129,14 +130,18 @@ static am_status load_here(am_registry *r, am_slot *slot, am_error *err) {
     uint64_t start = am_now_ns();
     am_instance *instance;
     set_state(r, slot, AM_MODEL_LOADING);
+    pthread_mutex_lock(&r->lock);
+    am_instance_options options = r->options.instance;
+    pthread_mutex_unlock(&r->lock);
     am_log(AM_LOG_INFO, "model_loading", AM_LS("model", slot->entry.name), AM_LS("path", slot->entry.path ? slot->entry.path : "(embedded)"));
-    am_status status = am_instance_load(&r->options.instance, &slot->entry, &instance, err);
+    am_status status = am_instance_load(&options, &slot->entry, &slot->meter, &instance, err);
     if (status) return failed(r, slot, status, err);
     const am_model_info *info = am_instance_info(instance);
     am_engine_stats stats;
     am_engine_stats_get(am_instance_engine(instance), &stats);
     pthread_mutex_lock(&r->lock);
     am_engine_pause(am_instance_engine(instance), r->paused);
+    if (r->options.instance.seed != options.seed) am_engine_seed(am_instance_engine(instance), r->options.instance.seed); /* said meanwhile */
     slot->instance = instance;
     slot->bytes = am_instance_bytes(instance);
     slot->n_loads++;

@@ -6,15 +6,34 @@
 #include <stdio.h>
 #include <string.h>
 
+static void add_counters(am_engine_stats *to, const am_engine_stats *from) {
+    to->n_steps += from->n_steps;
+    to->n_requests += from->n_requests;
+    to->n_prompt_tokens += from->n_prompt_tokens;
+    to->n_cached_tokens += from->n_cached_tokens;
+    to->n_generated_tokens += from->n_generated_tokens;
+    to->n_canceled += from->n_canceled;
+    to->n_failed += from->n_failed;
+    to->cache.bytes_written += from->cache.bytes_written;
+    to->cache.bytes_read += from->cache.bytes_read;
+    to->cache.n_evictions += from->cache.n_evictions;
+    to->cache.n_refused += from->cache.n_refused;
+    to->cache.n_write_failures += from->cache.n_write_failures;
+    to->cache.n_restored_blocks += from->cache.n_restored_blocks;
+    to->cache.n_orphans += from->cache.n_orphans;
+}
+
 static void fill_view(const am_registry *r, const am_slot *slot, am_model_view *out) {
     *out = (am_model_view){.entry = &slot->entry, .state = slot->state, .is_default = slot == r->preferred, .has_facts = slot->has_facts,
                            .facts = slot->facts, .n_leases = slot->n_leases, .loaded_s = slot->loaded_s,
-                           .used_s = slot->used_s, .n_loads = slot->n_loads, .load_ms = slot->load_ms};
+                           .used_s = slot->used_s, .n_loads = slot->n_loads, .n_failures = slot->n_failures, .load_ms = slot->load_ms,
+                           .stats = slot->past, .meter = &slot->meter};
     for (const am_waiting *w = r->waiting; w; w = w->next) out->n_waiting += (w->slot ? w->slot : r->preferred) == slot;
     snprintf(out->error, sizeof out->error, "%s", slot->error);
     if (!slot->instance) return;
     out->bytes = slot->bytes;
     am_engine_stats_get(am_instance_engine(slot->instance), &out->stats);
+    add_counters(&out->stats, &slot->past);
 }
 
 /* Facts of a model that was never loaded are looked up when somebody wants to see them: reading headers takes milliseconds, but not none. */
@@ -60,23 +79,6 @@ bool am_registry_find(am_registry *r, am_str name, am_model_view *out) {
     return true;
 }
 
-static void add_counters(am_engine_stats *to, const am_engine_stats *from) {
-    to->n_steps += from->n_steps;
-    to->n_requests += from->n_requests;
-    to->n_prompt_tokens += from->n_prompt_tokens;
-    to->n_cached_tokens += from->n_cached_tokens;
-    to->n_generated_tokens += from->n_generated_tokens;
-    to->n_canceled += from->n_canceled;
-    to->n_failed += from->n_failed;
-    to->cache.bytes_written += from->cache.bytes_written;
-    to->cache.bytes_read += from->cache.bytes_read;
-    to->cache.n_evictions += from->cache.n_evictions;
-    to->cache.n_refused += from->cache.n_refused;
-    to->cache.n_write_failures += from->cache.n_write_failures;
-    to->cache.n_restored_blocks += from->cache.n_restored_blocks;
-    to->cache.n_orphans += from->cache.n_orphans;
-}
-
 static void add_gauges(am_engine_stats *to, const am_engine_stats *from) {
     to->n_queued += from->n_queued;
     to->n_running += from->n_running;
@@ -98,14 +100,14 @@ static void add_gauges(am_engine_stats *to, const am_engine_stats *from) {
     to->cache.n_dirty += from->cache.n_dirty;
 }
 
-void am_registry_count_past(am_registry *r, const am_engine_stats *stats) { add_counters(&r->past, stats); }
+void am_registry_count_past(am_slot *slot, const am_engine_stats *stats) { add_counters(&slot->past, stats); }
 
 void am_registry_stats(am_registry *r, am_engine_stats *out) {
     pthread_mutex_lock(&r->lock);
-    *out = r->past;
-    out->last_step_ns = am_now_ns();
+    *out = (am_engine_stats){.last_step_ns = am_now_ns()};
     for (size_t i = 0; i < r->n_slots; i++) {
         am_engine_stats stats;
+        add_counters(out, &r->slots[i]->past);
         if (!r->slots[i]->instance) continue;
         am_engine_stats_get(am_instance_engine(r->slots[i]->instance), &stats);
         add_counters(out, &stats);
@@ -114,5 +116,3 @@ void am_registry_stats(am_registry *r, am_engine_stats *out) {
     out->cache.disk_bytes = am_registry_disk_bytes(r);
     pthread_mutex_unlock(&r->lock);
 }
-
-am_dormant_usage am_registry_dormant(am_registry *r, const am_tenant *tenant, am_str agent) { return am_dormant_usage_of(r->options.instance.folder, tenant, agent); }

@@ -2,13 +2,14 @@
 #include "agents/registry_int.h"
 
 #include "base/clock.h"
+#include "base/fs.h"
 #include "base/log.h"
-#include "cache/dormant.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+enum { MAX_RESIDENT = 256 };
 static const char *const names[] = {"load", "unload", "swap", "drain", "persist", "evict", "clear", "clear_pool"};
 
 static void say(am_op_result *result, am_status status, const am_error *err) {
@@ -59,8 +60,8 @@ static size_t resident(am_registry *r, const char *model, am_slot **out, size_t 
 }
 
 static void unload(am_registry *r, const am_op *op, am_change *change, am_op_result *result) {
-    am_slot *slots[256];
-    size_t n = resident(r, op->model, slots, 256);
+    am_slot *slots[MAX_RESIDENT];
+    size_t n = resident(r, op->model, slots, MAX_RESIDENT);
     am_error err = {0};
     if (*op->model) snprintf(result->model, sizeof result->model, "%s", slot_of(r, op->model)->entry.name);
     for (size_t i = 0; i < n && !result->status; i++) {
@@ -98,7 +99,7 @@ static void set_gate(am_registry *r, am_gate_state from, am_gate_state to) {
 }
 
 static void drain(am_registry *r, am_change *change, am_op_result *result) {
-    am_slot *slots[256];
+    am_slot *slots[MAX_RESIDENT];
     uint64_t start = am_now_ns();
     uint32_t timeout_ms = change->timeout_ms;
     pthread_mutex_lock(&r->lock);
@@ -108,7 +109,7 @@ static void drain(am_registry *r, am_change *change, am_op_result *result) {
         if (r->slots[i]->instance) am_engine_pause(am_instance_engine(r->slots[i]->instance), false);
     pthread_mutex_unlock(&r->lock);
     refuse_waiting(r);
-    size_t n = resident(r, "", slots, 256);
+    size_t n = resident(r, "", slots, MAX_RESIDENT);
     for (size_t i = 0; i < n; i++) { /* one time for all */
         double gone_ms = am_ms_since(start);
         change->timeout_ms = gone_ms < timeout_ms ? timeout_ms - (uint32_t)gone_ms : 0;
@@ -143,6 +144,7 @@ static void evict(void *arg, am_cache *cache) {
     am_cache_stats before, after;
     am_agent_info info;
     am_cache_stats_get(cache, &before);
+    call->result->n_busy += am_cache_n_coming(cache, tenant, am_str_of(op->agent));
     if (op->agent[0]) {
         if (am_cache_agent(cache, &op->tenant, am_str_of(op->agent), &info)) return;
         count_idle(call->result, &info);
@@ -168,7 +170,7 @@ static void clear(void *arg, am_cache *cache) {
     if (op->agent[0]) {
         am_status status = am_cache_rm(cache, &op->tenant, am_str_of(op->agent), NULL);
         call->result->n_agents += status == AM_OK;
-        call->result->n_busy += status == AM_EBUSY;
+        call->result->n_busy += (status == AM_EBUSY) + am_cache_n_coming(cache, &op->tenant, am_str_of(op->agent));
     } else {
         uint32_t n_busy;
         call->result->n_agents += am_cache_clear(cache, op->any_tenant ? NULL : &op->tenant, &n_busy);
@@ -191,16 +193,16 @@ static void clear_pool(void *arg, am_cache *cache) {
 
 /* fn on the cache of every model that is meant and in memory. first: what is done before with each. */
 static void on_caches(am_registry *r, const am_op *op, void (*fn)(void *, am_cache *), am_op_result *result) {
-    am_slot *slots[256];
+    am_slot *slots[MAX_RESIDENT];
     cache_call call = {op, result};
-    size_t n = resident(r, op->model, slots, 256);
+    size_t n = resident(r, op->model, slots, MAX_RESIDENT);
     if (*op->model) snprintf(result->model, sizeof result->model, "%s", slot_of(r, op->model)->entry.name);
     for (size_t i = 0; i < n; i++) {
         am_engine *engine = am_instance_engine(slots[i]->instance);
         if (op->kind == AM_OP_CLEAR_POOL) {
             am_engine_stats stats;
             am_engine_stats_get(engine, &stats);
-            result->n_canceled += stats.n_running;
+            result->n_canceled += stats.n_running + stats.n_queued;
             am_engine_cancel_all(engine);
         }
         bool persisted = op->kind == AM_OP_CLEAR || persist_one(slots[i]->instance, result);
@@ -209,26 +211,40 @@ static void on_caches(am_registry *r, const am_op *op, void (*fn)(void *, am_cac
     }
 }
 
-/* Agents of models that are not in memory: by the name that stands in their files, which is the last part of the model's path. */
-static void clear_dormant(am_registry *r, const am_op *op, am_op_result *result) {
-    const am_instance_options *o = &r->options.instance;
-    char model[256];
-    am_dormant_gone gone = {0};
+typedef struct tags {
+    am_hash list[MAX_RESIDENT];
+    size_t n;
+} tags;
+
+static void add_tag(void *arg, am_cache *cache) {
+    tags *t = arg;
+    t->list[t->n++] = am_cache_tag(cache);
+}
+
+/* Of every model, in memory or not: models come and go on this thread, so that which are open cannot change meanwhile. */
+static void clear_all_models(am_registry *r, const am_op *op, am_op_result *result) {
+    am_slot *slots[MAX_RESIDENT];
+    tags open = {.n = 0};
     am_error err = {0};
-    am_dormant_choice choice = {.tenant = op->any_tenant ? NULL : &op->tenant, .agent = am_str_of(op->agent)};
-    if (*op->model) {
-        am_slot *slot = slot_of(r, op->model);
-        am_model_entry unnamed = slot->entry;
-        if (slot->instance) return; /* its agents are its cache's; state and instance are this thread's to change */
-        unnamed.name = NULL;
-        am_model_entry_name(&unnamed, model);
-        choice.model = model;
-    }
-    am_status status = am_dormant_forget(o->folder, o->cache_dir, &choice, &gone, &err);
+    on_caches(r, op, clear, result);
+    size_t n = resident(r, "", slots, MAX_RESIDENT);
+    for (size_t i = 0; i < n; i++) am_engine_call(am_instance_engine(slots[i]->instance), add_tag, &open);
+    const am_instance_options *o = &r->options.instance;
+    am_absent which = {.dir = o->cache_dir, .folder = o->folder, .open = open.list, .n_open = open.n, .tenant = op->any_tenant ? NULL : &op->tenant, .agent = am_str_of(op->agent)};
+    am_absent_result absent;
+    am_status status = am_cache_clear_absent(&which, &absent, &err);
+    result->n_agents += absent.n_agents;
+    result->n_blocks += absent.n_blocks;
+    result->bytes += absent.bytes;
+    if (!status) status = am_fs_sync_dir(o->cache_dir, &err); /* what was forgotten does not come back with a power cut */
     if (status) say(result, status, &err);
-    result->n_agents += gone.n_agents;
-    result->n_blocks += gone.n_blocks;
-    result->bytes += gone.bytes;
+}
+
+/* A model's agents are known by the tag that it has once it is loaded. */
+static void clear_one_model(am_registry *r, const am_op *op, am_op_result *result) {
+    am_error err = {0};
+    on_caches(r, op, clear, result);
+    if (!result->n_models) say(result, am_fail(&err, AM_EBUSY, "model '%s' is not in memory: load it first, or clear without naming a model", op->model), &err);
 }
 
 static void run(am_registry *r, const am_op *op, am_op_result *result) {
@@ -240,10 +256,7 @@ static void run(am_registry *r, const am_op *op, am_op_result *result) {
     case AM_OP_DRAIN: drain(r, &change, result); break;
     case AM_OP_PERSIST: on_caches(r, op, NULL, result); break;
     case AM_OP_EVICT: on_caches(r, op, evict, result); break;
-    case AM_OP_CLEAR:
-        on_caches(r, op, clear, result);
-        clear_dormant(r, op, result);
-        break;
+    case AM_OP_CLEAR: op->model[0] ? clear_one_model(r, op, result) : clear_all_models(r, op, result); break;
     case AM_OP_CLEAR_POOL: on_caches(r, op, clear_pool, result); break;
     }
     take_change(result, &change);

@@ -24,6 +24,7 @@ typedef struct am_runtime_options {
     uint32_t bits_k, bits_v;  /* 0: 5 and 4 */
     uint32_t n_threads;   /* 0: the cores of the machine */
     uint32_t max_parallel, max_queue, chunk_tokens, step_ms; /* 0: the engine's defaults */
+    am_lookup_mode lookup;
     am_durability durability;
     uint64_t seed;
     void (*progress)(void *arg, const char *what, uint64_t done, uint64_t total);

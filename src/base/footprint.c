@@ -15,12 +15,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { MAX_STACKS = 512, PAGES_AT_ONCE = 4096 };
+enum { MAX_STACKS = 512, PAGES_AT_ONCE = 4096, CLAIMED = -1 };
 
+/* A place is claimed, written, and only then a thread's. Whoever reads may meet a new owner's p with the old one's n: mincore refuses what is not mapped. */
 static struct {
-    atomic_int thread; /* 0: free */
-    char *p;
-    size_t n;
+    atomic_int thread; /* 0: free; or CLAIMED */
+    _Atomic(char *) p;
+    atomic_size_t n;
 } stacks[MAX_STACKS];
 
 static bool lives(int thread) { return syscall(SYS_tgkill, getpid(), thread, 0) == 0; }
@@ -35,10 +36,10 @@ void am_footprint_add_stack(void) {
     if (pthread_attr_getstack(&attr, &p, &n) == 0) {
         for (size_t i = 0; i < MAX_STACKS; i++) {
             int was = atomic_load(&stacks[i].thread);
-            if ((was && was != self && lives(was)) || !atomic_compare_exchange_strong(&stacks[i].thread, &was, self))
-                continue;
-            stacks[i].p = p;
-            stacks[i].n = n;
+            if (was == CLAIMED || (was && was != self && lives(was)) || !atomic_compare_exchange_strong(&stacks[i].thread, &was, CLAIMED)) continue;
+            atomic_store(&stacks[i].p, p);
+            atomic_store(&stacks[i].n, n);
+            atomic_store(&stacks[i].thread, self);
             break;
         }
     }
@@ -118,7 +119,7 @@ void am_footprint_read(am_footprint *out) {
     dl_iterate_phdr(measure_data, &out->data);
     for (size_t i = 0; i < MAX_STACKS; i++) {
         int thread = atomic_load(&stacks[i].thread);
-        if (thread && lives(thread)) out->stacks += am_footprint_resident(stacks[i].p, stacks[i].n);
+        if (thread > 0 && lives(thread)) out->stacks += am_footprint_resident(atomic_load(&stacks[i].p), atomic_load(&stacks[i].n));
     }
     struct mallinfo2 heap = mallinfo2();
     out->heap_used = heap.uordblks + heap.hblkhd;

@@ -78,7 +78,7 @@ am_status am_json_parse(am_str text, bool strict, json_t **out, am_error *err) {
     *out = load_json(text, strict, &e);
     if (*out) return AM_OK;
     if (json_error_code(&e) == json_error_out_of_memory) return am_fail(err, AM_ENOMEM, "no memory for the JSON text");
-    return am_fail(err, AM_EFORMAT, "bad JSON at line %d column %d: %s", e.line, e.column, e.text);
+    return am_fail(err, AM_EFORMAT, "bad JSON at line %d column %d, byte %d: %s", e.line, e.column, e.position, e.text);
 }
 
 am_status am_json_read(const char *path, size_t max_bytes, json_t **out, am_error *err) {
@@ -145,11 +145,26 @@ am_status am_json_str(const json_t *object, const char *key, am_str *out, am_err
     return AM_OK;
 }
 
-static int dump_to_buf(const char *p, size_t n, void *buf) { return am_buf_append(buf, p, n) ? -1 : 0; }
+/* jansson goes on after some writes that failed (those of keys), so the first failure is kept. */
+typedef struct sink {
+    am_buf *buf;
+    am_status status;
+} sink;
 
-am_status am_json_dump(const json_t *value, am_buf *buf) {
-    return json_dump_callback(value, dump_to_buf, buf, JSON_COMPACT | JSON_ENCODE_ANY) ? AM_ELIMIT : AM_OK;
+static int dump_to_buf(const char *p, size_t n, void *arg) {
+    sink *to = arg;
+    if (!to->status) to->status = am_buf_append(to->buf, p, n);
+    return to->status ? -1 : 0;
 }
+
+static am_status dump(const json_t *value, am_buf *buf, size_t flags) {
+    sink to = {.buf = buf};
+    int failed = json_dump_callback(value, dump_to_buf, &to, flags | JSON_ENCODE_ANY);
+    return to.status ? to.status : failed ? AM_ELIMIT : AM_OK;
+}
+
+am_status am_json_dump(const json_t *value, am_buf *buf) { return dump(value, buf, JSON_COMPACT); }
+am_status am_json_dump_spaced(const json_t *value, am_buf *buf) { return dump(value, buf, 0); }
 
 /* Length of the UTF-8 character at s, 0 when it is not one (overlong, surrogate, above U+10FFFF, cut). */
 static size_t utf8_length(const unsigned char *s, size_t n) {

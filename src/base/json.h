@@ -20,6 +20,7 @@ am_status am_json_str(const json_t *object, const char *key, am_str *out, am_err
 
 /* Compact text of a value, appended to buf. */
 am_status am_json_dump(const json_t *value, am_buf *buf);
+am_status am_json_dump_spaced(const json_t *value, am_buf *buf); /* with blanks where Python's json.dumps has them */
 /* A JSON string literal of s with its quotes, appended; bytes that are not UTF-8 become U+FFFD. */
 am_status am_json_quote(am_str s, am_buf *buf);
 

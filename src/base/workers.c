@@ -1,6 +1,9 @@
 /* Owns the team's start and finish. A run publishes (fn, arg, n_tasks) and bumps `epoch`; threads that see a new epoch pull
  * tasks from `next` and count themselves out in `n_busy`. Forward passes issue many short loops, so waiters spin for
- * a moment before they sleep on the condition variable; on a machine with fewer cores than threads the spin is left out. */
+ * a moment before they sleep on the condition variable; on a machine with fewer cores than threads the spin is left out.
+ *
+ * While all spin, a run takes no lock. Who goes to sleep says so first (n_asleep, caller_asleep) and then looks once more at what it waits for; who ends the
+ * wait changes that first and then looks for sleepers. Both in one order of all (seq_cst), so one of them sees the other. */
 #include "base/workers.h"
 
 #include "base/inhand.h"
@@ -22,6 +25,8 @@ struct am_workers {
     _Atomic size_t next;
     _Atomic unsigned epoch;
     _Atomic size_t n_busy;
+    _Atomic size_t n_asleep; /* threads that wait for an epoch on `wake` */
+    _Atomic bool caller_asleep; /* run waits for n_busy on `done` */
     _Atomic bool stop;
     int n_spins;
     pthread_mutex_t lock; /* protects sleeping on wake and done; the fields above are atomics */
@@ -57,7 +62,9 @@ static unsigned wait_for_epoch(am_workers *w, unsigned seen) {
         pause_briefly();
     }
     pthread_mutex_lock(&w->lock);
-    while (atomic_load_explicit(&w->epoch, memory_order_acquire) == seen) pthread_cond_wait(&w->wake, &w->lock);
+    atomic_fetch_add(&w->n_asleep, 1);
+    while (atomic_load(&w->epoch) == seen) pthread_cond_wait(&w->wake, &w->lock);
+    atomic_fetch_sub(&w->n_asleep, 1);
     pthread_mutex_unlock(&w->lock);
     return atomic_load_explicit(&w->epoch, memory_order_acquire);
 }
@@ -72,7 +79,7 @@ static void *thread_main(void *p) {
         seen = wait_for_epoch(w, seen);
         if (atomic_load(&w->stop)) return NULL;
         pull_tasks(w, self.worker);
-        if (atomic_fetch_sub_explicit(&w->n_busy, 1, memory_order_acq_rel) == 1) {
+        if (atomic_fetch_sub(&w->n_busy, 1) == 1 && atomic_load(&w->caller_asleep)) {
             pthread_mutex_lock(&w->lock);
             pthread_cond_signal(&w->done);
             pthread_mutex_unlock(&w->lock);
@@ -81,8 +88,9 @@ static void *thread_main(void *p) {
 }
 
 static void bump_epoch(am_workers *w) {
+    atomic_fetch_add(&w->epoch, 1);
+    if (atomic_load(&w->n_asleep) == 0) return;
     pthread_mutex_lock(&w->lock);
-    atomic_fetch_add_explicit(&w->epoch, 1, memory_order_release);
     pthread_cond_broadcast(&w->wake);
     pthread_mutex_unlock(&w->lock);
 }
@@ -149,6 +157,8 @@ void am_workers_run(am_workers *w, size_t n_tasks, am_workers_fn *fn, void *arg)
         pause_briefly();
     }
     pthread_mutex_lock(&w->lock);
-    while (atomic_load_explicit(&w->n_busy, memory_order_acquire) > 0) pthread_cond_wait(&w->done, &w->lock);
+    atomic_store(&w->caller_asleep, true);
+    while (atomic_load(&w->n_busy) > 0) pthread_cond_wait(&w->done, &w->lock);
+    atomic_store(&w->caller_asleep, false);
     pthread_mutex_unlock(&w->lock);
 }

@@ -6,6 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Adds a part that an agent has; whether it is in memory, if the model has such. */
+static bool describe_part(const am_cache *c, const am_part *p, am_agent_info *out) {
+    if (!p) return true;
+    if (p->resident) out->memory_bytes += am_part_units(c, p) * c->options.layout.unit_bytes;
+    if (p->on_disk) out->disk_bytes += p->file_bytes;
+    return p->resident || am_part_units(c, p) == 0;
+}
+
 static void describe(const am_cache *c, const am_head *h, am_agent_info *out) {
     *out = (am_agent_info){.tier = AM_HOT,
                            .n_tokens = h->n_tokens,
@@ -20,12 +28,11 @@ static void describe(const am_cache *c, const am_head *h, am_agent_info *out) {
     memcpy(out->tenant, h->tenant.name, sizeof out->tenant);
     if (h->n_rows % AM_BLOCK_TOKENS && !h->open) out->tier = AM_WARM;
     if (h->open) out->memory_bytes += c->options.layout.open_bytes;
-    for (uint32_t i = 0; i < h->n_chain; i++) {
-        const am_block *b = h->chain[i];
-        if (!b->slot) out->tier = AM_WARM;
-        else out->memory_bytes += c->options.layout.sealed_bytes;
-        if (b->on_disk) out->disk_bytes += b->file_bytes;
-    }
+    for (uint32_t i = 0; i < h->n_chain; i++)
+        if (!describe_part(c, h->chain[i]->part[AM_KV_GLOBAL], out)) out->tier = AM_WARM;
+    for (uint32_t i = 0; i < h->n_kept; i++) describe_part(c, h->kept[i], out);
+    for (uint32_t i = am_kv_reach(&c->options.layout, h->n_chain * AM_BLOCK_TOKENS); i < h->n_chain; i++)
+        if (!h->chain[i]->part[AM_KV_WINDOW]->resident) out->tier = AM_WARM;
 }
 
 am_status am_cache_agents(am_cache *c, const am_tenant *tenant, am_status (*fn)(void *arg, const am_agent_info *info), void *arg) {
@@ -91,16 +98,25 @@ am_status am_cache_fork(am_cache *c, const am_tenant *tenant, am_str from, am_st
     copy->n_turns = h->n_turns;
     copy->created_ns = copy->used_ns = am_wall_ns();
     copy->changed++;
+    copy->before = h->before;
+    copy->prompt = h->prompt;
     am_keep_set_chain(c, copy, chain, h->n_chain);
+    am_keep_windows(c, copy);
     am_keep_write_head(c, copy);
     return AM_OK;
 }
+
+/* Nothing that is wanted is lost with it. */
+static bool may_go(const am_part *p) { return p->on_disk || !am_keep_wanted(p); }
 
 static void evict_head(am_cache *c, am_head *h) {
     if (h->n_running) return;
     if (am_keep_rows_droppable(h)) am_keep_drop_rows(c, h);
     for (uint32_t i = 0; i < h->n_chain; i++)
-        if (am_keep_evictable(h->chain[i]) && h->chain[i]->on_disk) am_keep_evict_block(c, h->chain[i]);
+        for (int kind = 0; kind < AM_KV_PARTS; kind++) {
+            am_part *p = h->chain[i]->part[kind];
+            if (p && am_keep_evictable(p) && may_go(p)) am_keep_evict_part(c, p);
+        }
 }
 
 am_status am_cache_evict(am_cache *c, const am_tenant *tenant, am_str agent, am_error *err) {
@@ -115,9 +131,27 @@ am_status am_cache_evict(am_cache *c, const am_tenant *tenant, am_str agent, am_
     return status;
 }
 
+uint32_t am_cache_n_coming(const am_cache *c, const am_tenant *tenant, am_str agent) {
+    uint32_t n = 0;
+    for (const am_turn *t = c->turns; t; t = t->next_open) {
+        if (t->head || t->ephemeral || t->aborted || (tenant && strcmp(tenant->name, t->tenant.name) != 0)) continue;
+        n += agent.n == 0 || am_str_eq(agent, am_str_of(t->info.agent));
+    }
+    return n;
+}
+
+/* What failed turns have left: blocks that no head names. */
+static void drop_unnamed(am_cache *c) {
+    for (am_part *p = c->part_ring.older, *older; p != &c->part_ring; p = older) {
+        am_block *b = p->block;
+        for (older = p->older; older->block == b;) older = older->older; /* the entry may go, with both its parts */
+        if (b->n_heads == 0 && b->n_turns == 0 && !b->foreign) am_keep_delete_block(c, b);
+    }
+}
+
 uint32_t am_cache_clear(am_cache *c, const am_tenant *tenant, uint32_t *n_busy) {
     uint32_t n = 0;
-    *n_busy = 0;
+    *n_busy = am_cache_n_coming(c, tenant, (am_str){0});
     for (am_head *h = c->head_ring.older, *older; h != &c->head_ring; h = older) {
         older = h->older;
         if (h->removed || h->n_tokens == 0 || (tenant && strcmp(tenant->name, h->tenant.name) != 0)) continue;
@@ -128,6 +162,10 @@ uint32_t am_cache_clear(am_cache *c, const am_tenant *tenant, uint32_t *n_busy) 
             n++;
         }
     }
+    if (!tenant) {
+        drop_unnamed(c);
+        c->n_foreign = 0; /* "it has state under another model" is then true of nobody */
+    }
     return n;
 }
 
@@ -135,9 +173,11 @@ size_t am_cache_trim(am_cache *c, bool lossy) {
     uint32_t n_sealed = c->sealed.n_free, n_open = c->open.n_free;
     for (am_head *h = c->head_ring.older; h != &c->head_ring; h = h->older)
         if (h->n_running == 0 && am_keep_rows_droppable(h) && (lossy || h->on_disk)) am_keep_drop_rows(c, h);
-    for (am_block *b = c->block_ring.older, *older; b != &c->block_ring; b = older) {
-        older = b->older;
-        if (am_keep_evictable(b) && (lossy || b->on_disk)) am_keep_evict_block(c, b);
+    for (am_part *p = c->part_ring.older, *older; p != &c->part_ring; p = older) {
+        older = p->older;
+        if (older->block == p->block && !am_keep_evictable(older)) older = older->older; /* the entry may go, with both its parts */
+        if (!am_keep_evictable(p) || !(lossy || may_go(p))) continue;
+        am_keep_evict_part(c, p);
     }
     am_pool_trim(&c->sealed);
     am_pool_trim(&c->open);

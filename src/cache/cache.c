@@ -15,23 +15,44 @@
 
 enum { N_IO_THREADS = 2, N_HEAD_BUCKETS = 4096, N_BLOCK_BUCKETS = 4096 };
 
+static void put_u32(uint8_t *to, uint32_t x) {
+    for (size_t i = 0; i < 4; i++) to[i] = (uint8_t)(x >> (8 * i));
+}
+
 /* What makes state usable: the model and the form of its cache. */
 am_hash am_model_tag(const am_kv_spec *s, const uint8_t fingerprint[16]) {
-    uint32_t spec[] = {s->n_layer, s->n_kv_head, s->head_dim_k, s->head_dim_v, s->bits_k, s->bits_v, s->group_k, s->group_v, s->unrotated,
-                       s->shared, AM_BLOCK_TOKENS};
-    uint8_t bytes[sizeof spec];
-    for (size_t i = 0; i < sizeof spec; i++) bytes[i] = (uint8_t)(spec[i / 4] >> (8 * (i % 4)));
-    am_hash_part parts[] = {{"agent-memory/2", 14}, {fingerprint, 16}, {bytes, sizeof bytes}};
+    const uint32_t spec[] = {s->n_layer, s->n_kv_head, s->head_dim_k, s->head_dim_v, s->bits_k, s->bits_v, s->group_k, s->group_v, s->unrotated,
+                             s->shared, AM_BLOCK_TOKENS, s->window, s->n_layer};
+    uint8_t bytes[sizeof spec + AM_KV_MAX_LAYERS];
+    size_t n_spec = s->window ? sizeof spec : sizeof spec - 2 * sizeof *spec, n_layer = s->window ? s->n_layer : 0;
+    for (size_t i = 0; i < sizeof spec / sizeof *spec; i++) put_u32(bytes + 4 * i, spec[i]);
+    for (size_t i = 0; i < n_layer; i++) bytes[n_spec + i] = s->windowed[i / 64] >> i % 64 & 1;
+    am_hash_part parts[] = {{s->window ? "agent-memory/3" : "agent-memory/2", 14}, {fingerprint, 16}, {bytes, n_spec + n_layer}};
     return am_hash_parts(NULL, parts, 3);
 }
 
+uint32_t am_cache_most_windows(const am_kv_layout *l, uint32_t n_blocks) {
+    uint64_t most = (AM_N_POINTS + 1) * (uint64_t)l->reach;
+    return most < n_blocks ? (uint32_t)most : n_blocks;
+}
+
+size_t am_cache_least_bytes(const am_kv_layout *l, uint32_t n_ctx) {
+    uint32_t n_blocks = n_ctx / AM_BLOCK_TOKENS + 1;
+    size_t units = (size_t)n_blocks * l->part_units[AM_KV_GLOBAL] + (size_t)am_cache_most_windows(l, n_blocks) * l->part_units[AM_KV_WINDOW];
+    return l->open_bytes + units * l->unit_bytes;
+}
+
+uint64_t am_cache_agent_bytes(const am_kv_layout *l, uint64_t n_tokens) {
+    uint64_t n_blocks = n_tokens / AM_BLOCK_TOKENS, n_windows = n_blocks - am_kv_reach(l, (uint32_t)n_blocks * AM_BLOCK_TOKENS);
+    uint64_t units = n_blocks * l->part_units[AM_KV_GLOBAL] + n_windows * l->part_units[AM_KV_WINDOW];
+    return units * l->unit_bytes + (n_tokens % AM_BLOCK_TOKENS ? l->open_bytes : 0);
+}
+
 /* Splits the budget: open slots for the turns that may run at once (up to a third of it), as many again for idle heads while they take less than a
- * quarter, sealed slots with the rest. A budget too small for all turns gets fewer open slots; one sequence of full length must fit. */
+ * quarter, units of sealed blocks with the rest. A budget too small for all turns gets fewer open slots; one sequence of full length must fit. */
 static am_status make_pools(am_cache *c, am_error *err) {
     const am_cache_options *o = &c->options;
-    size_t open = o->layout.open_bytes, sealed = o->layout.sealed_bytes;
-    uint32_t n_longest = o->n_ctx / AM_BLOCK_TOKENS + 1;
-    size_t least = open + n_longest * sealed;
+    size_t open = o->layout.open_bytes, unit = o->layout.unit_bytes, least = am_cache_least_bytes(&o->layout, o->n_ctx);
     if (o->memory_bytes < least)
         return am_fail(err, AM_ELIMIT, "%zu bytes of cache memory cannot hold one sequence of %u tokens: that takes %zu", o->memory_bytes, o->n_ctx,
                        least);
@@ -41,10 +62,10 @@ static am_status make_pools(am_cache *c, am_error *err) {
         n_open = o->n_turns + (idle > o->n_turns ? idle - o->n_turns : 0);
         if (n_open > 4096) n_open = o->n_turns > 4096 ? o->n_turns : 4096;
     }
-    size_t n_sealed = (o->memory_bytes - n_open * open) / sealed;
-    if (n_sealed > UINT32_MAX / 2) n_sealed = UINT32_MAX / 2;
+    size_t n_units = (o->memory_bytes - n_open * open) / unit;
+    if (n_units > UINT32_MAX / 2) n_units = UINT32_MAX / 2;
     am_status status = am_pool_init(&c->open, open, (uint32_t)n_open, err);
-    return status ? status : am_pool_init(&c->sealed, sealed, (uint32_t)n_sealed, err);
+    return status ? status : am_pool_init(&c->sealed, unit, (uint32_t)n_units, err);
 }
 
 static bool ends_with(const char *name, const char *tail) {
@@ -52,30 +73,33 @@ static bool ends_with(const char *name, const char *tail) {
     return n >= m && strcmp(name + n - m, tail) == 0;
 }
 
-static void add_block_file(am_cache *c, const char *name, const am_hash *hash) {
+static void add_block_file(am_cache *c, const char *name, am_kv_part kind, const am_hash *hash) {
     char path[4096];
     struct stat st;
     if (am_fs_join(path, sizeof path, c->dir, name, NULL) || am_io->lstat(path, &st) < 0) return;
     am_block *b = am_index_name_block(c, hash);
     if (!b) return;
-    b->on_disk = true;
-    b->file_bytes = (uint64_t)st.st_size;
+    am_part *p = am_index_name_part(c, b, kind);
+    if (!p) return;
+    p->on_disk = true;
+    p->file_bytes = (uint64_t)st.st_size;
     c->stats.n_blocks_disk++;
-    c->stats.disk_bytes += b->file_bytes;
+    c->stats.disk_bytes += p->file_bytes;
 }
 
 /* First pass: orphans and blocks. Heads wait for the second, so that every block's place is known when a chain names it. */
 static am_status scan_blocks(void *arg, const char *name) {
     am_cache *c = arg;
     am_hash hash;
+    am_kv_part kind;
     char path[4096];
     if (ends_with(name, ".tmp.safetensors") || ends_with(name, ".tmp")) {
         if (c->alone && am_fs_join(path, sizeof path, c->dir, name, NULL) == AM_OK && am_io->unlink(path) >= 0) {
             c->stats.n_orphans++;
             am_log(AM_LOG_INFO, "orphan_removed", AM_LS("file", name));
         }
-    } else if (strncmp(name, "b-", 2) == 0 && strlen(name) == 2 + 64 + 12 && ends_with(name, ".safetensors") && am_hash_parse(name + 2, 64, &hash)) {
-        add_block_file(c, name, &hash);
+    } else if (am_block_file_parse(name, &kind, &hash)) {
+        add_block_file(c, name, kind, &hash);
     }
     return AM_OK;
 }
@@ -115,7 +139,7 @@ static void order_by_use(am_cache *c) {
     qsort(all, n, sizeof *all, by_use);
     for (size_t i = 0; i < n; i++) {
         if (all[i].head) am_index_touch_head(c, all[i].head);
-        for (uint32_t j = 0; j < all[i].n_chain; j++) am_index_touch(c, all[i].chain[j]);
+        for (uint32_t j = 0; j < all[i].n_chain; j++) am_index_touch_block(c, all[i].chain[j]);
     }
     free(all);
 }
@@ -126,11 +150,11 @@ static void count_disk(am_cache *c) {
 }
 
 static am_status read_folder(am_cache *c, am_error *err) {
-    if (c->alone) am_dormant_clear(c->folder); /* all of it is read anew */
+    if (c->alone) am_absent_forget_all(c->folder); /* all of it is read anew */
     am_status status = am_fs_list(c->dir, scan_blocks, c, err);
     if (!status) status = am_fs_list(c->dir, scan_heads, c, err);
     if (status) return status;
-    am_dormant_awake(c->folder, &c->tag);
+    for (am_head *h = c->head_ring.older; h != &c->head_ring; h = h->older) am_keep_windows(c, h);
     order_by_use(c);
     count_disk(c);
     for (size_t i = 0; i < c->n_foreign; i++) {
@@ -153,7 +177,7 @@ am_status am_cache_open(const am_cache_options *options, am_cache **out, am_erro
     c->model_name = strdup(options->model_name ? options->model_name : "");
     c->options.dir = c->dir;
     c->options.model_name = c->model_name;
-    c->block_ring.newer = c->block_ring.older = &c->block_ring;
+    c->part_ring.newer = c->part_ring.older = &c->part_ring;
     c->head_ring.newer = c->head_ring.older = &c->head_ring;
     c->n_block_buckets = N_BLOCK_BUCKETS;
     c->n_head_buckets = N_HEAD_BUCKETS;
@@ -167,6 +191,7 @@ am_status am_cache_open(const am_cache_options *options, am_cache **out, am_erro
     }
     if ((status = make_pools(c, err)) || (status = read_folder(c, err))) goto out;
     if ((status = am_io_queue_create(c, N_IO_THREADS, &c->io, err))) goto out;
+    am_absent_opened(c);
     am_log(AM_LOG_INFO, "cache_opened", AM_LS("dir", c->dir), AM_LU("agents", c->stats.n_heads), AM_LU("blocks", c->stats.n_blocks_disk),
            AM_LU("orphans", c->stats.n_orphans), AM_LU("refused", c->n_refused), AM_LU("sealed_slots", c->sealed.n_slots),
            AM_LU("open_slots", c->open.n_slots));
@@ -204,18 +229,22 @@ void am_cache_close(am_cache *c) {
     if (c->io) {
         while (am_io_queue_wait(c->io, 1000)) am_cache_poll(c);
         am_io_queue_free(c->io);
+        am_absent_closing(c);
     }
     while (c->head_ring.older && c->head_ring.older != &c->head_ring) {
-        am_dormant_add_head(c, c->head_ring.older);
         am_keep_set_chain(c, c->head_ring.older, NULL, 0);
         am_index_free_head(c, c->head_ring.older);
     }
-    while (c->block_ring.older && c->block_ring.older != &c->block_ring) {
-        am_block *b = c->block_ring.older;
-        b->slot = NULL;
-        b->on_disk = false;
-        b->busy = AM_BLOCK_IDLE;
-        b->n_pins = b->n_heads = 0; /* a turn that is open against the contract must not keep this loop here for ever */
+    while (c->part_ring.older && c->part_ring.older != &c->part_ring) {
+        am_block *b = c->part_ring.older->block;
+        for (int kind = 0; kind < AM_KV_PARTS; kind++) {
+            am_part *p = b->part[kind];
+            if (!p) continue;
+            p->resident = p->on_disk = false;
+            p->busy = AM_PART_IDLE;
+            p->n_pins = p->n_keeps = 0;
+        }
+        b->n_heads = b->n_turns = 0; /* a turn that is open against the contract must not keep this loop here for ever */
         am_index_drop_block(c, b);
     }
     am_pool_free(&c->sealed);
@@ -224,13 +253,16 @@ void am_cache_close(am_cache *c) {
     free(c->head_buckets);
     for (size_t i = 0; i < c->n_foreign; i++) free(c->foreign[i].chain);
     free(c->foreign);
+    if (c->folder == &c->own_folder) am_absent_forget_all(c->folder);
     atomic_fetch_sub(&c->folder->n_open, 1);
     free(c->dir);
     free(c->model_name);
     free(c);
 }
 
-void am_cache_folder_free(am_cache_folder *folder) { am_dormant_clear(folder); }
+void am_cache_folder_free(am_cache_folder *folder) { am_absent_forget_all(folder); }
+
+am_hash am_cache_tag(const am_cache *c) { return c->tag; }
 
 void am_cache_stats_get(const am_cache *c, am_cache_stats *out) {
     *out = c->stats;

@@ -1,7 +1,8 @@
-/* Owns the byte format of a head on disk (docs/FORMAT.md): a safetensors file of up to five tensors in this order.
+/* Owns the byte format of a head on disk (docs/FORMAT.md): a safetensors file of up to six tensors in this order.
  *
  *   tokens    I32 [n_tokens]
  *   chain     U8 [n_chain, 32]  names of the sealed blocks; left out when there are none
+ *   points    I32 [n_points]    places in the chain to go on from besides its end; only where layers have windows
  *   sum       U8 [16]           XXH3-128 of every byte before it, header included
  *   rows      U8 [bytes]        exact rows of the open block (am_kv_rows_save); left out when there are none
  *   rows_sum  U8 [16]           XXH3-128 of `sum` and `rows`; left out with them
@@ -22,31 +23,58 @@
 #include <sys/stat.h>
 
 static const am_st_limits limits = {1 << 16, 8, 1 << 14};
-enum { MAX_HEAD_BYTES = 1 << 28 };
+enum { MAX_HEAD_BYTES = 1 << 28, N_OWN_POINTS = 2 /* before any forks */ };
+
+static uint32_t count_forks(const am_head *h) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < h->n_chain; i++) n += h->chain[i]->fork;
+    return n;
+}
+
+static am_status append_u32(am_buf *b, uint32_t x) {
+    return am_buf_append(b, (uint8_t[]){(uint8_t)x, (uint8_t)(x >> 8), (uint8_t)(x >> 16), (uint8_t)(x >> 24)}, 4);
+}
+
+static uint32_t u32_at(const uint8_t *p, uint64_t i) {
+    p += 4 * i;
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static am_status append_points(am_buf *b, const am_head *h) {
+    am_status status = append_u32(b, h->before);
+    if (!status) status = append_u32(b, h->prompt);
+    for (uint32_t i = 0; !status && i < h->n_chain; i++)
+        if (h->chain[i]->fork) status = append_u32(b, i + 1);
+    return status;
+}
 
 static am_status header_build(const am_cache *c, const am_head *h, size_t rows_bytes, am_buf *out, am_error *err) {
     const am_kv_spec *s = &c->options.layout.spec;
-    char bits[32], group[32], rows[16], created[24], used[24], turns[16];
+    char bits[32], group[32], rows[16], created[24], used[24], turns[16], window[16];
     snprintf(bits, sizeof bits, "%u,%u", s->bits_k, s->bits_v);
     snprintf(group, sizeof group, "%u,%u", s->group_k, s->group_v);
     snprintf(rows, sizeof rows, "%u", h->n_rows);
     snprintf(created, sizeof created, "%llu", (unsigned long long)h->created_ns);
     snprintf(used, sizeof used, "%llu", (unsigned long long)h->used_ns);
     snprintf(turns, sizeof turns, "%u", h->n_turns);
-    const am_st_pair metadata[] = {{"format", AM_STR("agent-memory/head/1")}, {"agent", am_str_of(h->agent)},
+    snprintf(window, sizeof window, "%u", s->window);
+    const am_st_pair metadata[] = {{"format", s->window ? AM_STR("agent-memory/head/2") : AM_STR("agent-memory/head/1")}, {"agent", am_str_of(h->agent)},
                                    {"tenant", am_str_of(h->tenant.name)},      {"model", am_str_of(c->model_name)},
                                    {"model_tag", am_str_of(c->tag_hex)},       {"kv_bits", am_str_of(bits)},
                                    {"kv_group_size", am_str_of(group)},        {"rows", am_str_of(rows)},
                                    {"created_ns", am_str_of(created)},         {"used_ns", am_str_of(used)},
-                                   {"turns", am_str_of(turns)}};
-    am_st_entry entries[5];
+                                   {"turns", am_str_of(turns)},                {"window", am_str_of(window)},
+                                   {"parts", c->options.layout.part_units[AM_KV_GLOBAL] ? AM_STR("global,window") : AM_STR("window")}};
+    size_t n_metadata = sizeof metadata / sizeof *metadata - (s->window ? 0 : 2);
+    am_st_entry entries[6];
     size_t n = 0;
     entries[n++] = (am_st_entry){"tokens", AM_ST_I32, 1, {h->n_tokens}};
     if (h->n_chain) entries[n++] = (am_st_entry){"chain", AM_ST_U8, 2, {h->n_chain, 32}};
+    if (s->window) entries[n++] = (am_st_entry){"points", AM_ST_I32, 1, {N_OWN_POINTS + count_forks(h)}};
     entries[n++] = (am_st_entry){"sum", AM_ST_U8, 1, {16}};
     if (rows_bytes) entries[n++] = (am_st_entry){"rows", AM_ST_U8, 1, {rows_bytes}};
     if (rows_bytes) entries[n++] = (am_st_entry){"rows_sum", AM_ST_U8, 1, {16}};
-    return am_st_header_build(&(am_st_layout){entries, n, metadata, sizeof metadata / sizeof *metadata, 8}, out, NULL, err);
+    return am_st_header_build(&(am_st_layout){entries, n, metadata, n_metadata, 8}, out, NULL, err);
 }
 
 am_status am_head_file_build(const am_cache *c, const am_head *h, am_head_image *out, am_error *err) {
@@ -55,11 +83,9 @@ am_status am_head_file_build(const am_cache *c, const am_head *h, am_head_image 
     am_buf b;
     am_buf_init(&b, (size_t)MAX_HEAD_BYTES + rows_bytes);
     am_status status = header_build(c, h, rows_bytes, &b, err);
-    for (uint32_t i = 0; !status && i < h->n_tokens; i++) {
-        uint32_t t = (uint32_t)h->tokens[i];
-        status = am_buf_append(&b, (uint8_t[]){(uint8_t)t, (uint8_t)(t >> 8), (uint8_t)(t >> 16), (uint8_t)(t >> 24)}, 4);
-    }
+    for (uint32_t i = 0; !status && i < h->n_tokens; i++) status = append_u32(&b, (uint32_t)h->tokens[i]);
     for (uint32_t i = 0; !status && i < h->n_chain; i++) status = am_buf_append(&b, h->chain[i]->hash.b, sizeof h->chain[i]->hash.b);
+    if (!status && c->options.layout.spec.window) status = append_points(&b, h);
     if (!status) {
         out->sum_at = b.n;
         out->sum = am_sum_of(b.p, b.n);
@@ -105,19 +131,35 @@ static am_status metadata_u64(const am_st *st, const char *key, uint64_t max, ui
 }
 
 static am_status parse_metadata(const am_st *st, am_head_view *p, am_error *err) {
-    am_str format = {0}, tenant = {0};
-    if (!am_st_metadata(st, "format", &format) || !am_str_eq(format, AM_STR("agent-memory/head/1")))
-        return am_fail(err, AM_EFORMAT, "metadata 'format' is not agent-memory/head/1");
+    am_str format = {0}, tenant = {0}, parts = {0};
+    if (!am_st_metadata(st, "format", &format) ||
+        (!am_str_eq(format, AM_STR("agent-memory/head/1")) && !am_str_eq(format, AM_STR("agent-memory/head/2"))))
+        return am_fail(err, AM_EFORMAT, "metadata 'format' is not agent-memory/head/1 or 2");
     if (!am_st_metadata(st, "agent", &p->agent) || am_agent_name_check(p->agent, err)) return am_fail(err, AM_EFORMAT, "metadata 'agent' is no name");
     if (!am_st_metadata(st, "model_tag", &p->tag) || p->tag.n != 64) return am_fail(err, AM_EFORMAT, "metadata 'model_tag' has not 64 digits");
     if (!am_st_metadata(st, "tenant", &tenant) || tenant.n >= sizeof p->tenant) return am_fail(err, AM_EFORMAT, "metadata 'tenant' is missing");
     memcpy(p->tenant, tenant.p, tenant.n);
-    am_st_metadata(st, "model", &p->model); /* only said to people, and to tell models apart that are not there */
     am_status status = metadata_u64(st, "rows", UINT32_MAX, &p->n_rows, err);
     if (!status) status = metadata_u64(st, "created_ns", INT64_MAX, &p->created_ns, err);
     if (!status) status = metadata_u64(st, "used_ns", INT64_MAX, &p->used_ns, err);
     if (!status) status = metadata_u64(st, "turns", UINT32_MAX, &p->n_turns, err);
+    bool windows = am_str_eq(format, AM_STR("agent-memory/head/2"));
+    if (!status && windows) status = metadata_u64(st, "window", UINT32_MAX, &p->window, err);
+    if (!status && windows && !am_st_metadata(st, "parts", &parts)) status = am_fail(err, AM_EFORMAT, "metadata 'parts' is missing");
+    p->has_global = !am_str_eq(parts, AM_STR("window"));
     return status;
+}
+
+static am_status parse_points(const am_st *st, const uint8_t *bytes, am_head_view *p, am_error *err) {
+    const am_st_tensor *points = am_st_find(st, AM_STR("points"));
+    if (!points) return AM_OK;
+    p->n_points = points->shape[0];
+    p->points = bytes + points->at;
+    if (points->dtype != AM_ST_I32 || points->n_dim != 1 || points->at > p->sum_at) return am_fail(err, AM_EFORMAT, "tensor 'points' is not I32 before the sum");
+    for (uint64_t i = 0; i < p->n_points; i++)
+        if (u32_at(p->points, i) > p->n_chain || (i >= N_OWN_POINTS && u32_at(p->points, i) == 0))
+            return am_fail(err, AM_EFORMAT, "point %u is not in a chain of %llu blocks", u32_at(p->points, i), (unsigned long long)p->n_chain);
+    return AM_OK;
 }
 
 static am_status parse(const am_cache *c, const am_st *st, const uint8_t *bytes, am_head_view *p, am_error *err) {
@@ -141,7 +183,7 @@ static am_status parse(const am_cache *c, const am_st *st, const uint8_t *bytes,
                        (unsigned long long)p->n_rows, (unsigned long long)p->n_chain);
     if (rows && rows->n_bytes != am_kv_rows_bytes(&c->options.layout, (uint32_t)open) && memcmp(p->tag.p, c->tag_hex, 64) == 0)
         return am_fail(err, AM_EFORMAT, "tensor 'rows' has %llu bytes for %llu rows", (unsigned long long)rows->n_bytes, (unsigned long long)open);
-    return AM_OK;
+    return parse_points(st, bytes, p, err);
 }
 
 static am_status make_head(am_cache *c, const char *name, const am_head_view *p, am_error *err) {
@@ -155,7 +197,7 @@ static am_status make_head(am_cache *c, const char *name, const am_head_view *p,
     if (!matches) return am_fail(err, AM_EFORMAT, "it names agent '%.*s', which does not live under this file name", (int)p->agent.n, p->agent.p);
     if (strcmp(tag, c->tag_hex) != 0) {
         c->foreign_bytes += p->file_bytes;
-        return am_index_add_foreign(c, p, name);
+        return am_index_add_foreign(c, p);
     }
     am_head *h = am_index_make_head(c, &tenant, p->agent, err);
     am_block **chain = am_calloc((size_t)p->n_chain, sizeof *chain);
@@ -165,10 +207,7 @@ static am_status make_head(am_cache *c, const char *name, const am_head_view *p,
         free(tokens);
         return am_fail(err, AM_ENOMEM, "no memory for agent '%.*s'", (int)p->agent.n, p->agent.p);
     }
-    for (uint64_t i = 0; i < p->n_tokens; i++) {
-        const uint8_t *t = p->tokens + 4 * i;
-        tokens[i] = (int32_t)((uint32_t)t[0] | (uint32_t)t[1] << 8 | (uint32_t)t[2] << 16 | (uint32_t)t[3] << 24);
-    }
+    for (uint64_t i = 0; i < p->n_tokens; i++) tokens[i] = (int32_t)u32_at(p->tokens, i);
     uint32_t n_chain = 0;
     for (; n_chain < p->n_chain; n_chain++) {
         am_hash hash;
@@ -187,6 +226,10 @@ static am_status make_head(am_cache *c, const char *name, const am_head_view *p,
     h->sum_at = p->sum_at;
     memcpy(h->sum.b, p->bytes.p + p->sum_at, 16);
     am_keep_set_chain(c, h, chain, n_chain);
+    if (p->n_points > AM_POINT_BEFORE) h->before = u32_at(p->points, AM_POINT_BEFORE);
+    if (p->n_points > AM_POINT_PROMPT) h->prompt = u32_at(p->points, AM_POINT_PROMPT);
+    for (uint64_t i = N_OWN_POINTS; i < p->n_points; i++)
+        if (u32_at(p->points, i) <= n_chain) chain[u32_at(p->points, i) - 1]->fork = true;
     return AM_OK;
 }
 

@@ -1,4 +1,4 @@
-/* Owns the two tables, blocks by chain hash and heads by tenant and name, and the lists by use that eviction walks. The tables grow when they
+/* Owns the two tables, blocks by chain hash and heads by tenant and name, and the lists by use that eviction walks (of parts, of heads). The tables grow when they
  * are full; a block sealed in the middle of decoding is added without an allocation. */
 #include "cache/internal.h"
 
@@ -45,62 +45,107 @@ static void grow_blocks(am_cache *c) {
     c->n_block_buckets = n;
 }
 
-static void unlink_block(am_block *b) {
-    b->newer->older = b->older;
-    b->older->newer = b->newer;
+static void unlink_part(am_part *p) {
+    p->newer->older = p->older;
+    p->older->newer = p->newer;
 }
 
-static void link_block(am_cache *c, am_block *b) {
-    b->newer = &c->block_ring;
-    b->older = c->block_ring.older;
-    b->older->newer = b;
-    c->block_ring.older = b;
+static void link_part(am_part *p, am_part *newer) {
+    p->newer = newer;
+    p->older = newer->older;
+    p->older->newer = p;
+    newer->older = p;
 }
 
-void am_index_touch(am_cache *c, am_block *b) {
-    unlink_block(b);
-    link_block(c, b);
+void am_index_touch(am_cache *c, am_part *p) {
+    unlink_part(p);
+    link_part(p, &c->part_ring);
 }
 
-am_status am_index_add_block(am_cache *c, am_block *b) {
+void am_index_touch_block(am_cache *c, am_block *b) {
+    for (int kind = 0; kind < AM_KV_PARTS; kind++)
+        if (b->part[kind]) am_index_touch(c, b->part[kind]);
+}
+
+void am_index_demote(am_cache *c, am_part *p) {
+    unlink_part(p);
+    link_part(p, c->part_ring.newer);
+}
+
+/* One piece of memory: the entry, its parts, its table of units, and as many places for units that are being read. */
+am_block *am_index_new_block(const am_kv_layout *l) {
+    size_t n_parts = (l->part_units[AM_KV_GLOBAL] > 0) + (l->part_units[AM_KV_WINDOW] > 0);
+    am_block *b = am_calloc(1, sizeof *b + n_parts * sizeof(am_part) + 2 * (size_t)l->n_units * sizeof(void *));
+    if (!b) return NULL;
+    am_part *next = (am_part *)(b + 1);
+    void **units = b->units = (void **)(next + n_parts);
+    for (int kind = 0; kind < AM_KV_PARTS; units += l->part_units[kind++]) {
+        if (!l->part_units[kind]) continue;
+        am_part *p = b->part[kind] = next++;
+        *p = (am_part){.block = b, .kind = (am_kv_part)kind, .units = units, .incoming = units + l->n_units, .lost = AM_MISS_EVICTED};
+    }
+    return b;
+}
+
+void am_index_free_block(am_block *b) {
+    if (!b) return;
+    free(b->tokens);
+    free(b->extra);
+    free(b);
+}
+
+void am_index_add_block(am_cache *c, am_block *b) {
     am_block **to = &c->block_buckets[bucket_of(&b->hash, c->n_block_buckets)];
     b->next = *to;
     *to = b;
-    link_block(c, b);
+    for (int kind = 0; kind < AM_KV_PARTS; kind++)
+        if (b->part[kind]) link_part(b->part[kind], &c->part_ring);
     c->stats.n_blocks++;
-    return AM_OK;
 }
 
 am_block *am_index_name_block(am_cache *c, const am_hash *hash) {
     am_block *b = am_index_block(c, hash);
     if (b) return b;
     if (c->stats.n_blocks >= c->n_block_buckets) grow_blocks(c);
-    b = am_calloc(1, sizeof *b);
+    b = am_index_new_block(&c->options.layout);
     if (!b) return NULL;
     b->hash = *hash;
-    b->lost = AM_MISS_EVICTED;
     am_index_add_block(c, b);
     return b;
 }
 
+am_part *am_index_name_part(am_cache *c, am_block *b, am_kv_part kind) {
+    if (b->part[kind]) return b->part[kind];
+    am_part *p = am_calloc(1, sizeof *p);
+    if (!p) return NULL;
+    *p = (am_part){.block = b, .kind = kind, .lost = AM_MISS_EVICTED};
+    b->part[kind] = b->extra = p;
+    link_part(p, &c->part_ring);
+    return p;
+}
+
 void am_index_drop_block(am_cache *c, am_block *b) {
-    if (b->slot || b->on_disk || b->n_heads || b->n_pins || b->busy) return;
+    if (b->n_heads || b->n_turns) return;
+    for (int kind = 0; kind < AM_KV_PARTS; kind++) {
+        const am_part *p = b->part[kind];
+        if (p && (p->resident || p->on_disk || p->n_pins || p->n_keeps || p->busy)) return;
+    }
     am_block **at = &c->block_buckets[bucket_of(&b->hash, c->n_block_buckets)];
     while (*at != b) at = &(*at)->next;
     *at = b->next;
-    unlink_block(b);
+    for (int kind = 0; kind < AM_KV_PARTS; kind++)
+        if (b->part[kind]) unlink_part(b->part[kind]);
     c->stats.n_blocks--;
-    free(b->tokens);
-    free(b);
+    am_index_free_block(b);
 }
 
-static am_hash head_key(const char *tenant, am_str agent) {
+am_hash am_index_head_key(const char *tenant, am_str agent) {
     am_hash_part parts[] = {{tenant, strlen(tenant)}, {agent.p, agent.n}};
     return am_hash_parts(NULL, parts, 2);
 }
 
 static am_head **head_bucket(const am_cache *c, const char *tenant, am_str agent) {
-    am_hash key = head_key(tenant, agent);
+    am_hash key = am_index_head_key(tenant, agent);
     return &c->head_buckets[bucket_of(&key, c->n_head_buckets)];
 }
 
@@ -165,19 +210,20 @@ void am_index_free_head(am_cache *c, am_head *h) {
     free(h->file);
     free(h->tokens);
     free(h->chain);
+    free(h->kept);
     free(h->image.bytes);
     free(h);
 }
 
 bool am_index_is_foreign(const am_cache *c, const am_tenant *tenant, am_str agent) {
-    am_hash key = head_key(tenant->name, agent);
+    am_hash key = am_index_head_key(tenant->name, agent);
     for (size_t i = 0; i < c->n_foreign; i++)
         if (am_hash_eq(&c->foreign[i].key, &key)) return true;
     return false;
 }
 
 /* Its blocks are somebody's: the quota must not take them for left over. */
-am_status am_index_add_foreign(am_cache *c, const am_head_view *view, const char *file) {
+am_status am_index_add_foreign(am_cache *c, const am_head_view *view) {
     uint64_t block_bytes = 0;
     if (c->n_foreign == c->cap_foreign) {
         size_t cap = c->cap_foreign ? 2 * c->cap_foreign : 64;
@@ -187,7 +233,7 @@ am_status am_index_add_foreign(am_cache *c, const am_head_view *view, const char
         c->cap_foreign = cap;
     }
     am_foreign *f = &c->foreign[c->n_foreign];
-    *f = (am_foreign){.key = head_key(view->tenant, view->agent), .used_ns = view->used_ns};
+    *f = (am_foreign){.key = am_index_head_key(view->tenant, view->agent), .used_ns = view->used_ns};
     if (view->n_chain && !(f->chain = am_calloc((size_t)view->n_chain, sizeof *f->chain))) return AM_ENOMEM;
     for (uint64_t i = 0; i < view->n_chain; i++) {
         am_hash hash;
@@ -195,9 +241,10 @@ am_status am_index_add_foreign(am_cache *c, const am_head_view *view, const char
         am_block *b = am_index_block(c, &hash);
         if (!b) continue;
         b->foreign = true;
-        block_bytes += b->file_bytes;
         f->chain[f->n_chain++] = b;
+        for (int kind = 0; kind < AM_KV_PARTS; kind++) block_bytes += b->part[kind] ? b->part[kind]->file_bytes : 0;
     }
     c->n_foreign++;
-    return c->alone && c->folder != &c->own_folder ? am_dormant_add_view(c->folder, view, file, block_bytes) : AM_OK;
+    if (c->alone) am_absent_add_view(c, view, block_bytes);
+    return AM_OK;
 }

@@ -3,8 +3,15 @@
  * Everything here belongs to the engine thread, except what a job carries while it is in the queue: job fields, and the slot or buffer it
  * names, which nobody else touches until am_cache_poll takes the job back.
  *
- *   block states    absent -> (advance) in memory, dirty -> (write) in memory and on disk -> (evict) on disk -> (read) both
- *   AM_BLOCK_READING / WRITING while a job has it; such a block is neither evicted nor freed. */
+ *   part states    absent -> (advance) in memory, dirty -> (write) in memory and on disk -> (evict) on disk -> (read) both
+ *   AM_PART_READING / WRITING while a job has it; such a part is neither evicted nor freed.
+ *
+ * A block has the parts that the model's layout has; each has its own memory, file and life. Global parts are kept by every head whose chain names
+ * the block, window parts by heads one of whose points they are in reach of (keep_windows.c); only kept window parts are written.
+ *
+ * Who pays for a window part in memory: the running turn out of whose reserve its units came, or that found it idle, or nobody. A turn holds at most
+ * as many window parts as it has paid for or has units in reserve for, so letting one go must give units back: the payer takes them from whoever
+ * still uses the part (who pays from then on), else it evicts the part. Hence a part with a payer is never being written (turn_windows.c). */
 #ifndef AM_CACHE_INTERNAL_H
 #define AM_CACHE_INTERNAL_H
 
@@ -12,6 +19,7 @@
 #include "model/safetensors.h"
 
 typedef struct am_block am_block;
+typedef struct am_part am_part;
 typedef struct am_head am_head;
 typedef struct am_job am_job;
 typedef struct am_head_view am_head_view;
@@ -22,29 +30,42 @@ struct am_job {
     void (*done)(am_cache *cache, am_job *job);                    /* on the engine thread */
     am_status status;
     am_error err;
-    am_block *block;
-    void *slot; /* read: destination; write: source */
-    uint64_t file_bytes; /* of a block's file that was written */
+    am_part *part;
+    uint64_t file_bytes; /* of a part's file that was written */
     am_turn *turn;
     am_head *head;
 };
 
-typedef enum am_block_busy { AM_BLOCK_IDLE, AM_BLOCK_READING, AM_BLOCK_WRITING } am_block_busy;
+typedef enum am_part_busy { AM_PART_IDLE, AM_PART_READING, AM_PART_WRITING } am_part_busy;
+
+struct am_part {
+    am_block *block;
+    am_kv_part kind;
+    am_part *newer, *older;    /* in the list by use, all parts */
+    void **units;              /* where its bytes are while it is resident: its share of the block's table */
+    void **incoming;           /* where they are being read to */
+    am_turn *payer;            /* window parts only; see above */
+    uint32_t n_pins;           /* turns that hold it */
+    uint32_t n_keeps;          /* heads that want it kept */
+    am_part_busy busy;
+    bool resident;
+    bool on_disk, write_failed, unwanted; /* unwanted: delete when the job is back */
+    am_miss lost;              /* why it is in no tier */
+    uint64_t file_bytes;
+    am_job job;
+};
 
 struct am_block {
     am_hash hash, parent;
     am_block *next;            /* in its hash bucket */
-    am_block *newer, *older;   /* in the list by use, all blocks */
     int32_t *tokens;           /* [AM_BLOCK_TOKENS], or NULL while only its name is known */
-    void *slot;                /* sealed bytes, or NULL */
-    uint32_t n_pins;           /* turns that hold it */
+    uint32_t n_turns;          /* turns that have it in their list */
     uint32_t n_heads;          /* heads whose chain names it */
-    am_block_busy busy;
-    bool on_disk, write_failed, unwanted; /* unwanted: delete when the job is back */
     bool foreign;              /* a head of another model named it when the cache was opened */
-    am_miss lost;              /* why it is in no tier */
-    uint64_t file_bytes;
-    am_job job;
+    bool fork;                 /* somebody else's turn went another way from its end: a point of every head that has it */
+    am_part *part[AM_KV_PARTS]; /* NULL: the model has no such part, and there is no such file */
+    am_part *extra;            /* one that the model does not have: a file of another's */
+    void **units;              /* [layout's n_units], as attention wants them */
 };
 
 /* What a commit asked to be told. */
@@ -72,6 +93,9 @@ struct am_head {
     uint32_t n_tokens, n_rows; /* n_rows <= n_tokens; n_rows / 256 == n_chain, except after a damaged chain */
     am_block **chain;
     uint32_t n_chain;
+    uint32_t before, prompt; /* points, in blocks: the end of the turn before, the end of the last prompt */
+    am_part **kept;         /* window parts that it keeps */
+    uint32_t n_kept;
     void *open;             /* slot with n_rows % 256 rows, or NULL */
     bool on_disk;           /* the file holds this very state */
     bool rows_on_disk;      /* and its open rows */
@@ -87,6 +111,9 @@ struct am_head {
     am_job job;
 };
 
+/* Ends from which a turn's successors may go on, besides its own. */
+typedef enum am_point { AM_POINT_BEFORE, AM_POINT_PROMPT, AM_POINT_FORK, AM_N_POINTS } am_point;
+
 struct am_turn {
     am_cache *cache;
     am_turn *next_open, *prev_open; /* in the cache's list of open turns */
@@ -98,14 +125,18 @@ struct am_turn {
     int32_t *tokens; /* [n_tokens + n_max_new + 1]; n_past of them have rows */
     uint32_t n_prompt, n_past;
     am_block **blocks;      /* the first n_pinned are pinned: matched ones, then those sealed by this turn */
-    const void **sealed;    /* bytes of blocks that are in use */
-    uint32_t n_pinned;
+    const void *const **sealed; /* tables of blocks that are in use */
+    uint32_t n_pinned, n_usable; /* n_usable: matched blocks that are reused; less than n_pinned when reading failed */
+    bool *window;           /* [n_blocks]: it holds the window part of this block */
+    uint32_t point[AM_N_POINTS]; /* in blocks, 0: none. Window parts in their reach are held to the end */
     void *open;
-    void **slots;           /* reserved sealed slots */
-    uint32_t n_slots;
-    am_block *spare;        /* preallocated entries, one a slot, linked by next */
+    void **units;           /* reserved */
+    uint32_t n_units;
+    am_block *spare;        /* preallocated entries, one a block that may come, linked by next */
     am_block *used_spare;   /* not needed after all, freed at the end */
-    am_block *next_block;   /* the first of the prompt's chain that is in no tier, when its name is known */
+    am_miss next_lost;      /* why the first of the prompt's chain that is in no tier is in none; AM_MISS_NONE: its name is not known */
+    am_miss lost;           /* why something could not be read that cut the match short; AM_MISS_NONE: all was */
+    uint32_t n_redone;      /* blocks that matched but for window parts */
     bool from_disk;
     /* rows of the open block, copied from a head's slot or read from its file */
     uint32_t n_rows;        /* how many this turn can use */
@@ -145,11 +176,11 @@ struct am_cache {
     am_cache_folder *folder, own_folder; /* folder: own_folder when no other was given */
     am_hash tag;
     char tag_hex[65];
-    am_pool sealed, open;
+    am_pool sealed, open; /* sealed: units */
     am_io_queue *io;
     am_block **block_buckets;
     size_t n_block_buckets; /* power of two */
-    am_block block_ring;    /* newest is ring.older; the list is circular */
+    am_part part_ring;      /* newest is ring.older; the list is circular */
     am_head **head_buckets;
     size_t n_head_buckets;
     am_head head_ring;
@@ -182,35 +213,44 @@ void am_io_queue_sync_later(am_io_queue *queue, const char *name); /* AM_DURABLE
 /* index.c */
 am_hash am_block_name(const am_tenant *tenant, const am_hash *tag, const am_hash *parent, const int32_t *tokens);
 am_block *am_index_block(am_cache *cache, const am_hash *hash); /* NULL when unknown */
-am_status am_index_add_block(am_cache *cache, am_block *block); /* block->hash is set; no allocation */
+am_block *am_index_new_block(const am_kv_layout *layout);        /* an entry that is in no table; NULL when out of memory */
+void am_index_free_block(am_block *block);                      /* of such an entry */
+void am_index_add_block(am_cache *cache, am_block *block);      /* block->hash is set; no allocation */
 am_block *am_index_name_block(am_cache *cache, const am_hash *hash); /* finds or makes an entry; NULL when out of memory */
+am_part *am_index_name_part(am_cache *cache, am_block *block, am_kv_part kind); /* also one that is another model's; NULL when out of memory */
 void am_index_drop_block(am_cache *cache, am_block *block);     /* frees the entry when nothing needs it */
-void am_index_touch(am_cache *cache, am_block *block);
+void am_index_touch(am_cache *cache, am_part *part);            /* the last to be evicted */
+void am_index_touch_block(am_cache *cache, am_block *block);
+void am_index_demote(am_cache *cache, am_part *part);           /* the first to be evicted */
 am_head *am_index_head(am_cache *cache, const am_tenant *tenant, am_str agent); /* not removed ones */
 am_head *am_index_make_head(am_cache *cache, const am_tenant *tenant, am_str agent, am_error *err);
 void am_index_free_head(am_cache *cache, am_head *head);
+am_hash am_index_head_key(const char *tenant, am_str agent);
 void am_index_touch_head(am_cache *cache, am_head *head);
 bool am_index_is_foreign(const am_cache *cache, const am_tenant *tenant, am_str agent);
-am_status am_index_add_foreign(am_cache *cache, const am_head_view *view, const char *file);
+am_status am_index_add_foreign(am_cache *cache, const am_head_view *view);
+
+/* absent.c: the folder's account of agents whose model no cache is open for; filled by who opens it alone, then by whoever closes */
+void am_absent_forget_all(am_cache_folder *folder);
+void am_absent_add_view(const am_cache *cache, const am_head_view *view, uint64_t block_bytes);
+void am_absent_opened(const am_cache *cache); /* agents of its model are its own from now on */
+void am_absent_closing(am_cache *cache);      /* and are so no more */
 
 /* What makes state usable: the model and the form of its cache (cache.c). */
+uint32_t am_cache_most_windows(const am_kv_layout *layout, uint32_t n_blocks); /* that a turn of so many blocks can hold at once */
 am_hash am_model_tag(const am_kv_spec *spec, const uint8_t fingerprint[16]);
-
-/* dormant.c; opening, closing and forgetting happen on one thread */
-void am_dormant_clear(am_cache_folder *folder);
-void am_dormant_awake(am_cache_folder *folder, const am_hash *tag); /* those of a model that was opened are its cache's */
-am_status am_dormant_add_view(am_cache_folder *folder, const am_head_view *view, const char *file, uint64_t block_bytes);
-void am_dormant_add_head(am_cache *cache, const am_head *head); /* at close */
 
 /* name.c */
 char *am_head_file_name(const char *tenant, am_str agent, const char *tag_hex); /* allocated */
-void am_block_file_name(const am_hash *hash, char out[96]);
+void am_block_file_name(am_kv_part part, const am_hash *hash, char out[96]);
+bool am_block_file_parse(const char *name, am_kv_part *part, am_hash *hash); /* whether it is the name of a block's file */
 
 /* block_file.c, head_file.c */
 am_status am_block_file_read(am_cache *cache, am_job *job, am_error *err);
 am_status am_block_file_write(am_cache *cache, am_job *job, am_error *err);
 /* A whole block's file, checked by itself: form, length, checksum. The tokens are [AM_BLOCK_TOKENS]; kv views into bytes, when they were asked for. */
 typedef struct am_block_view {
+    am_kv_part part;
     am_hash hash, parent, tag;
     int32_t tokens[AM_BLOCK_TOKENS];
     am_buf bytes;
@@ -223,10 +263,12 @@ am_status am_head_file_write(am_cache *cache, am_job *job, am_error *err);
 struct am_head_view {
     am_buf bytes;
     am_st *file;
-    am_str agent, tag, model;
+    am_str agent, tag;
     char tenant[64];
-    const uint8_t *tokens, *chain;
-    uint64_t n_tokens, n_chain, n_rows, created_ns, used_ns, n_turns, rows_bytes, file_bytes;
+    const uint8_t *tokens, *chain, *points;
+    uint64_t n_tokens, n_chain, n_points, n_rows, created_ns, used_ns, n_turns, rows_bytes, file_bytes;
+    uint64_t window; /* 0: no layer has one */
+    bool has_global; /* not all layers have one */
     size_t sum_at; /* the sum, then rows_bytes of rows, then their sum, when there are rows */
 };
 /* Looks at dir, tag_hex and layout of the cache alone. AM_EFORMAT, AM_ECORRUPT, AM_ENOTFOUND, AM_EIO; on success the caller frees *out. */
@@ -240,15 +282,23 @@ void am_refuse_file(am_cache *cache, const char *name, am_status status, const c
 
 /* keep.c: what stays in memory and what goes to disk */
 void am_keep_count_disk(am_cache *cache, int64_t bytes); /* files of this cache grew, or shrank */
-void am_keep_write_block(am_cache *cache, am_block *block);
+static inline bool am_keep_wanted(const am_part *part) { return part->kind == AM_KV_GLOBAL || part->n_keeps > 0; } /* on disk */
+void am_keep_write_part(am_cache *cache, am_part *part);
 void am_keep_write_head(am_cache *cache, am_head *head);
-bool am_keep_evictable(const am_block *block);
-void am_keep_evict_block(am_cache *cache, am_block *block);
+bool am_keep_evictable(const am_part *part);
+void am_keep_evict_part(am_cache *cache, am_part *part);
+void am_keep_give_units(am_cache *cache, am_part *part); /* it is resident no more */
+void am_keep_delete_block(am_cache *cache, am_block *block); /* memory and disk, as far as nobody has it */
+void am_keep_unkeep(am_cache *cache, am_part *part);      /* one head less keeps it */
+void am_keep_settle(am_cache *cache, am_part *part);      /* a job is back: what was put off because of it */
+static inline uint32_t am_part_units(const am_cache *cache, const am_part *part) { return cache->options.layout.part_units[part->kind]; }
 void *am_keep_open_slot(am_cache *cache);   /* evicts idle heads' rows; NULL when none can be had now */
-bool am_keep_sealed_slots(am_cache *cache, void **slots, uint32_t n); /* all or none */
+bool am_keep_units(am_cache *cache, void **units, uint32_t n); /* all or none */
 void am_keep_drop_rows(am_cache *cache, am_head *head); /* from memory */
 bool am_keep_rows_droppable(const am_head *head);
 void am_keep_set_chain(am_cache *cache, am_head *head, am_block **chain, uint32_t n); /* takes the array */
+void am_keep_windows(am_cache *cache, am_head *head);     /* the window parts of its points are kept, others no more (keep_windows.c) */
+void am_keep_fork(am_cache *cache, am_block *block, uint32_t i); /* a turn parted from others at the end of this block, the i-th of its chain */
 void am_keep_forget_head(am_cache *cache, am_head *head);   /* memory and disk; blocks only it used too */
 void am_keep_waiters_done(am_waiter *waiters, am_status status);
 void am_keep_retry(am_cache *cache);

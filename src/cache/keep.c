@@ -1,7 +1,7 @@
 /* Owns what stays in memory and how it gets to disk: writing blocks and heads behind the engine's back, evicting by least recent use, the disk's
  * quota, and trying again what failed.
  *
- * A block may be evicted when no turn pins it, no job has it, and it is on disk or cannot get there; then nothing is lost but time. A head's open
+ * A part of a block may be evicted when no turn pins it, no job has it, and it is on disk, cannot get there or need not; then nothing is lost but time. A head's open
  * rows may be dropped from memory on the same terms. A failed write (full disk, broken disk) is counted, logged and tried again every RETRY_S
  * seconds; until then the server goes on from memory. */
 #include "cache/internal.h"
@@ -33,80 +33,103 @@ static int unlink_file(am_cache *c, const char *name) {
     return am_fs_join(path, sizeof path, c->dir, name, NULL) == AM_OK ? am_io->unlink(path) : -ENAMETOOLONG;
 }
 
-static void delete_block(am_cache *c, am_block *b) {
+void am_keep_give_units(am_cache *c, am_part *p) {
+    for (uint32_t i = 0; i < am_part_units(c, p); i++) {
+        am_pool_give(&c->sealed, p->units[i]);
+        p->units[i] = NULL;
+    }
+    p->resident = false;
+}
+
+static void delete_file(am_cache *c, am_part *p) {
     char name[96];
-    if (b->busy) {
-        b->unwanted = true;
-        return;
-    }
-    if (b->on_disk) {
-        am_block_file_name(&b->hash, name);
-        if (unlink_file(c, name) == -ENOENT && b->foreign)
-            c->stats.disk_bytes -= b->file_bytes; /* the cache whose block it was, open meanwhile, has counted that */
-        else
-            am_keep_count_disk(c, -(int64_t)b->file_bytes);
-        c->stats.n_blocks_disk--;
-        b->on_disk = false;
-        b->lost = AM_MISS_EVICTED;
-    }
-    if (b->slot && b->n_pins == 0) {
-        am_pool_give(&c->sealed, b->slot);
-        b->slot = NULL;
-    }
-    b->unwanted = false;
+    am_block_file_name(p->kind, &p->block->hash, name);
+    if (unlink_file(c, name) == -ENOENT && p->block->foreign)
+        c->stats.disk_bytes -= p->file_bytes; /* the cache whose block it was, open meanwhile, has counted that */
+    else
+        am_keep_count_disk(c, -(int64_t)p->file_bytes);
+    c->stats.n_blocks_disk--;
+    p->on_disk = false;
+    p->lost = p->kind == AM_KV_WINDOW ? AM_MISS_WINDOW : AM_MISS_EVICTED;
+}
+
+static void delete_part(am_cache *c, am_part *p) {
+    p->unwanted = p->busy != AM_PART_IDLE;
+    if (p->unwanted) return;
+    if (p->on_disk) delete_file(c, p);
+    if (p->resident && p->n_pins == 0) am_keep_give_units(c, p);
+}
+
+void am_keep_delete_block(am_cache *c, am_block *b) {
+    for (int kind = 0; kind < AM_KV_PARTS; kind++)
+        if (b->part[kind]) delete_part(c, b->part[kind]);
     am_index_drop_block(c, b);
 }
 
-static void block_written(am_cache *c, am_job *job) {
-    am_block *b = job->block;
-    b->busy = AM_BLOCK_IDLE;
-    b->write_failed = job->status != AM_OK;
+void am_keep_unkeep(am_cache *c, am_part *p) {
+    if (--p->n_keeps > 0) return;
+    p->unwanted = p->busy != AM_PART_IDLE;
+    if (p->on_disk && !p->unwanted && !p->block->foreign) delete_file(c, p);
+    am_index_demote(c, p);
+    am_index_drop_block(c, p->block);
+}
+
+static void part_written(am_cache *c, am_job *job) {
+    am_part *p = job->part;
+    p->busy = AM_PART_IDLE;
+    p->write_failed = job->status != AM_OK;
     if (job->status == AM_OK) {
-        b->on_disk = true;
-        b->file_bytes = job->file_bytes;
+        p->on_disk = true;
+        p->file_bytes = job->file_bytes;
         c->stats.n_blocks_disk++;
-        am_keep_count_disk(c, (int64_t)b->file_bytes);
-        c->stats.bytes_written += b->file_bytes;
+        am_keep_count_disk(c, (int64_t)p->file_bytes);
+        c->stats.bytes_written += p->file_bytes;
     } else {
         char name[96];
-        am_block_file_name(&b->hash, name);
+        am_block_file_name(p->kind, &p->block->hash, name);
         write_failed(c, "block", name, &job->err);
     }
-    if (b->unwanted && b->n_heads == 0 && b->n_pins == 0)
-        delete_block(c, b);
-    else
-        am_index_drop_block(c, b);
+    am_keep_settle(c, p);
 }
 
-void am_keep_write_block(am_cache *c, am_block *b) {
-    if (b->busy || b->on_disk || !b->slot) return;
-    b->busy = AM_BLOCK_WRITING;
-    b->job = (am_job){.run = am_block_file_write, .done = block_written, .block = b, .slot = b->slot};
-    am_io_queue_add(c->io, &b->job, false);
+void am_keep_settle(am_cache *c, am_part *p) {
+    const am_block *b = p->block;
+    if (p->unwanted && (p->kind == AM_KV_WINDOW ? p->n_keeps == 0 : b->n_heads == 0 && b->n_turns == 0)) delete_part(c, p);
+    p->unwanted = false;
+    am_index_drop_block(c, p->block);
 }
 
-bool am_keep_evictable(const am_block *b) {
-    return b->slot && b->n_pins == 0 && b->busy == AM_BLOCK_IDLE && (b->on_disk || b->write_failed);
+void am_keep_write_part(am_cache *c, am_part *p) {
+    if (p->busy || p->on_disk || !p->resident) return;
+    p->busy = AM_PART_WRITING;
+    p->job = (am_job){.run = am_block_file_write, .done = part_written, .part = p};
+    am_io_queue_add(c->io, &p->job, false);
 }
 
-void am_keep_evict_block(am_cache *c, am_block *b) {
-    am_pool_give(&c->sealed, b->slot);
-    b->slot = NULL;
-    b->write_failed = false;
-    if (!b->on_disk) b->lost = AM_MISS_EVICTED;
+bool am_keep_evictable(const am_part *p) {
+    return p->resident && p->n_pins == 0 && p->busy == AM_PART_IDLE && (p->on_disk || p->write_failed || !am_keep_wanted(p));
+}
+
+void am_keep_evict_part(am_cache *c, am_part *p) {
+    am_keep_give_units(c, p);
+    p->write_failed = false;
+    if (!p->on_disk) p->lost = p->kind == AM_KV_WINDOW ? AM_MISS_WINDOW : AM_MISS_EVICTED;
     c->stats.n_evictions++;
-    am_index_drop_block(c, b);
+    am_index_drop_block(c, p->block);
 }
 
-bool am_keep_sealed_slots(am_cache *c, void **slots, uint32_t n) {
+bool am_keep_units(am_cache *c, void **units, uint32_t n) {
     uint32_t n_can = c->sealed.n_free;
-    for (am_block *b = c->block_ring.newer; b != &c->block_ring && n_can < n; b = b->newer) n_can += am_keep_evictable(b);
+    for (am_part *p = c->part_ring.newer; p != &c->part_ring && n_can < n; p = p->newer)
+        if (am_keep_evictable(p)) n_can += am_part_units(c, p);
     if (n_can < n) return false;
-    for (am_block *b = c->block_ring.newer, *newer; c->sealed.n_free < n; b = newer) {
-        newer = b->newer;
-        if (am_keep_evictable(b)) am_keep_evict_block(c, b);
+    for (am_part *p = c->part_ring.newer, *newer; c->sealed.n_free < n; p = newer) {
+        newer = p->newer;
+        if (p == &c->part_ring || !am_keep_evictable(p)) continue;
+        if (newer->block == p->block) newer = newer->newer; /* the entry may go, with both its parts; the round comes by again */
+        am_keep_evict_part(c, p);
     }
-    for (uint32_t i = 0; i < n; i++) slots[i] = am_pool_take(&c->sealed);
+    for (uint32_t i = 0; i < n; i++) units[i] = am_pool_take(&c->sealed);
     return true;
 }
 
@@ -127,7 +150,7 @@ void *am_keep_open_slot(am_cache *c) {
 void am_keep_set_chain(am_cache *c, am_head *h, am_block **chain, uint32_t n) {
     for (uint32_t i = 0; i < n; i++) chain[i]->n_heads++;
     for (uint32_t i = 0; i < h->n_chain; i++) {
-        h->chain[i]->n_heads--;
+        if (--h->chain[i]->n_heads == 0) h->chain[i]->fork = false;
         am_index_drop_block(c, h->chain[i]);
     }
     free(h->chain);
@@ -210,9 +233,13 @@ void am_keep_forget_head(am_cache *c, am_head *h) {
     am_block **chain = h->chain;
     uint32_t n = h->n_chain;
     h->chain = NULL;
-    h->n_chain = 0;
-    for (uint32_t i = 0; i < n; i++)
-        if (--chain[i]->n_heads == 0 && chain[i]->n_pins == 0) delete_block(c, chain[i]);
+    h->n_chain = h->before = h->prompt = 0;
+    am_keep_windows(c, h);
+    for (uint32_t i = 0; i < n; i++) {
+        if (--chain[i]->n_heads > 0) continue;
+        chain[i]->fork = false;
+        if (chain[i]->n_turns == 0) am_keep_delete_block(c, chain[i]);
+    }
     free(chain);
     am_pool_give(&c->open, h->open);
     h->open = NULL;
@@ -235,23 +262,26 @@ void am_keep_retry(am_cache *c) {
     c->retry_ns = 0;
     for (am_head *h = c->head_ring.newer; h != &c->head_ring; h = h->newer)
         if (h->write_failed && !h->writing) am_keep_write_head(c, h);
-    for (am_block *b = c->block_ring.newer; b != &c->block_ring; b = b->newer)
-        if (b->write_failed) am_keep_write_block(c, b);
+    for (am_part *p = c->part_ring.newer; p != &c->part_ring; p = p->newer)
+        if (p->write_failed && am_keep_wanted(p) && !p->payer) am_keep_write_part(c, p);
 }
 
-/* The least recently used block file that nobody pins; those that no head of any model names first. */
-static am_block *quota_victim(am_cache *c) {
-    am_block *named = NULL;
+/* The least recently used block file that nobody pins; those that no head of any model wants first. */
+static am_part *quota_victim(am_cache *c) {
+    am_part *wanted = NULL;
     bool alone = atomic_load(&c->folder->n_open) == 1;
-    for (am_block *b = c->block_ring.newer; b != &c->block_ring; b = b->newer) {
-        if (!b->on_disk || b->busy || b->n_pins || (b->foreign && !alone)) continue;
-        if (b->n_heads == 0 && !b->foreign) return b;
-        if (!named) named = b;
+    for (am_part *p = c->part_ring.newer; p != &c->part_ring; p = p->newer) {
+        if (!p->on_disk || p->busy || p->n_pins || (p->block->foreign && !alone)) continue;
+        if ((p->block->n_heads == 0 || !am_keep_wanted(p)) && !p->block->foreign) return p;
+        if (!wanted) wanted = p;
     }
-    return named;
+    return wanted;
 }
 
 void am_keep_quota(am_cache *c) {
-    am_block *victim;
-    while (c->options.disk_bytes && atomic_load(&c->folder->disk_bytes) > c->options.disk_bytes && (victim = quota_victim(c))) delete_block(c, victim);
+    am_part *victim;
+    while (c->options.disk_bytes && atomic_load(&c->folder->disk_bytes) > c->options.disk_bytes && (victim = quota_victim(c))) {
+        delete_part(c, victim);
+        am_index_drop_block(c, victim->block);
+    }
 }

@@ -1,6 +1,6 @@
 /* Owns the opening of a turn: whose state it continues, how much of it can be reused, what must be reserved, and the reads that bring it back.
  *
- * The order matters: find the blocks and pin those in memory, then take the open slot and the sealed slots (which may evict anything that is not
+ * The order matters: find the blocks and pin those in memory, then take the open slot and the units of sealed blocks (which may evict anything that is not
  * pinned), then see where the rows of the open block can come from, then start the reads. What fails gives everything back. */
 #include "cache/match.h"
 
@@ -30,34 +30,72 @@ static am_head *head_by_prefix(am_cache *c, const am_turn_request *r) {
     return best;
 }
 
-static bool block_usable(const am_block *b) { return b && (b->slot || b->on_disk || b->busy == AM_BLOCK_READING); }
+/* The tokens that a block's files must hold. AM_ENOTFOUND: it holds others. */
+static am_status set_tokens(am_block *b, const am_hash *parent, const int32_t *tokens) {
+    if (b->tokens) return memcmp(b->tokens, tokens, AM_BLOCK_TOKENS * sizeof *tokens) == 0 ? AM_OK : AM_ENOTFOUND;
+    b->tokens = am_calloc(AM_BLOCK_TOKENS, sizeof *b->tokens); /* it was known by name only */
+    if (!b->tokens) return AM_ENOMEM;
+    memcpy(b->tokens, tokens, AM_BLOCK_TOKENS * sizeof *tokens);
+    b->parent = *parent;
+    return AM_OK;
+}
 
-/* Follows the prompt's chain through the index; pins what it finds. */
+/* The block of this name if its global part can be had; without such parts every name will do. */
+static am_status find_block(am_turn *t, const am_hash *hash, am_block **out) {
+    am_cache *c = t->cache;
+    *out = am_index_block(c, hash);
+    if (!c->options.layout.part_units[AM_KV_GLOBAL]) {
+        if (!*out) *out = am_index_name_block(c, hash);
+        return *out ? AM_OK : AM_ENOMEM;
+    }
+    if (*out && am_part_usable((*out)->part[AM_KV_GLOBAL])) return AM_OK;
+    if (*out) t->next_lost = (*out)->part[AM_KV_GLOBAL]->lost;
+    return AM_ENOTFOUND;
+}
+
+static void pin(am_turn *t, am_block *b) {
+    am_part *global = am_part_of(t, b, AM_KV_GLOBAL);
+    b->n_turns++;
+    if (global) {
+        global->n_pins++;
+        am_index_touch(t->cache, global);
+    }
+    t->blocks[t->n_pinned++] = b;
+}
+
+static void unpin_last(am_turn *t) {
+    am_block *b = t->blocks[--t->n_pinned];
+    am_part *global = am_part_of(t, b, AM_KV_GLOBAL);
+    if (global) global->n_pins--;
+    b->n_turns--;
+    am_index_drop_block(t->cache, b);
+}
+
+/* Follows the prompt's chain through the index, then comes back to where its window parts can be had too; pins what is left. */
 static am_status match_chain(am_turn *t) {
     am_cache *c = t->cache;
-    uint32_t n_most = (t->n_prompt - 1) / AM_BLOCK_TOKENS;
+    uint32_t n_most = (t->n_prompt - 1) / AM_BLOCK_TOKENS, n_known = 0;
     am_hash parent = {0};
     for (uint32_t i = 0; i < n_most; i++) {
         const int32_t *tokens = t->tokens + (size_t)i * AM_BLOCK_TOKENS;
         am_hash hash = am_block_name(&t->tenant, &c->tag, &parent, tokens);
-        am_block *b = am_index_block(c, &hash);
-        if (!block_usable(b)) {
-            t->next_block = b;
-            break;
+        am_block *b;
+        am_status status = find_block(t, &hash, &b);
+        if (!status) {
+            b->n_turns++; /* not to be lost meanwhile */
+            if (b->part[AM_KV_GLOBAL] || b->n_heads || am_part_usable(b->part[AM_KV_WINDOW])) n_known = i + 1;
+            status = set_tokens(b, &parent, tokens);
+            b->n_turns--;
         }
-        if (!b->tokens) { /* known by name only: what its file must hold */
-            b->tokens = am_calloc(AM_BLOCK_TOKENS, sizeof *b->tokens);
-            if (!b->tokens) return AM_ENOMEM;
-            memcpy(b->tokens, tokens, AM_BLOCK_TOKENS * sizeof *tokens);
-            b->parent = parent;
-        } else if (memcmp(b->tokens, tokens, AM_BLOCK_TOKENS * sizeof *tokens) != 0) {
-            break;
-        }
-        b->n_pins++;
-        t->blocks[t->n_pinned++] = b;
-        am_index_touch(c, b);
+        if (status == AM_ENOTFOUND) break;
+        if (status) return status;
+        pin(t, b);
         parent = hash;
     }
+    t->n_usable = am_turn_windows_usable(t, t->n_pinned, &t->next_lost);
+    if (n_known > t->n_usable) t->n_redone = n_known - t->n_usable;
+    while (t->n_pinned > t->n_usable) unpin_last(t);
+    am_turn_windows_match(t);
     return AM_OK;
 }
 
@@ -120,41 +158,56 @@ static void find_rows(am_turn *t) {
     am_io_queue_add(c->io, &t->rows_job, true);
 }
 
-static void block_read(am_cache *c, am_job *job) {
-    am_block *b = job->block;
+static void part_read(am_cache *c, am_job *job) {
+    am_part *p = job->part;
     am_turn *t = job->turn;
-    b->busy = AM_BLOCK_IDLE;
-    if (job->status == AM_OK && !b->slot) {
-        b->slot = job->slot;
+    uint32_t n_units = am_part_units(c, p);
+    bool good = job->status == AM_OK && !p->resident;
+    p->busy = AM_PART_IDLE;
+    for (uint32_t i = 0; i < n_units; i++) {
+        if (good)
+            p->units[i] = p->incoming[i];
+        else if (t)
+            t->units[t->n_units++] = p->incoming[i]; /* it will have to compute this block, or somebody has */
+        else
+            am_pool_give(&c->sealed, p->incoming[i]);
+        p->incoming[i] = NULL;
+    }
+    if (good) {
+        p->resident = true;
         c->stats.n_restored_blocks++;
-        c->stats.bytes_read += c->options.layout.sealed_bytes;
-    } else if (t && !t->ready) {
-        t->slots[t->n_slots++] = job->slot; /* it will have to compute this block */
-    } else {
-        am_pool_give(&c->sealed, job->slot);
+        c->stats.bytes_read += n_units * c->options.layout.unit_bytes;
+    } else if (!p->resident) {
+        p->payer = NULL;
     }
     if (job->status != AM_OK) {
-        am_keep_count_disk(c, -(int64_t)b->file_bytes);
+        am_keep_count_disk(c, -(int64_t)p->file_bytes);
         c->stats.n_blocks_disk--;
-        b->on_disk = false;
-        b->lost = job->status == AM_ECORRUPT    ? AM_MISS_CHECKSUM
+        p->on_disk = false;
+        p->lost = job->status == AM_ECORRUPT    ? AM_MISS_CHECKSUM
                   : job->status == AM_EFORMAT   ? AM_MISS_REFUSED
                   : job->status == AM_ENOTFOUND ? AM_MISS_EVICTED
                                                 : AM_MISS_IO;
-        if (b->slot) am_keep_write_block(c, b); /* somebody computed it meanwhile */
+        if (p->resident && am_keep_wanted(p) && !p->payer) am_keep_write_part(c, p); /* somebody computed it meanwhile */
     }
-    am_index_drop_block(c, b);
+    am_keep_settle(c, p);
 }
 
-static void start_reads(am_turn *t) {
-    for (uint32_t i = 0; i < t->n_pinned; i++) {
-        am_block *b = t->blocks[i];
-        if (b->slot) continue;
-        t->from_disk = true;
-        if (b->busy == AM_BLOCK_READING) continue;
-        b->busy = AM_BLOCK_READING;
-        b->job = (am_job){.run = am_block_file_read, .done = block_read, .block = b, .turn = t, .slot = t->slots[--t->n_slots]};
-        am_io_queue_add(t->cache->io, &b->job, true);
+static void start_read(am_turn *t, am_part *p) {
+    if (!p || p->resident) return;
+    t->from_disk = true;
+    if (p->busy == AM_PART_READING) return;
+    p->busy = AM_PART_READING;
+    for (uint32_t i = 0; i < am_part_units(t->cache, p); i++) p->incoming[i] = t->units[--t->n_units];
+    if (p->kind == AM_KV_WINDOW) p->payer = t;
+    p->job = (am_job){.run = am_block_file_read, .done = part_read, .part = p, .turn = t};
+    am_io_queue_add(t->cache->io, &p->job, true);
+}
+
+void am_turn_start_reads(am_turn *t) {
+    for (uint32_t i = 0; i < t->n_usable; i++) {
+        start_read(t, am_part_of(t, t->blocks[i], AM_KV_GLOBAL));
+        if (t->window[i]) start_read(t, t->blocks[i]->part[AM_KV_WINDOW]);
     }
 }
 
@@ -180,7 +233,11 @@ static void first_info(am_turn *t, const am_turn_request *r) {
             could = r->n_tokens - 1;
         }
         if (info->miss == AM_MISS_NONE && n_found / AM_BLOCK_TOKENS < could / AM_BLOCK_TOKENS)
-            info->miss = t->next_block ? t->next_block->lost : AM_MISS_EVICTED;
+            info->miss = t->next_lost ? t->next_lost : AM_MISS_EVICTED;
+    }
+    if (t->n_redone && !r->no_reuse && info->miss != AM_MISS_MODEL_CHANGED) {
+        info->miss = AM_MISS_WINDOW;
+        info->miss_at = t->n_redone * AM_BLOCK_TOKENS;
     }
     if (r->agent.n > 0)
         snprintf(info->agent, sizeof info->agent, "%.*s", (int)r->agent.n, r->agent.p);
@@ -194,17 +251,16 @@ static void first_info(am_turn *t, const am_turn_request *r) {
     }
 }
 
-static am_block *make_spares(uint32_t n) {
+static am_block *make_spares(const am_kv_layout *layout, uint32_t n) {
     am_block *list = NULL;
     for (uint32_t i = 0; i < n; i++) {
-        am_block *b = am_calloc(1, sizeof *b);
+        am_block *b = am_index_new_block(layout);
         if (b) b->tokens = am_calloc(AM_BLOCK_TOKENS, sizeof *b->tokens);
         if (!b || !b->tokens) {
-            free(b);
+            am_index_free_block(b);
             while (list) {
                 b = list->next;
-                free(list->tokens);
-                free(list);
+                am_index_free_block(list);
                 list = b;
             }
             return NULL;
@@ -227,12 +283,12 @@ static am_turn *make_turn(am_cache *c, const am_turn_request *r) {
     t->tokens = am_calloc(cap + 1, sizeof *t->tokens);
     t->blocks = am_calloc(n_blocks, sizeof *t->blocks);
     t->sealed = am_calloc(n_blocks, sizeof *t->sealed);
-    t->slots = am_calloc(n_blocks, sizeof *t->slots);
+    t->window = am_calloc(n_blocks, sizeof *t->window);
     c->n_open_turns++;
     t->next_open = c->turns;
     if (c->turns) c->turns->prev_open = t;
     c->turns = t;
-    if (!t->tokens || !t->blocks || !t->sealed || !t->slots) {
+    if (!t->tokens || !t->blocks || !t->sealed || !t->window) {
         am_turn_release(t);
         return NULL;
     }
@@ -240,15 +296,36 @@ static am_turn *make_turn(am_cache *c, const am_turn_request *r) {
     return t;
 }
 
+/* Where its successors may go on: see am_head. A turn that leaves its agent's history keeps what lies before that. */
+static void set_points(am_turn *t) {
+    const am_head *h = t->head;
+    uint32_t same = h ? common_prefix(h->tokens, h->n_tokens, t->tokens, t->n_prompt) : 0;
+    if (h && same >= h->n_rows) t->point[AM_POINT_BEFORE] = h->n_chain;
+    else if (h) t->point[AM_POINT_BEFORE] = h->before < same / AM_BLOCK_TOKENS ? h->before : same / AM_BLOCK_TOKENS;
+    t->point[AM_POINT_PROMPT] = (t->n_prompt - 1) / AM_BLOCK_TOKENS;
+    if (t->n_redone) t->point[AM_POINT_FORK] = t->n_usable + t->n_redone;
+}
+
 static am_status reserve(am_turn *t, uint32_t n_blocks, am_error *err) {
     am_cache *c = t->cache;
-    uint32_t n_need = n_blocks;
-    for (uint32_t i = 0; i < t->n_pinned; i++) n_need -= t->blocks[i]->slot != NULL;
+    const am_kv_layout *l = &c->options.layout;
+    uint32_t n_windows = am_turn_windows_most(t, n_blocks), n_paid = am_turn_windows_paid(t), n_there = 0;
+    size_t n_most = (size_t)n_blocks * l->part_units[AM_KV_GLOBAL] + (size_t)n_windows * l->part_units[AM_KV_WINDOW];
+    for (uint32_t i = 0; i < t->n_pinned; i++) {
+        const am_part *global = am_part_of(t, t->blocks[i], AM_KV_GLOBAL);
+        n_there += global && global->resident;
+    }
+    if (n_most > c->sealed.n_slots)
+        return am_fail(err, AM_ELIMIT, "the turn may need %zu bytes of blocks, the cache's memory holds %zu", n_most * l->unit_bytes,
+                       c->sealed.n_slots * l->unit_bytes);
+    uint32_t n_need = (uint32_t)n_most - n_there * l->part_units[AM_KV_GLOBAL] - n_paid * l->part_units[AM_KV_WINDOW];
+    t->units = am_calloc(n_most, sizeof *t->units);
     t->open = am_keep_open_slot(c);
-    if (!t->open || !am_keep_sealed_slots(c, t->slots, n_need)) return am_fail(err, AM_AGAIN, "no room in the cache's memory now");
-    t->n_slots = n_need;
-    t->spare = make_spares(n_need);
-    if (n_need && !t->spare) return am_fail(err, AM_ENOMEM, "no memory for a turn of %u blocks", n_blocks);
+    if (!t->units) return am_fail(err, AM_ENOMEM, "no memory for a turn of %u blocks", n_blocks);
+    if (!t->open || !am_keep_units(c, t->units, n_need)) return am_fail(err, AM_AGAIN, "no room in the cache's memory now");
+    t->n_units = n_need;
+    t->spare = make_spares(l, n_blocks - t->n_usable);
+    if (n_blocks > t->n_usable && !t->spare) return am_fail(err, AM_ENOMEM, "no memory for a turn of %u blocks", n_blocks);
     return AM_OK;
 }
 
@@ -259,20 +336,19 @@ am_status am_turn_open(am_cache *c, const am_turn_request *r, am_turn **out, am_
     if (r->n_tokens == 0 || (uint64_t)r->n_tokens + r->n_max_new > c->options.n_ctx)
         return am_fail(err, AM_EINVAL, "%u tokens and up to %u more do not fit a context of %u", r->n_tokens, r->n_max_new, c->options.n_ctx);
     uint32_t n_blocks = (r->n_tokens + r->n_max_new) / AM_BLOCK_TOKENS;
-    if (n_blocks > c->sealed.n_slots)
-        return am_fail(err, AM_ELIMIT, "the turn may need %u blocks, the cache's memory holds %u", n_blocks, c->sealed.n_slots);
     am_turn *t = make_turn(c, r);
     if (!t) return am_fail(err, AM_ENOMEM, "no memory for a turn of %u tokens", r->n_tokens);
     t->head = r->agent.n ? am_index_head(c, r->tenant, r->agent) : r->no_reuse ? NULL : head_by_prefix(c, r);
     if (t->head) t->head->n_running++;
     if (!r->no_reuse) status = match_chain(t);
+    set_points(t);
     if (!status) status = reserve(t, n_blocks, err);
     if (status) {
         am_turn_release(t);
         return status;
     }
     if (!r->no_reuse) find_rows(t);
-    start_reads(t);
+    am_turn_start_reads(t);
     first_info(t, r);
     if (t->head) am_index_touch_head(c, t->head);
     *out = t;

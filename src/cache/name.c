@@ -20,7 +20,7 @@ void am_miss_text(const am_turn_info *info, char out[64]) {
 #undef AM_MISS_TEXT
     };
     const char *name = text[info->miss];
-    if (info->miss == AM_MISS_TOKENS_DIFFER)
+    if (info->miss == AM_MISS_TOKENS_DIFFER || info->miss == AM_MISS_WINDOW)
         snprintf(out, 64, "%s:%u", name, info->miss_at);
     else
         snprintf(out, 64, "%s", name ? name : "");
@@ -74,8 +74,16 @@ char *am_head_file_name(const char *tenant, am_str agent, const char *tag_hex) {
     return NULL;
 }
 
-void am_block_file_name(const am_hash *hash, char out[96]) {
+static const char prefix[AM_KV_PARTS] = {[AM_KV_GLOBAL] = 'b', [AM_KV_WINDOW] = 'w'};
+
+void am_block_file_name(am_kv_part part, const am_hash *hash, char out[96]) {
     char hex[65];
     am_hash_hex(hash, hex);
-    snprintf(out, 96, "b-%s.safetensors", hex);
+    snprintf(out, 96, "%c-%s.safetensors", prefix[part], hex);
+}
+
+bool am_block_file_parse(const char *name, am_kv_part *part, am_hash *hash) {
+    *part = name[0] == prefix[AM_KV_WINDOW] ? AM_KV_WINDOW : AM_KV_GLOBAL;
+    return name[0] == prefix[*part] && name[1] == '-' && strlen(name) == 2 + 64 + 12 && strcmp(name + 2 + 64, ".safetensors") == 0 &&
+           am_hash_parse(name + 2, 64, hash);
 }

@@ -12,16 +12,16 @@
 
 const am_turn_info *am_turn_info_of(const am_turn *t) { return &t->info; }
 uint32_t am_turn_n_past(const am_turn *t) { return t->n_past; }
-const void *const *am_turn_sealed(const am_turn *t) { return t->sealed; }
+const void *const *const *am_turn_sealed(const am_turn *t) { return t->sealed; }
 void *am_turn_open_block(am_turn *t) { return t->open; }
 
 /* Why less was reused than the agent has, once it is known what could be read. */
-static void settle_info(am_turn *t, uint32_t n_usable, uint32_t n_matched) {
+static void settle_info(am_turn *t) {
     am_turn_info *info = &t->info;
     info->n_cached = t->n_past;
     info->tier = t->n_past == 0 ? AM_COLD : t->from_disk ? AM_WARM : AM_HOT;
-    if (n_usable < n_matched)
-        info->miss = t->blocks[n_usable]->lost;
+    if (t->lost != AM_MISS_NONE)
+        info->miss = t->lost;
     else if (t->rows_lost != AM_MISS_NONE)
         info->miss = t->rows_lost;
     if (t->from_disk) {
@@ -32,84 +32,133 @@ static void settle_info(am_turn *t, uint32_t n_usable, uint32_t n_matched) {
     t->ready = true;
 }
 
-am_status am_turn_ready(am_turn *t) {
-    if (t->ready) return AM_OK;
-    uint32_t n_matched = t->n_pinned, n_usable = 0;
-    if (t->reading_rows) return AM_AGAIN;
-    for (uint32_t i = 0; i < n_matched; i++)
-        if (!t->blocks[i]->slot && t->blocks[i]->busy == AM_BLOCK_READING) return AM_AGAIN;
-    while (n_usable < n_matched && t->blocks[n_usable]->slot) {
-        t->sealed[n_usable] = t->blocks[n_usable]->slot;
-        n_usable++;
+/* What the turn reads itself is waited for even when somebody has computed it meanwhile: then it has its units back before it runs. */
+static bool is_reading(const am_turn *t, const am_part *p) { return p && p->busy == AM_PART_READING && (!p->resident || p->job.turn == t); }
+
+static bool reads_go_on(const am_turn *t) {
+    for (uint32_t i = 0; i < t->n_usable; i++)
+        if (is_reading(t, am_part_of(t, t->blocks[i], AM_KV_GLOBAL)) || (t->window[i] && is_reading(t, t->blocks[i]->part[AM_KV_WINDOW]))) return true;
+    return false;
+}
+
+/* How many blocks can be used after all. */
+static uint32_t count_usable(const am_turn *t, am_miss *lost) {
+    uint32_t n = 0;
+    for (; n < t->n_usable; n++) {
+        const am_part *global = am_part_of(t, t->blocks[n], AM_KV_GLOBAL);
+        if (!global || global->resident) continue;
+        *lost = global->lost;
+        break;
     }
-    t->n_past = n_usable * AM_BLOCK_TOKENS + (n_usable == n_matched ? t->n_rows : 0);
-    if (n_usable == 0 && t->n_past == 0) t->from_disk = false;
-    settle_info(t, n_usable, n_matched);
+    return am_turn_windows_usable(t, n, lost);
+}
+
+/* A shorter prefix may need other window parts, which may be on disk. What this turn would have kept for later is given up: it was not counted for so
+ * early a start. */
+static void start_shorter(am_turn *t, uint32_t n_usable) {
+    t->n_usable = n_usable;
+    memset(t->point, 0, sizeof t->point);
+    am_turn_windows_match(t);
+    am_turn_start_reads(t);
+}
+
+am_status am_turn_ready(am_turn *t) {
+    am_miss lost = AM_MISS_NONE;
+    if (t->ready) return AM_OK;
+    if (t->reading_rows || reads_go_on(t)) return AM_AGAIN;
+    uint32_t n = count_usable(t, &lost);
+    if (n < t->n_usable) {
+        if (t->lost == AM_MISS_NONE) t->lost = lost; /* the first reason counts, should another read fail too */
+        start_shorter(t, n);
+        if (reads_go_on(t)) return AM_AGAIN;
+    }
+    for (uint32_t i = 0; i < n; i++) t->sealed[i] = (const void *const *)t->blocks[i]->units;
+    t->n_past = n * AM_BLOCK_TOKENS + (n == t->n_pinned ? t->n_rows : 0);
+    if (t->n_past == 0) t->from_disk = false;
+    settle_info(t);
     return AM_OK;
 }
 
 typedef struct seal_job {
     const am_cache *cache;
     const void *open;
-    void *slot;
+    void *const *units;
+    bool part[AM_KV_PARTS]; /* which are to be sealed */
 } seal_job;
 
 static void seal_layer(void *arg, size_t layer, size_t worker) {
     const seal_job *job = arg;
+    const am_kv_layout *l = &job->cache->options.layout;
     (void)worker;
-    am_kv_seal(job->cache->options.kernels, &job->cache->options.layout, job->open, job->slot, (uint32_t)layer);
+    if (job->part[am_kv_part_of(l, (uint32_t)layer)]) am_kv_seal(job->cache->options.kernels, l, job->open, job->units, (uint32_t)layer);
 }
 
-static void seal(am_turn *t, void *slot) {
-    const am_cache *c = t->cache;
-    seal_job job = {c, t->open, slot};
+static void seal(seal_job *job) {
+    const am_cache *c = job->cache;
     uint32_t n_layer = c->options.layout.spec.n_layer;
+    if (!job->part[AM_KV_GLOBAL] && !job->part[AM_KV_WINDOW]) return;
     if (c->options.workers)
-        am_workers_run(c->options.workers, n_layer, seal_layer, &job);
+        am_workers_run(c->options.workers, n_layer, seal_layer, job);
     else
-        for (uint32_t i = 0; i < n_layer; i++) seal_layer(&job, i, 0);
+        for (uint32_t i = 0; i < n_layer; i++) seal_layer(job, i, 0);
 }
 
-/* The open block is full: it becomes the sealed block of its name, or that block if it is there already. */
-static void seal_open(am_turn *t) {
+/* The entry of the block that was just filled, with its tokens; a spare one where there was none. */
+static am_block *name_filled(am_turn *t, uint32_t i) {
     am_cache *c = t->cache;
-    uint32_t i = t->n_past / AM_BLOCK_TOKENS - 1;
     const int32_t *tokens = t->tokens + (size_t)i * AM_BLOCK_TOKENS;
     am_hash parent = i ? t->blocks[i - 1]->hash : (am_hash){0};
     am_hash hash = am_block_name(&t->tenant, &c->tag, &parent, tokens);
     am_block *b = am_index_block(c, &hash);
-    am_block *spare = t->spare; /* one for each slot, so there is one when a slot is needed */
-    if (!b || !b->slot) {
-        void *slot = t->slots[--t->n_slots];
-        t->spare = spare->next;
-        seal(t, slot);
-        if (!b) {
-            b = spare;
-            spare = NULL;
-            b->hash = hash;
-            b->parent = parent;
-            b->lost = AM_MISS_EVICTED;
-            memcpy(b->tokens, tokens, AM_BLOCK_TOKENS * sizeof *tokens);
-            am_index_add_block(c, b);
-        } else if (!b->tokens) { /* its name was known, from a head or a file's name */
-            b->tokens = spare->tokens;
-            spare->tokens = NULL;
-            b->parent = parent;
-            memcpy(b->tokens, tokens, AM_BLOCK_TOKENS * sizeof *tokens);
-        }
-        b->slot = slot;
-        if (spare) { /* not used: kept for the end of the turn, where freeing is allowed */
-            spare->next = t->used_spare;
-            t->used_spare = spare;
-        }
+    if (b && b->tokens) return b;
+    am_block *spare = t->spare;
+    t->spare = spare->next;
+    memcpy(spare->tokens, tokens, AM_BLOCK_TOKENS * sizeof *tokens);
+    if (!b) {
+        b = spare;
+        b->hash = hash;
+        am_index_add_block(c, b);
+    } else { /* its name was known, from a head or a file's name */
+        b->tokens = spare->tokens;
+        spare->tokens = NULL;
+        spare->next = t->used_spare; /* kept for the end of the turn, where freeing is allowed */
+        t->used_spare = spare;
     }
+    b->parent = parent;
+    return b;
+}
+
+/* Units for a part that is not in memory and will be sealed now. */
+static bool take_units(am_turn *t, am_part *p) {
+    if (p->resident) return false;
+    for (uint32_t i = 0; i < am_part_units(t->cache, p); i++) p->units[i] = t->units[--t->n_units];
+    p->resident = true;
+    return true;
+}
+
+/* The open block is full: it becomes the sealed block of its name, or what is missing of that block. */
+static void seal_open(am_turn *t) {
+    am_cache *c = t->cache;
+    uint32_t n_blocks = t->n_past / AM_BLOCK_TOKENS, i = n_blocks - 1;
+    am_block *b = name_filled(t, i);
+    am_part *global = am_part_of(t, b, AM_KV_GLOBAL);
+    seal_job job = {.cache = c, .open = t->open, .units = b->units};
+    am_turn_windows_move(t, n_blocks);
     if (i >= t->n_pinned) {
-        b->n_pins++;
+        b->n_turns++;
+        if (global) global->n_pins++;
         t->blocks[t->n_pinned++] = b;
     }
-    t->sealed[i] = b->slot;
-    am_index_touch(c, b);
-    am_keep_write_block(c, b);
+    if (global) job.part[AM_KV_GLOBAL] = take_units(t, global);
+    if (am_turn_windows_wants(t, i, n_blocks)) {
+        am_part *window = b->part[AM_KV_WINDOW];
+        am_turn_windows_hold(t, i);
+        if ((job.part[AM_KV_WINDOW] = take_units(t, window))) window->payer = t;
+    }
+    seal(&job);
+    t->sealed[i] = (const void *const *)b->units;
+    am_index_touch_block(c, b);
+    if (global) am_keep_write_part(c, global);
 }
 
 void am_turn_advance(am_turn *t, const int32_t *tokens, uint32_t n) {
@@ -121,21 +170,29 @@ void am_turn_advance(am_turn *t, const int32_t *tokens, uint32_t n) {
 static void free_spares(am_block *b) {
     while (b) {
         am_block *next = b->next;
-        free(b->tokens);
-        free(b);
+        am_index_free_block(b);
         b = next;
     }
 }
 
+static void forget_read(const am_turn *t, am_part *p) {
+    if (p && p->busy == AM_PART_READING && p->job.turn == t) p->job.turn = NULL;
+}
+
+static void unpin(am_turn *t, am_block *b) {
+    am_part *global = am_part_of(t, b, AM_KV_GLOBAL);
+    forget_read(t, b->part[AM_KV_GLOBAL]);
+    forget_read(t, b->part[AM_KV_WINDOW]);
+    if (global) global->n_pins--;
+    b->n_turns--;
+    am_index_drop_block(t->cache, b);
+}
+
 void am_turn_release(am_turn *t) {
     am_cache *c = t->cache;
-    for (uint32_t i = 0; i < t->n_pinned; i++) {
-        am_block *b = t->blocks[i];
-        if (b->busy == AM_BLOCK_READING && b->job.turn == t) b->job.turn = NULL;
-        b->n_pins--;
-        am_index_drop_block(c, b);
-    }
-    while (t->n_slots) am_pool_give(&c->sealed, t->slots[--t->n_slots]);
+    if (t->window) am_turn_windows_end(t);
+    for (uint32_t i = 0; i < t->n_pinned; i++) unpin(t, t->blocks[i]);
+    while (t->n_units) am_pool_give(&c->sealed, t->units[--t->n_units]);
     am_pool_give(&c->open, t->open);
     free_spares(t->spare);
     free_spares(t->used_spare);
@@ -143,7 +200,8 @@ void am_turn_release(am_turn *t) {
     free(t->tokens);
     free(t->blocks);
     free(t->sealed);
-    free(t->slots);
+    free(t->window);
+    free(t->units);
     *(t->prev_open ? &t->prev_open->next_open : &c->turns) = t->next_open;
     if (t->next_open) t->next_open->prev_open = t->prev_open;
     free(t);
@@ -173,6 +231,11 @@ static am_status hand_over(am_turn *t, am_head *h, const int32_t *pending, uint3
     if (n_pending) memcpy(tokens + t->n_past, pending, n_pending * sizeof *tokens);
     memcpy(chain, t->blocks, n_chain * sizeof *chain);
     am_keep_set_chain(c, h, chain, n_chain);
+    uint32_t fork = t->point[AM_POINT_FORK];
+    h->before = t->point[AM_POINT_BEFORE] < n_chain ? t->point[AM_POINT_BEFORE] : n_chain;
+    h->prompt = t->point[AM_POINT_PROMPT] < n_chain ? t->point[AM_POINT_PROMPT] : n_chain;
+    am_keep_windows(c, h);
+    if (fork && fork <= n_chain) am_keep_fork(c, chain[fork - 1], fork - 1);
     free(h->tokens);
     h->tokens = tokens;
     h->n_tokens = t->n_past + n_pending;

@@ -72,7 +72,7 @@ static bool is_named(const am_verify_state *v, const am_block_view *b) {
     return am_hash_eq(&name, &b->hash);
 }
 
-static am_status look_at_block(am_verify_state *v, const char *name, const am_hash *hash, am_error *err) {
+static am_status look_at_block(am_verify_state *v, const char *name, am_kv_part part, const am_hash *hash, am_error *err) {
     am_block_view b;
     am_error why = {0};
     am_status status = am_block_file_view(v->options->dir, name, &b, &why);
@@ -83,7 +83,7 @@ static am_status look_at_block(am_verify_state *v, const char *name, const am_ha
         report_status(v, name, status, why.message);
         return AM_OK;
     }
-    if (!am_hash_eq(&b.hash, hash)) {
+    if (!am_hash_eq(&b.hash, hash) || b.part != part) {
         am_verify_report(v, AM_FINDING_NAME, name, "is another block under this name");
         return AM_OK;
     }
@@ -91,7 +91,7 @@ static am_status look_at_block(am_verify_state *v, const char *name, const am_ha
     if (!more) return am_fail(err, AM_ENOMEM, "no memory for %zu blocks", v->n_blocks + 1);
     v->blocks = more;
     am_verify_block *out = &v->blocks[v->n_blocks++];
-    *out = (am_verify_block){.hash = b.hash, .parent = b.parent, .tag = b.tag, .named = is_named(v, &b)};
+    *out = (am_verify_block){.hash = b.hash, .part = part, .parent = b.parent, .tag = b.tag, .named = is_named(v, &b)};
     memcpy(out->tokens, b.tokens, sizeof out->tokens);
     v->result->n_blocks++;
     return AM_OK;
@@ -125,12 +125,12 @@ static am_status look_at_name(void *arg, const char *name) {
     scan *s = arg;
     am_verify_state *v = s->v;
     am_hash hash;
+    am_kv_part part;
     if (ends_with(name, ".tmp.safetensors") || ends_with(name, ".tmp")) {
         if (v->options->served) am_verify_report(v, AM_FINDING_WRITING, name, "a server is writing it");
         else am_verify_report(v, AM_FINDING_ORPHAN, name, "a write that did not end");
-    } else if (strncmp(name, "b-", 2) == 0 && strlen(name) == 2 + 64 + 12 && ends_with(name, ".safetensors") &&
-               am_hash_parse(name + 2, 64, &hash)) {
-        return look_at_block(v, name, &hash, s->err);
+    } else if (am_block_file_parse(name, &part, &hash)) {
+        return look_at_block(v, name, part, &hash, s->err);
     } else if (ends_with(name, ".safetensors") && strchr(name, '~')) {
         char **more = grow(v->heads, v->n_heads, &v->cap_heads, sizeof *more);
         if (more) v->heads = more;
@@ -143,10 +143,15 @@ static am_status look_at_name(void *arg, const char *name) {
     return AM_OK;
 }
 
-static int by_hash(const void *a, const void *b) { return memcmp(a, b, sizeof(am_hash)); }
+static int by_hash(const void *a, const void *b) {
+    const am_verify_block *x = a, *y = b;
+    int order = memcmp(&x->hash, &y->hash, sizeof x->hash);
+    return order ? order : (int)x->part - (int)y->part;
+}
 
-am_verify_block *am_verify_find(const am_verify_state *v, const am_hash *hash) {
-    am_verify_block *b = v->n_blocks ? bsearch(hash, v->blocks, v->n_blocks, sizeof *v->blocks, by_hash) : NULL;
+am_verify_block *am_verify_find(const am_verify_state *v, am_kv_part part, const am_hash *hash) {
+    am_verify_block key = {.hash = *hash, .part = part};
+    am_verify_block *b = v->n_blocks ? bsearch(&key, v->blocks, v->n_blocks, sizeof *v->blocks, by_hash) : NULL;
     return b && !b->gone ? b : NULL;
 }
 
@@ -187,6 +192,15 @@ static const am_tenant *tenant_of(const am_verify_state *v, const char *name) {
     return NULL;
 }
 
+/* Whether all is there of block i of a chain that its agent needs to go on at its end. */
+static bool use_parts(am_verify_state *v, const am_head_view *h, uint64_t i, const am_hash *hash) {
+    am_verify_block *global = am_verify_find(v, AM_KV_GLOBAL, hash), *window = am_verify_find(v, AM_KV_WINDOW, hash);
+    if (global) global->used = true;
+    if (window) window->used = true;
+    bool in_reach = h->window && (i + 1) * AM_BLOCK_TOKENS + h->window > h->n_chain * AM_BLOCK_TOKENS + 1;
+    return (global || !h->has_global) && (window || !in_reach);
+}
+
 /* Each name must follow from the one before and the tokens; blocks that are not there are counted. */
 static void look_at_chain(am_verify_state *v, const char *file, const am_head_view *h) {
     const am_tenant *tenant = tenant_of(v, h->tenant);
@@ -212,9 +226,7 @@ static void look_at_chain(am_verify_state *v, const char *file, const am_head_vi
             am_verify_report(v, AM_FINDING_CHAIN, file, text);
             return;
         }
-        am_verify_block *b = am_verify_find(v, &own);
-        if (b) b->used = true;
-        n_missing += !b;
+        n_missing += !use_parts(v, h, i, &own);
         parent = own;
     }
     if (!tenant) {
@@ -274,7 +286,7 @@ static void look_at_names(am_verify_state *v) {
             n_unkeyed++;
             continue;
         }
-        am_block_file_name(&b->hash, file);
+        am_block_file_name(b->part, &b->hash, file);
         am_verify_report(v, AM_FINDING_NAME, file, "its name does not follow from its content");
         b->gone = v->options->repair;
     }

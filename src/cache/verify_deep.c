@@ -11,8 +11,9 @@
 typedef struct deep {
     am_verify_state *v;
     am_workspace *workspace;
-    char *open;    /* one open block */
-    char **sealed; /* [n_cap] */
+    char *open;     /* one open block */
+    char **sealed;  /* [n_cap], each in one piece */
+    void ***units;  /* [n_cap]: their tables */
     size_t n_cap;
     am_hash tag;
 } deep;
@@ -24,12 +25,24 @@ static int32_t token_at(const am_head_view *h, uint64_t i) {
 
 static am_status hold(deep *d, size_t n, am_error *err) {
     if (n <= d->n_cap) return AM_OK;
+    const am_kv_layout *l = &d->v->options->layout;
     char **more = realloc(d->sealed, n * sizeof *more);
-    if (!more) return am_fail(err, AM_ENOMEM, "no memory for %zu blocks", n);
-    d->sealed = more;
-    for (; d->n_cap < n; d->n_cap++)
-        if (!(d->sealed[d->n_cap] = am_alloc_aligned(d->v->options->layout.sealed_bytes)))
+    if (more) d->sealed = more;
+    void ***tables = realloc(d->units, n * sizeof *tables);
+    if (tables) d->units = tables;
+    if (!more || !tables) return am_fail(err, AM_ENOMEM, "no memory for %zu blocks", n);
+    for (; d->n_cap < n; d->n_cap++) {
+        char *sealed = am_alloc_aligned(l->sealed_bytes);
+        void **units = am_calloc(l->n_units, sizeof *units);
+        if (!sealed || !units) {
+            free(sealed);
+            free(units);
             return am_fail(err, AM_ENOMEM, "no memory for %zu blocks", n);
+        }
+        am_kv_units_of(l, sealed, units);
+        d->sealed[d->n_cap] = sealed;
+        d->units[d->n_cap] = units;
+    }
     return AM_OK;
 }
 
@@ -41,7 +54,7 @@ static am_status compute(deep *d, const am_head_view *h, uint64_t i, uint32_t n,
     am_segment segment = {.tokens = tokens,
                           .n_tokens = n,
                           .n_past = (uint32_t)i * AM_BLOCK_TOKENS,
-                          .sealed = (const void *const *)d->sealed,
+                          .sealed = (const void *const *const *)d->units,
                           .open = d->open};
     return am_model_forward(d->v->options->model, d->workspace, &segment, 1, err);
 }
@@ -61,38 +74,64 @@ static size_t first_difference(const char *a, const char *b, size_t n) {
     return i;
 }
 
-/* Block i of the chain: sealed[i] is filled from the file when that is known to be true, else by the model, and the
- * file is compared. */
+/* A part's file as it is on disk; its place within the block in one piece. */
+typedef struct part_file {
+    am_verify_block *block; /* NULL: there is none */
+    am_block_view view;
+    char name[96];
+    size_t at, n;
+} part_file;
+
+static void read_part(deep *d, am_kv_part part, const am_hash *hash, part_file *f) {
+    const am_kv_layout *l = &d->v->options->layout;
+    *f = (part_file){.block = am_verify_find(d->v, part, hash), .n = l->part_units[part] * l->unit_bytes};
+    if (part == AM_KV_WINDOW) f->at = l->part_units[AM_KV_GLOBAL] * l->unit_bytes;
+    am_block_file_name(part, hash, f->name);
+    if (f->n == 0) f->block = NULL;
+    if (f->block && am_block_file_view(d->v->options->dir, f->name, &f->view, NULL)) {
+        am_buf_free(&f->view.bytes);
+        f->block = NULL;
+    }
+    if (f->block && f->view.kv_bytes != f->n) {
+        am_verify_report(d->v, AM_FINDING_FORMAT, f->name, "tensor 'kv' has not the length of this model's blocks");
+        am_buf_free(&f->view.bytes);
+        f->block = NULL;
+    }
+}
+
+static void compare_part(deep *d, const char *sealed, part_file *f) {
+    if (!f->block) return;
+    size_t at = first_difference(sealed + f->at, f->view.bytes.p + f->view.kv_at, f->n);
+    d->v->result->n_deep_blocks++;
+    f->block->same = at == f->n;
+    if (f->block->same) return;
+    f->block->gone = d->v->options->repair;
+    differs(d, f->name, "state", at);
+}
+
+/* Block i of the chain: sealed[i] is filled from the files when they are known to be true, else by the model, and the
+ * files are compared. */
 static am_status compare_block(deep *d, const am_head_view *h, uint64_t i, am_error *err) {
     const am_verify_options *o = d->v->options;
     am_hash hash;
-    am_block_view file;
-    char name[96];
-    size_t n = o->layout.sealed_bytes;
-    memcpy(hash.b, h->chain + 32 * i, 32);
-    am_verify_block *b = am_verify_find(d->v, &hash);
-    am_block_file_name(&hash, name);
-    bool have = b && am_block_file_view(o->dir, name, &file, NULL) == AM_OK;
-    if (have && file.kv_bytes != n) {
-        am_verify_report(d->v, AM_FINDING_FORMAT, name, "tensor 'kv' has not the length of this model's blocks");
-        have = false;
-    }
+    part_file files[AM_KV_PARTS];
     am_status status = AM_OK;
-    if (have && b->same) {
-        memcpy(d->sealed[i], file.bytes.p + file.kv_at, n);
-    } else if (!(status = compute(d, h, i, AM_BLOCK_TOKENS, err))) {
-        memset(d->sealed[i], 0, n);
-        for (uint32_t layer = 0; layer < o->layout.spec.n_layer; layer++)
-            am_kv_seal(o->kernels, &o->layout, d->open, d->sealed[i], layer);
-        size_t at = have ? first_difference(d->sealed[i], file.bytes.p + file.kv_at, n) : n;
-        d->v->result->n_deep_blocks += have;
-        if (have) b->same = at == n;
-        if (at < n) {
-            b->gone = o->repair;
-            differs(d, name, "state", at);
-        }
+    bool known = true;
+    memcpy(hash.b, h->chain + 32 * i, 32);
+    for (int part = 0; part < AM_KV_PARTS; part++) {
+        read_part(d, (am_kv_part)part, &hash, &files[part]);
+        known = known && (files[part].n == 0 || (files[part].block && files[part].block->same));
     }
-    if (b) am_buf_free(&file.bytes);
+    for (int part = 0; known && part < AM_KV_PARTS; part++)
+        if (files[part].n) memcpy(d->sealed[i] + files[part].at, files[part].view.bytes.p + files[part].view.kv_at, files[part].n);
+    if (!known && !(status = compute(d, h, i, AM_BLOCK_TOKENS, err))) {
+        memset(d->sealed[i], 0, o->layout.sealed_bytes);
+        for (uint32_t layer = 0; layer < o->layout.spec.n_layer; layer++)
+            am_kv_seal(o->kernels, &o->layout, d->open, d->units[i], layer);
+        for (int part = 0; part < AM_KV_PARTS; part++) compare_part(d, d->sealed[i], &files[part]);
+    }
+    for (int part = 0; part < AM_KV_PARTS; part++)
+        if (files[part].block) am_buf_free(&files[part].view.bytes);
     return status;
 }
 
@@ -143,8 +182,12 @@ am_status am_verify_deep(am_verify_state *v, am_error *err) {
         status = am_fail(err, AM_ENOMEM, "no memory for a block");
     for (size_t i = 0; !status && i < v->n_heads; i++)
         if (v->heads[i]) status = compare_head(&d, v->heads[i], err);
-    for (size_t i = 0; i < d.n_cap; i++) free(d.sealed[i]);
+    for (size_t i = 0; i < d.n_cap; i++) {
+        free(d.sealed[i]);
+        free(d.units[i]);
+    }
     free(d.sealed);
+    free(d.units);
     free(d.open);
     am_workspace_free(d.workspace);
     return status;

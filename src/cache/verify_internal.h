@@ -5,9 +5,11 @@
 #include "cache/internal.h"
 #include "cache/verify.h"
 
-/* A block's file that is good by itself. */
+/* A block's file (of one of its parts) that is good by itself. */
 typedef struct am_verify_block {
-    am_hash hash, parent, tag;
+    am_hash hash;
+    am_kv_part part; /* sorted by hash, then part */
+    am_hash parent, tag;
     int32_t tokens[AM_BLOCK_TOKENS];
     bool named; /* its name follows from its content, with a salt that is known */
     bool used;  /* a head names it */
@@ -26,7 +28,7 @@ typedef struct am_verify_state {
     bool unkeyed; /* there are heads of tenants whose salt is not known */
 } am_verify_state;
 
-am_verify_block *am_verify_find(const am_verify_state *state, const am_hash *hash); /* NULL */
+am_verify_block *am_verify_find(const am_verify_state *state, am_kv_part part, const am_hash *hash); /* NULL */
 /* Reports; when the folder is to be repaired, moves a file that is wrong aside or removes an orphan. */
 void am_verify_report(am_verify_state *state, am_finding_kind kind, const char *file, const char *text);
 /* The open rows of a head with their two sums, checked; the caller frees *out, which stays NULL when it has none. Rows

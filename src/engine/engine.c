@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/metrics.h"
 #include "engine/schedule.h"
 
 #include <pthread.h>
@@ -25,7 +26,7 @@ typedef struct call {
 struct am_engine {
     am_schedule schedule; /* the engine thread's alone once it runs */
     am_seq_limits limits;
-    uint64_t base_seed;
+    am_engine_meter own_meter; /* when no other was given */
     pthread_t thread;
     bool has_lock;
 
@@ -38,6 +39,7 @@ struct am_engine {
     call *calls, *calls_tail;
     bool woken, admitting, stopping, paused;
     uint64_t last_number;
+    uint64_t base_seed, seeded_at; /* the number of the last request before base_seed was set */
     am_engine_stats stats;
 };
 
@@ -138,6 +140,14 @@ void am_engine_pause(am_engine *e, bool paused) {
     pthread_mutex_unlock(&e->lock);
 }
 
+void am_engine_seed(am_engine *e, uint64_t seed) {
+    if (!seed) am_random_bytes(&seed, sizeof seed);
+    pthread_mutex_lock(&e->lock);
+    e->base_seed = seed;
+    e->seeded_at = e->last_number;
+    pthread_mutex_unlock(&e->lock);
+}
+
 static void *thread_main(void *arg) {
     am_engine *e = arg;
     am_schedule *s = &e->schedule;
@@ -226,11 +236,10 @@ am_status am_engine_start(const am_engine_options *options, am_engine **out, am_
     o.cache.wake_arg = e;
     o.cache.n_turns = o.max_parallel;
     o.cache.n_ctx = o.n_ctx;
-    e->base_seed = o.seed;
-    if (!e->base_seed) am_random_bytes(&e->base_seed, sizeof e->base_seed);
-    e->limits = (am_seq_limits){o.model, o.n_ctx, am_model_info_of(o.model)->n_vocab, longest_piece(o.model)};
+    e->limits = (am_seq_limits){o.model, o.n_ctx, am_model_info_of(o.model)->n_vocab, longest_piece(o.model), o.meter ? o.meter : &e->own_meter};
     e->admitting = true;
     if ((status = init_lock(e, err))) goto failed;
+    am_engine_seed(e, o.seed);
     if ((status = am_schedule_init(&e->schedule, &o, err))) goto failed;
     if ((status = am_cache_open(&o.cache, &e->schedule.cache, err))) goto failed;
     if ((status = am_schedule_warm_up(&e->schedule, err))) goto failed;
@@ -238,7 +247,7 @@ am_status am_engine_start(const am_engine_options *options, am_engine **out, am_
     e->schedule.release = seq_release;
     e->schedule.arg = e;
     e->schedule.stats = (am_engine_stats){.max_queue = o.max_queue, .max_parallel = o.max_parallel, .n_ctx = o.n_ctx};
-    e->schedule.stats.workspace_bytes = am_workspace_bytes(e->schedule.workspace) + (o.max_parallel + 1) * (size_t)e->schedule.n_vocab * sizeof(float);
+    e->schedule.stats.workspace_bytes = am_workspace_bytes(e->schedule.workspace) + e->schedule.n_logits * (size_t)e->schedule.n_vocab * sizeof(float);
     publish(e);
     if (pthread_create(&e->thread, NULL, thread_main, e) != 0) {
         status = am_fail(err, AM_ELIMIT, "cannot start the engine's thread");
@@ -263,7 +272,7 @@ am_status am_engine_submit(am_engine *e, const am_request *request, uint64_t *id
         status = am_fail(err, AM_ELIMIT, "the queue is full: %u requests run or wait, at most %u may", e->n_active, most);
     } else {
         seq->number = ++e->last_number;
-        uint64_t own[2] = {e->base_seed, seq->number};
+        uint64_t own[2] = {e->base_seed, seq->number - e->seeded_at};
         seq->seed = request->sampling.has_seed ? request->sampling.seed : am_hash64(own, sizeof own);
         if (id) *id = seq->number;
         seq->live_next = e->live;

@@ -13,7 +13,10 @@
 
 typedef struct am_engine am_engine;
 
-enum { AM_MAX_STOPS = 16, AM_MAX_TOP_LOGPROBS = 20, AM_MAX_STOP_TOKENS = 16 };
+/* Drafts looked up in the sequence's own tokens: where measured odds and costs say that they pay, whenever there is one, never. */
+typedef enum am_lookup_mode { AM_LOOKUP_AUTO, AM_LOOKUP_ON, AM_LOOKUP_OFF } am_lookup_mode;
+
+enum { AM_MAX_STOPS = 16, AM_MAX_TOP_LOGPROBS = 20, AM_MAX_STOP_TOKENS = 16, AM_MAX_PREDICTION = 65536 };
 
 typedef struct am_logit_bias {
     int32_t token;
@@ -66,6 +69,7 @@ typedef struct am_event {
     am_finish finish;         /* DONE */
     am_str stop;              /* DONE: the stop string that ended it, or empty */
     uint32_t n_generated;     /* DONE: sampled tokens, the end token included */
+    uint32_t n_drafted, n_accepted; /* DONE: tokens that were guessed and computed, and those of them that were right */
     double prefill_ms, decode_ms, queue_ms; /* DONE */
     am_status status;         /* ERROR */
     const char *message;      /* ERROR */
@@ -85,6 +89,8 @@ typedef struct am_request {
     am_str text;
     const am_span *input;
     size_t n_input;
+    const int32_t *prediction; /* [n_prediction] tokens that much of the answer may equal: a source of drafts, nothing else */
+    uint32_t n_prediction;     /* at most AM_MAX_PREDICTION are looked at */
     am_sampling sampling;
     uint32_t max_tokens;       /* 0: as many as the context allows */
     const am_str *stops;       /* stop strings: the answer ends before the first that appears */
@@ -107,9 +113,12 @@ typedef struct am_engine_options {
     uint32_t max_queue;        /* requests that wait (256) */
     uint32_t chunk_tokens;     /* longest prefill chunk (256, at most AM_BLOCK_TOKENS) */
     uint32_t step_ms;          /* aim for a step's time while others decode (100): shortens chunks by measured speed */
+    am_lookup_mode lookup;
     uint64_t seed;             /* base for requests without one; 0: from the system */
-    /* For tests of invariant 1: sees the logits [n_vocab] of every position that is sampled, on the engine thread. May be NULL. */
-    void (*on_logits)(void *arg, const char *request, uint32_t position, const float *logits);
+    struct am_engine_meter *meter; /* engine/metrics.h; outlives the engine. NULL: nobody asks for its counts */
+    /* For tests of invariant 1: sees the logits [n_vocab] of every position that is sampled, on the engine thread. A script may change them, so
+     * that an answer is known beforehand. May be NULL. */
+    void (*on_logits)(void *arg, const char *request, uint32_t position, float *logits);
     void *on_logits_arg;
 } am_engine_options;
 
@@ -124,6 +133,9 @@ void am_engine_cancel(am_engine *engine, uint64_t id); /* its slots are free bef
 /* Runs fn on the engine thread between steps and waits for it: the only way for others to look into the cache. AM_ESHUTDOWN; AM_EBUSY on the
  * engine thread itself (from an event), which cannot wait for itself. */
 am_status am_engine_call(am_engine *engine, void (*fn)(void *arg, am_cache *cache), void *arg);
+
+/* Requests without a seed of their own draw from this one from now on, the first as the first did that came after a start with it. 0: from the system. */
+void am_engine_seed(am_engine *engine, uint64_t seed);
 
 /* Paused: no step is taken and nothing is admitted; calls, cancels and the cache's writes go on. */
 void am_engine_pause(am_engine *engine, bool paused);

@@ -4,11 +4,12 @@
  * Randomness is counter-based: the number for a position is a hash of (seed, position), never the next of a stream, so a request that is
  * cancelled and sent again, or that runs beside others, draws the same numbers.
  *
- * Truncations need the likeliest few of many thousands, so they take them off a heap (built in linear time) and never sort the
- * vocabulary. Scratch for one vocabulary is made once; picking allocates nothing. */
+ * Each truncation finds where an order is cut and keeps what is before the cut (select.h); nothing is sorted. top_k comes first and needs no
+ * probability, so with it only k of them are computed. Scratch for one vocabulary is made once; picking allocates nothing. */
 #include "engine/sampler.h"
 
 #include "base/hash.h"
+#include "engine/select.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -16,17 +17,12 @@
 
 enum { IN_PROMPT = 1u << 31, TIMES = IN_PROMPT - 1 };
 
-typedef struct candidate {
-    float y;   /* (x - max) / temperature */
-    float w;   /* exp(y): probability up to a factor */
-    float key; /* what the heap orders by */
-    int32_t token;
-} candidate;
-
 struct am_sampler {
     uint32_t n_vocab;
-    float *x;      /* [n_vocab] logits with bias and penalties */
-    candidate *c;  /* [n_vocab] */
+    const am_kernels *kernels;
+    float *key; /* [n_vocab] of typical_p */
+    am_candidates c;
+    am_select *select;
 };
 
 am_status am_history_init(am_history *history, uint32_t n_vocab, am_error *err) {
@@ -86,14 +82,19 @@ am_status am_sampling_check(const am_sampling *sampling, uint32_t n_vocab, am_er
     return AM_OK;
 }
 
-am_status am_sampler_create(uint32_t n_vocab, am_sampler **out, am_error *err) {
+am_status am_sampler_create(uint32_t n_vocab, const am_kernels *kernels, am_sampler **out, am_error *err) {
     *out = NULL;
     am_sampler *sampler = am_calloc(1, sizeof *sampler);
     if (!sampler) goto out_of_memory;
+    size_t room = am_select_room(n_vocab);
     sampler->n_vocab = n_vocab;
-    sampler->x = am_calloc(n_vocab, sizeof *sampler->x);
-    sampler->c = am_calloc(n_vocab, sizeof *sampler->c);
-    if (!sampler->x || !sampler->c) goto out_of_memory;
+    sampler->kernels = kernels;
+    sampler->key = am_calloc(room, sizeof *sampler->key);
+    sampler->c.x = am_calloc(room, sizeof *sampler->c.x);
+    sampler->c.w = am_calloc(room, sizeof *sampler->c.w);
+    sampler->c.id = am_calloc(room, sizeof *sampler->c.id);
+    if (!sampler->key || !sampler->c.x || !sampler->c.w || !sampler->c.id) goto out_of_memory;
+    if (am_select_create(n_vocab, &sampler->select, NULL)) goto out_of_memory;
     *out = sampler;
     return AM_OK;
 out_of_memory:
@@ -103,8 +104,11 @@ out_of_memory:
 
 void am_sampler_free(am_sampler *sampler) {
     if (!sampler) return;
-    free(sampler->x);
-    free(sampler->c);
+    free(sampler->key);
+    free(sampler->c.x);
+    free(sampler->c.w);
+    free(sampler->c.id);
+    am_select_free(sampler->select);
     free(sampler);
 }
 
@@ -113,17 +117,12 @@ double am_draw_uniform(uint64_t seed, uint64_t position) {
     return (double)(am_hash64(counter, sizeof counter) >> 11) * 0x1p-53;
 }
 
-int32_t am_likeliest(const float *x, uint32_t n) {
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < n; i++)
-        if (x[i] > x[best]) best = i;
-    return (int32_t)best;
-}
+int32_t am_likeliest(const float *x, uint32_t n) { return (int32_t)am_select_find(x, n, am_select_most(x, n)); }
 
 /* Copies logits into x without NaN and adds what the request wants added. */
 static void adjust(float *x, uint32_t n, const float *logits, const am_draw *draw) {
     const am_sampling *s = draw->sampling;
-    for (uint32_t i = 0; i < n; i++) x[i] = isnan(logits[i]) ? -INFINITY : logits[i];
+    am_select_copy(x, logits, n);
     for (uint32_t i = 0; i < s->n_bias; i++) x[s->bias[i].token] += s->bias[i].bias;
     const am_history *h = draw->history;
     for (uint32_t i = 0; h && i < h->n_distinct; i++) {
@@ -135,125 +134,86 @@ static void adjust(float *x, uint32_t n, const float *logits, const am_draw *dra
     }
 }
 
-static void logprobs(const float *logits, uint32_t n, uint32_t n_top, am_sample *out) {
-    float max = -INFINITY;
-    for (uint32_t i = 0; i < n; i++)
-        if (logits[i] > max) max = logits[i];
-    double sum = 0;
-    for (uint32_t i = 0; i < n; i++)
-        if (logits[i] > -INFINITY) sum += exp((double)logits[i] - max);
-    double log_sum = max + log(sum);
+/* w = exp(w / temperature), for w <= 0. */
+static void weigh(const am_sampler *sampler, float *w, uint32_t n, float temperature) {
+    uint32_t from = 0;
+    float m = 0, l = 0;
+    am_softmax step = {.s = w, .ld = am_select_room(n), .n_q = 1, .n_keys = (uint32_t)am_select_room(n), .from = &from, .to = &n, .m = &m,
+                       .l = &l, .acc = &l};
+    step.scale = temperature > 1e-30f ? 1 / temperature : 1e30f;
+    sampler->kernels->softmax_step(&step);
+}
+
+static void logprobs(am_sampler *sampler, const float *logits, uint32_t n_top, am_sample *out) {
+    uint32_t n = sampler->n_vocab;
+    float max = am_select_most(logits, n), *w = sampler->c.w;
+    am_select_copy(w, logits, n);
+    am_select_subtract(w, n, max);
+    weigh(sampler, w, n, 1);
+    double log_sum = max + log(am_select_sum(w, n));
     out->logprob = (float)(logits[out->token] - log_sum);
     out->n_top = n_top < n ? n_top : n;
     uint32_t n_kept = 0;
-    for (uint32_t i = 0; out->n_top && i < n; i++) {
-        if (n_kept == out->n_top && !(logits[i] > logits[out->top[n_kept - 1].token])) continue;
-        uint32_t at = n_kept < out->n_top ? n_kept++ : n_kept - 1;
-        for (; at > 0 && logits[i] > logits[out->top[at - 1].token]; at--) out->top[at] = out->top[at - 1];
-        out->top[at].token = (int32_t)i;
+    enum { RUN = 64 };
+    for (uint32_t first = 0; out->n_top && first < n; first += RUN) {
+        uint32_t end = n - first < RUN ? n : first + RUN;
+        if (n_kept == out->n_top && !(am_select_most(logits + first, end - first) > logits[out->top[n_kept - 1].token])) continue;
+        for (uint32_t i = first; i < end; i++) {
+            if (n_kept == out->n_top && !(logits[i] > logits[out->top[n_kept - 1].token])) continue;
+            uint32_t at = n_kept < out->n_top ? n_kept++ : n_kept - 1;
+            for (; at > 0 && logits[i] > logits[out->top[at - 1].token]; at--) out->top[at] = out->top[at - 1];
+            out->top[at].token = (int32_t)i;
+        }
     }
     for (uint32_t i = 0; i < out->n_top; i++) out->top[i].logprob = (float)(logits[out->top[i].token] - log_sum);
 }
 
-static bool comes_first(const candidate *a, const candidate *b) {
-    return a->key > b->key || (a->key == b->key && a->token < b->token);
+static void keep_likeliest(am_sampler *sampler, uint32_t most) {
+    am_candidates *c = &sampler->c;
+    float top = am_select_most(c->x, c->n), spread = 16; /* the likeliest few of a model lie there; if not, the cut looks further */
+    am_cut cut = am_select_cut(sampler->select, c->x, NULL, c->n, most, top - spread);
+    am_select_keep(c, c->x, cut);
 }
 
-static void sift_down(candidate *c, size_t n, size_t at) {
-    for (;;) {
-        size_t child = 2 * at + 1;
-        if (child >= n) return;
-        if (child + 1 < n && comes_first(&c[child + 1], &c[child])) child++;
-        if (!comes_first(&c[child], &c[at])) return;
-        candidate t = c[at];
-        c[at] = c[child];
-        c[child] = t;
-        at = child;
-    }
+/* Keeps the tokens whose surprise is nearest to the distribution's entropy (Meister et al., Locally Typical Sampling, 2022). With y = x /
+ * temperature and w = exp(y) a token's surprise is log(total) - y, and the entropy log(total) minus the mean of y. */
+static void keep_typical(am_sampler *sampler, float temperature, double mass) {
+    am_candidates *c = &sampler->c;
+    double total = am_select_sum(c->w, c->n), scale = 1 / fmax(temperature, 1e-30);
+    double mean = am_select_weigh(c->x, c->w, c->n) / total * scale;
+    am_select_distance(sampler->key, c->x, c->n, (float)scale, (float)mean);
+    am_select_keep(c, sampler->key, am_select_cut(sampler->select, sampler->key, c->w, c->n, mass * total, am_select_least(sampler->key, c->w, c->n)));
 }
 
-/* Moves the first candidates by key to the front, in order, until there are most of them or their weights reach mass. At least one. */
-static size_t take_first(candidate *c, size_t n, size_t most, double mass) {
-    for (size_t i = n / 2; i-- > 0;) sift_down(c, n, i);
-    size_t n_taken = 0;
-    double sum = 0;
-    while (n_taken < n && (n_taken == 0 || (n_taken < most && sum < mass))) {
-        size_t last = n - 1 - n_taken;
-        candidate first = c[0];
-        c[0] = c[last];
-        c[last] = first; /* taken ones gather at the end, in reverse */
-        sum += first.w;
-        n_taken++;
-        sift_down(c, last, 0);
-    }
-    for (size_t i = 0; i < n / 2; i++) {
-        candidate t = c[i];
-        c[i] = c[n - 1 - i];
-        c[n - 1 - i] = t;
-    }
-    return n_taken;
-}
-
-static double total_weight(const candidate *c, size_t n) {
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) sum += c[i].w;
-    return sum;
-}
-
-/* Keeps the tokens whose surprise is nearest to the distribution's entropy (Meister et al., Locally Typical Sampling, 2022). */
-static size_t keep_typical(candidate *c, size_t n, double mass) {
-    double total = total_weight(c, n), log_total = log(total), entropy = 0;
-    for (size_t i = 0; i < n; i++) entropy -= c[i].w / total * (c[i].y - log_total);
-    for (size_t i = 0; i < n; i++) c[i].key = (float)-fabs(-(c[i].y - log_total) - entropy);
-    return take_first(c, n, n, mass * total);
-}
-
-static size_t keep_likeliest(candidate *c, size_t n, size_t most, double mass) {
-    for (size_t i = 0; i < n; i++) c[i].key = c[i].y;
-    return take_first(c, n, most, mass * total_weight(c, n));
-}
-
-static size_t keep_above(candidate *c, size_t n, float share) {
-    float most = 0;
-    for (size_t i = 0; i < n; i++)
-        if (c[i].w > most) most = c[i].w;
-    size_t n_kept = 0;
-    for (size_t i = 0; i < n; i++)
-        if (c[i].w >= share * most) c[n_kept++] = c[i];
-    return n_kept;
-}
-
-static int32_t draw_one(const candidate *c, size_t n, double uniform) {
-    double target = uniform * total_weight(c, n), sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        sum += c[i].w;
-        if (sum > target) return c[i].token;
-    }
-    return c[n - 1].token;
+/* What is less likely than the floor is all together less than the rest: it is never needed. */
+static void keep_mass(am_sampler *sampler, float temperature, double mass) {
+    am_candidates *c = &sampler->c;
+    double total = am_select_sum(c->w, c->n), floor = (log((1 - mass) * total / c->n) - 1e-3) * temperature;
+    am_select_keep(c, c->x, am_select_cut(sampler->select, c->x, c->w, c->n, mass * total, (float)floor));
 }
 
 static int32_t sample_token(am_sampler *sampler, const am_draw *draw) {
     const am_sampling *s = draw->sampling;
-    uint32_t best = (uint32_t)am_likeliest(sampler->x, sampler->n_vocab);
-    float max = sampler->x[best];
-    if (s->temperature == 0 || !isfinite(max)) return (int32_t)best;
-    candidate *c = sampler->c;
-    size_t n = 0;
-    for (uint32_t i = 0; i < sampler->n_vocab; i++) {
-        float y = (sampler->x[i] - max) / s->temperature, w = expf(y);
-        if (w > 0) c[n++] = (candidate){.y = y, .w = w, .token = (int32_t)i};
-    }
-    if (s->top_k > 0 && (size_t)s->top_k < n) n = keep_likeliest(c, n, (size_t)s->top_k, 2);
-    if (s->typical_p < 1) n = keep_typical(c, n, s->typical_p);
-    if (s->top_p < 1) n = keep_likeliest(c, n, n, s->top_p);
-    if (s->min_p > 0) n = keep_above(c, n, s->min_p);
-    return draw_one(c, n, am_draw_uniform(draw->seed, draw->position));
+    am_candidates *c = &sampler->c;
+    float max = am_select_most(c->x, c->n);
+    if (s->temperature == 0 || !isfinite(max)) return (int32_t)am_select_find(c->x, c->n, max);
+    if (s->top_k > 0 && (uint32_t)s->top_k < c->n) keep_likeliest(sampler, (uint32_t)s->top_k);
+    am_select_subtract(c->x, c->n, max);
+    memcpy(c->w, c->x, am_select_room(c->n) * sizeof *c->w);
+    weigh(sampler, c->w, c->n, s->temperature);
+    if (s->typical_p < 1) keep_typical(sampler, s->temperature, s->typical_p);
+    if (s->top_p < 1) keep_mass(sampler, s->temperature, s->top_p);
+    if (s->min_p > 0) am_select_keep(c, c->w, (am_cut){s->min_p * am_select_most(c->w, c->n), c->n});
+    uint32_t i = am_select_at(c->w, c->n, am_draw_uniform(draw->seed, draw->position) * am_select_sum(c->w, c->n));
+    return c->all ? (int32_t)i : c->id[i];
 }
 
 void am_sampler_pick(am_sampler *sampler, const am_draw *draw, const float *logits, am_sample *out) {
-    adjust(sampler->x, sampler->n_vocab, logits, draw);
+    sampler->c.n = sampler->n_vocab;
+    sampler->c.all = true;
+    adjust(sampler->c.x, sampler->n_vocab, logits, draw);
     out->token = sample_token(sampler, draw);
     out->logprob = 0;
     out->n_top = 0;
-    if (draw->sampling->top_logprobs >= 0) logprobs(logits, sampler->n_vocab, (uint32_t)draw->sampling->top_logprobs, out);
+    if (draw->sampling->top_logprobs >= 0) logprobs(sampler, logits, (uint32_t)draw->sampling->top_logprobs, out);
 }

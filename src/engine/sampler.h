@@ -20,7 +20,7 @@ bool am_sampling_wants_history(const am_sampling *sampling);
 am_status am_sampling_check(const am_sampling *sampling, uint32_t n_vocab, am_error *err);
 
 typedef struct am_sampler am_sampler; /* scratch for one vocabulary size; one thread at a time */
-am_status am_sampler_create(uint32_t n_vocab, am_sampler **out, am_error *err);
+am_status am_sampler_create(uint32_t n_vocab, const am_kernels *kernels, am_sampler **out, am_error *err);
 void am_sampler_free(am_sampler *sampler);
 
 typedef struct am_draw {
@@ -40,7 +40,7 @@ typedef struct am_sample {
 /* The same draw and logits give the same sample. Logits that are NaN count as minus infinity; ties go to the lowest id. No allocation. */
 void am_sampler_pick(am_sampler *sampler, const am_draw *draw, const float *logits, am_sample *out);
 
-/* The id of the largest of n >= 1 logits, none of them NaN; ties go to the lowest. */
+/* The id of the largest of n >= 1 logits; ties go to the lowest. */
 int32_t am_likeliest(const float *logits, uint32_t n);
 
 /* The generator: uniform in [0, 1), a function of its two arguments. */

@@ -9,7 +9,6 @@
  * turn hashes the prompt, so a try over the queue stops after MAX_TRIES refusals and is made only when something changed. */
 #include "engine/schedule.h"
 
-#include "engine/metrics.h"
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -44,17 +43,21 @@ am_status am_schedule_init(am_schedule *s, const am_engine_options *options, am_
     const am_model_info *info = am_model_info_of(options->model);
     *s = (am_schedule){.options = *options, .n_vocab = info->n_vocab, .retry = true};
     s->hand = am_inhand_take(info->name, options->cache.kernels->name);
-    uint32_t n_rows = options->max_parallel + 1;
+    bool lookup = options->lookup != AM_LOOKUP_OFF;
+    uint32_t n_segments = options->max_parallel + 1, n_draft = lookup ? AM_MAX_DRAFT : 0, n_rows = n_segments + n_draft;
     size_t n_logits;
     s->running = am_calloc(options->max_parallel, sizeof *s->running);
-    s->segments = am_calloc(n_rows, sizeof *s->segments);
-    s->batch = am_calloc(n_rows, sizeof *s->batch);
+    s->segments = am_calloc(n_segments, sizeof *s->segments);
+    s->batch = am_calloc(n_segments, sizeof *s->batch);
+    s->drafts = am_calloc(n_segments, sizeof *s->drafts);
+    s->n_logits = n_rows;
+    am_lookup_odds_init(&s->odds);
     s->logits = am_size_mul(n_rows, info->n_vocab, &n_logits) ? am_calloc(n_logits, sizeof *s->logits) : NULL;
-    if (!s->running || !s->segments || !s->batch || !s->logits)
+    if (!s->running || !s->segments || !s->batch || !s->drafts || !s->logits)
         return am_fail(err, AM_ENOMEM, "no memory for %u parallel requests", options->max_parallel);
-    am_status status = am_sampler_create(info->n_vocab, &s->sampler, err);
+    am_status status = am_sampler_create(info->n_vocab, options->cache.kernels, &s->sampler, err);
     if (status) return status;
-    return am_workspace_create(options->model, &options->cache.layout, options->workers, options->max_parallel + options->chunk_tokens,
+    return am_workspace_create(options->model, &options->cache.layout, options->workers, options->max_parallel + n_draft + options->chunk_tokens,
                                n_rows, &s->workspace, err);
 }
 
@@ -65,6 +68,7 @@ void am_schedule_free(am_schedule *s) {
     free(s->running);
     free(s->segments);
     free(s->batch);
+    free(s->drafts);
     free(s->logits);
 }
 
@@ -176,14 +180,14 @@ static am_status open_turn(am_schedule *s, am_seq *seq, am_error *err) {
                                .no_reuse = r->no_reuse,
                                .ephemeral = r->ephemeral};
     am_status status = am_turn_open(s->cache, &request, &seq->turn, err);
-    return status ? status : am_seq_prepare(seq, s->n_vocab, err);
+    return status ? status : am_seq_prepare(seq, s->n_vocab, s->options.lookup != AM_LOOKUP_OFF, err);
 }
 
 static void start_restoring(am_schedule *s, am_seq *seq) {
     list_remove(&s->queue, seq);
     seq->state = AM_SEQ_RESTORING;
     seq->started_ns = am_now_ns();
-    am_metric_observe(&am_metric_queue_time, 0, seq->started_ns - seq->submitted_ns);
+    am_metric_observe_in(&am_metric_queue_time, seq->meter->cells, 0, seq->started_ns - seq->submitted_ns);
     s->running[s->n_running++] = seq;
     am_log(AM_LOG_DEBUG, "request_admitted", AM_LS("id", seq->request.id), AM_LU("tokens", seq->n_prompt),
            AM_LU("may_follow", seq->n_max_new));
@@ -222,7 +226,7 @@ void am_schedule_restore(am_schedule *s) {
         am_log(AM_LOG_DEBUG, "request_started", AM_LS("id", seq->request.id), AM_LS("agent", seq->info.agent),
                AM_LS("tier", am_tier_name(seq->info.tier)), AM_LU("cached", seq->info.n_cached),
                AM_LF("restore_ms", seq->info.restore_ms));
-        am_metrics_of_turn(&seq->info);
+        am_metrics_of_turn(seq->meter, &seq->info);
         am_seq_send(seq, &(am_event){.kind = AM_EVENT_STARTED, .info = &seq->info});
     }
 }

@@ -3,12 +3,20 @@
 #define AM_ENGINE_SCHEDULE_H
 
 #include "base/inhand.h"
+#include "engine/pace.h"
 #include "engine/sequence.h"
 
 typedef struct am_seq_list {
     am_seq *head, *tail;
     uint32_t n;
 } am_seq_list;
+
+/* What a decoding sequence brings into a step: its last token and a draft of what follows. */
+typedef struct am_draft {
+    int32_t tokens[1 + AM_MAX_DRAFT];
+    float odds[AM_MAX_DRAFT]; /* that the draft is right up to there */
+    uint32_t n, tried, most;  /* drafted tokens that are taken along; that were weighed; that there are */
+} am_draft;
 
 typedef struct am_schedule {
     am_engine_options options;
@@ -24,13 +32,19 @@ typedef struct am_schedule {
     am_seq_list committing; /* COMMIT */
     bool retry;             /* something changed since the queue was last tried */
 
-    /* one step's batch; [max_parallel + 1] */
+    /* one step's batch; [max_parallel + 1]; the decoding ones first */
     am_segment *segments;
     am_seq **batch;
+    am_draft *drafts;
     uint32_t n_batch;
-    float *logits;        /* [max_parallel + 1][n_vocab] */
+    float *logits;        /* [n_logits][n_vocab] */
+    uint32_t n_logits;
     uint64_t n_steps;
-    double decode_ns;     /* moving averages: a step without prefill, */
+    am_lookup_odds odds;  /* of all sequences' guesses */
+    am_pace decode_pace;  /* passes of decoding sequences alone, */
+    am_pace mixed_pace;   /* and with a chunk */
+    double sealing_ns;    /* in this step */
+    double seal_ns;       /* moving averages: sealing a block, */
     double prefill_token_ns; /* one token of a prefill chunk, */
     double decode_token_ns;  /* one decoded token */
 
@@ -52,6 +66,8 @@ void am_schedule_admit(am_schedule *schedule);         /* queued -> restoring */
 void am_schedule_restore(am_schedule *schedule);       /* restoring -> prefill */
 bool am_schedule_runnable(const am_schedule *schedule);
 
+/* Fills the batch: decoding sequences with their drafts, then at most one chunk (plan.c). */
+void am_schedule_plan(am_schedule *schedule);
 /* One forward pass (step.c). */
 void am_schedule_step(am_schedule *schedule);
 /* One token through the model on memory of its own: pages, caches and clocks are warm afterwards. */

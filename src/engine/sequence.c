@@ -6,7 +6,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "engine/metrics.h"
 #include "engine/seam.h"
 
 #include <stdlib.h>
@@ -33,6 +32,9 @@ static am_status check_request(const am_request *request, const am_seq_limits *l
     for (size_t i = 0; i < tokens->n; i++)
         if (tokens->ids[i] < 0 || (uint32_t)tokens->ids[i] >= limits->n_vocab)
             return am_fail(err, AM_EINVAL, "token %zu of the prompt is %d, the model has 0 to %u", i, tokens->ids[i], limits->n_vocab - 1);
+    for (uint32_t i = 0; i < request->n_prediction; i++)
+        if (request->prediction[i] < 0 || (uint32_t)request->prediction[i] >= limits->n_vocab)
+            return am_fail(err, AM_EINVAL, "token %u of the prediction is %d, the model has 0 to %u", i, request->prediction[i], limits->n_vocab - 1);
     if (request->n_stops > AM_MAX_STOPS)
         return am_fail(err, AM_EINVAL, "%u stop strings, at most %d are possible", request->n_stops, AM_MAX_STOPS);
     for (uint32_t i = 0; i < request->n_stops; i++)
@@ -76,6 +78,8 @@ static bool copy_request(am_seq *seq, const am_request *request) {
     r->text = has_text ? (am_str){copy_bytes(arena, request->text.p, request->text.n, 1, &ok), request->text.n} : (am_str){0};
     r->n_input = has_text ? request->n_input : 0;
     r->input = copy_bytes(arena, request->input, r->n_input, sizeof *request->input, &ok);
+    r->n_prediction = r->n_prediction < AM_MAX_PREDICTION ? r->n_prediction : AM_MAX_PREDICTION;
+    r->prediction = copy_bytes(arena, request->prediction, r->n_prediction, sizeof *request->prediction, &ok);
     r->agent.p = copy_bytes(arena, request->agent.p, request->agent.n, 1, &ok);
     r->sampling.bias = copy_bytes(arena, request->sampling.bias, request->sampling.n_bias, sizeof *request->sampling.bias, &ok);
     return ok && copy_stops(seq, request);
@@ -88,6 +92,7 @@ am_status am_seq_create(const am_request *request, const am_seq_limits *limits, 
     am_seq *seq = am_calloc(1, sizeof *seq);
     if (!seq) return am_fail(err, AM_ENOMEM, "no memory for a request");
     seq->model = limits->model;
+    seq->meter = limits->meter;
     seq->stop = -1;
     seq->finish = AM_FINISH_ERROR;
     seq->submitted_ns = am_now_ns();
@@ -114,6 +119,7 @@ void am_seq_free(am_seq *seq) {
     if (!seq) return;
     if (seq->turn) am_turn_abort(seq->turn);
     am_history_free(&seq->history);
+    am_lookup_free(&seq->lookup);
     am_stops_free(&seq->stops);
     am_buf_free(&seq->text);
     am_detok_free(seq->detok);
@@ -146,9 +152,20 @@ am_status am_seq_splice(am_seq *seq, const int32_t *stored, uint32_t n_stored, u
     return AM_OK;
 }
 
-am_status am_seq_prepare(am_seq *seq, uint32_t n_vocab, am_error *err) {
-    if (!am_sampling_wants_history(&seq->request.sampling)) return AM_OK;
-    am_status status = am_history_init(&seq->history, n_vocab, err);
+static am_status prepare_lookup(am_seq *seq, am_error *err) {
+    const am_request *r = &seq->request;
+    am_status status = am_lookup_init(&seq->lookup, r->n_prediction + seq->n_prompt + seq->n_max_new, err);
+    if (status) return status;
+    am_lookup_fill(&seq->lookup, r->prediction, r->n_prediction);
+    am_lookup_fill(&seq->lookup, seq->prompt, seq->n_prompt);
+    am_lookup_begin(&seq->lookup, r->n_prediction > 0);
+    return AM_OK;
+}
+
+am_status am_seq_prepare(am_seq *seq, uint32_t n_vocab, bool lookup, am_error *err) {
+    am_status status = lookup ? prepare_lookup(seq, err) : AM_OK;
+    if (status || !am_sampling_wants_history(&seq->request.sampling)) return status;
+    status = am_history_init(&seq->history, n_vocab, err);
     if (status) return status;
     for (uint32_t i = 0; i < seq->n_prompt; i++) am_history_add(&seq->history, seq->prompt[i], false);
     return AM_OK;
@@ -191,12 +208,12 @@ am_status am_seq_accept(am_seq *seq, const am_sample *sample) {
     uint64_t now = am_now_ns();
     if (seq->n_generated++ == 0) {
         seq->first_ns = now;
-        am_metric_observe(&am_metric_first_token, seq->info.tier, now - seq->submitted_ns);
+        am_metric_observe_in(&am_metric_first_token, seq->meter->cells, seq->info.tier, now - seq->submitted_ns);
     } else {
-        am_metric_observe(&am_metric_between_tokens, 0, now - seq->token_ns);
+        am_metric_observe_in(&am_metric_between_tokens, seq->meter->cells, 0, now - seq->token_ns);
     }
     seq->token_ns = now;
-    am_metric_add(&am_metric_generated_tokens, 0, 1);
+    am_metric_add_in(&am_metric_generated_tokens, seq->meter->cells, 0, 1);
     seq->last = sample->token;
     am_history_add(&seq->history, sample->token, true);
     seq->finish = AM_FINISH_STOP;
@@ -230,6 +247,7 @@ static void log_done(const am_seq *seq, am_log_level level, const char *reason) 
     am_log(level, "request_done", AM_LS("id", r->id), AM_LV("agent", agent),
            AM_LS("tier", seq->has_info ? am_tier_name(seq->info.tier) : "none"), AM_LS("miss", miss), AM_LU("cached", n_cached),
            AM_LU("computed", seq->has_info ? seq->n_prompt - n_cached : 0), AM_LU("generated", seq->n_generated),
+           AM_LU("drafted", seq->n_drafted), AM_LU("accepted", seq->n_accepted),
            AM_LF("ttft_ms", span_ms(seq->submitted_ns, seq->first_ns)), AM_LF("total_ms", am_ms_since(seq->submitted_ns)),
            AM_LS("finish", finish[seq->finish]), AM_LS("reason", reason));
 }
@@ -243,18 +261,20 @@ void am_seq_send_done(am_seq *seq) {
         .finish = seq->finish,
         .stop = seq->stop >= 0 ? seq->request.stops[seq->stop] : (am_str){0},
         .n_generated = seq->n_generated,
+        .n_drafted = seq->n_drafted,
+        .n_accepted = seq->n_accepted,
         .queue_ms = span_ms(seq->submitted_ns, seq->started_ns ? seq->started_ns : end),
         .prefill_ms = span_ms(seq->started_ns, prefilled),
         .decode_ms = span_ms(seq->first_ns, end),
     };
     log_done(seq, AM_LOG_INFO, "");
-    am_metric_add(&am_metric_turns, seq->finish, 1);
+    am_metric_add_in(&am_metric_turns, seq->meter->cells, seq->finish, 1);
     am_seq_send(seq, &event);
 }
 
 void am_seq_send_error(am_seq *seq, am_status status, const char *message) {
     seq->finish = AM_FINISH_ERROR;
     log_done(seq, AM_LOG_WARN, message);
-    am_metric_add(&am_metric_turns, AM_FINISH_ERROR, 1);
+    am_metric_add_in(&am_metric_turns, seq->meter->cells, AM_FINISH_ERROR, 1);
     am_seq_send(seq, &(am_event){.kind = AM_EVENT_ERROR, .status = status, .message = message});
 }

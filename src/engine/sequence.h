@@ -2,6 +2,8 @@
 #ifndef AM_ENGINE_SEQUENCE_H
 #define AM_ENGINE_SEQUENCE_H
 
+#include "engine/lookup.h"
+#include "engine/metrics.h"
 #include "engine/sampler.h"
 #include "engine/stops.h"
 
@@ -26,6 +28,7 @@ typedef struct am_seq {
     am_arena *arena;    /* what the request points to */
     am_request request;
     const am_model *model;
+    am_engine_meter *meter;
     uint64_t seed;
     uint32_t n_passed;  /* requests behind this one that were admitted before it */
 
@@ -39,8 +42,9 @@ typedef struct am_seq {
     bool has_info;
     uint64_t last_chunk; /* step in which it prefilled last */
     int32_t last;        /* sampled, its row not yet computed */
-    uint32_t n_generated;
+    uint32_t n_generated, n_drafted, n_accepted;
     am_history history;
+    am_lookup lookup;
     am_detok *detok;
     am_buf text; /* one token's text */
     am_stops stops;
@@ -54,6 +58,7 @@ typedef struct am_seq_limits {
     const am_model *model;
     uint32_t n_ctx, n_vocab;
     size_t max_piece; /* bytes of the longest token's text */
+    am_engine_meter *meter;
 } am_seq_limits;
 
 /* Checks the request and copies it. AM_EINVAL, AM_ENOMEM. *out is freed with am_seq_free (which aborts a turn that is still held). */
@@ -63,7 +68,7 @@ void am_seq_free(am_seq *seq);
 /* Puts the agent's stored ids in place of the prompt's where their text agrees (seam.h). The prompt stays below n_ctx. */
 am_status am_seq_splice(am_seq *seq, const int32_t *stored, uint32_t n_stored, uint32_t n_ctx, am_error *err);
 /* Takes the memory that decoding needs; after this no step allocates for the sequence. */
-am_status am_seq_prepare(am_seq *seq, uint32_t n_vocab, am_error *err);
+am_status am_seq_prepare(am_seq *seq, uint32_t n_vocab, bool lookup, am_error *err);
 
 /* Takes a sampled token: text, events, and whether the sequence goes on (AM_AGAIN), is over (AM_OK: finish and stop are set) or failed. */
 am_status am_seq_accept(am_seq *seq, const am_sample *sample);

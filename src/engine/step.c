@@ -1,58 +1,17 @@
-/* Owns the step: which tokens go through the model together, and what becomes of the logits.
+/* Owns the step: one pass over the batch that was planned, and what becomes of the logits.
  *
- * A batch is one token of each decoding sequence and at most one chunk of one prefilling sequence, so nobody waits longer for a token
- * than one pass with a chunk takes. The chunk goes to the sequence that has waited longest for one. Its length: up to the
- * block's border, at most chunk_tokens; while others decode, at most what fits into step_ms by the speed measured so far. None of this can
- * change a logit (invariant 1), so the clock may decide. */
+ * A drafted token's row is computed before anybody knows whether the token is right. It becomes the sequence's when it was sampled from the row before it:
+ * rows are taken one by one, in the order in which plain decoding would have computed them, each with the state that plain decoding would have had, and
+ * taking ends at the first that differs. What lies behind it in the open block was never the sequence's: attention sees no row beyond a
+ * query's own position, saving looks at the rows that are counted, the next pass writes over it, and a block is sealed only when
+ * its last row was taken. So drafts change nothing but the time (invariant 1). */
 #include "base/clock.h"
 #include "base/log.h"
 #include "engine/schedule.h"
 
 #include <stdlib.h>
 
-enum { MIN_CHUNK = 16, FIRST_CHUNK = 32 /* beside decoders, before any speed was measured */ };
-
 static void average(double *mean, double value) { *mean = *mean == 0 ? value : *mean + 0.2 * (value - *mean); }
-
-static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
-
-static uint32_t chunk_limit(const am_schedule *s, bool others_decode) {
-    uint32_t most = s->options.chunk_tokens;
-    if (!others_decode) return most;
-    if (s->prefill_token_ns == 0) return least(most, FIRST_CHUNK);
-    double tokens = (s->options.step_ms * 1e6 - s->decode_ns) / s->prefill_token_ns;
-    if (tokens >= most) return most;
-    return tokens > MIN_CHUNK ? (uint32_t)tokens : least(most, MIN_CHUNK);
-}
-
-static void add_segment(am_schedule *s, am_seq *seq, const int32_t *tokens, uint32_t n, bool wants_logits) {
-    s->segments[s->n_batch] = (am_segment){
-        .tokens = tokens,
-        .n_tokens = n,
-        .n_past = am_turn_n_past(seq->turn),
-        .sealed = am_turn_sealed(seq->turn),
-        .open = am_turn_open_block(seq->turn),
-        .logits = wants_logits ? s->logits + (size_t)s->n_batch * s->n_vocab : NULL,
-        .n_logits = wants_logits,
-    };
-    s->batch[s->n_batch++] = seq;
-}
-
-static void build_batch(am_schedule *s) {
-    am_seq *prefill = NULL;
-    s->n_batch = 0;
-    for (uint32_t i = 0; i < s->n_running; i++) {
-        am_seq *seq = s->running[i];
-        if (seq->state == AM_SEQ_DECODE) add_segment(s, seq, &seq->last, 1, true);
-        if (seq->state == AM_SEQ_PREFILL && (!prefill || seq->last_chunk < prefill->last_chunk)) prefill = seq;
-    }
-    if (!prefill) return;
-    uint32_t n_past = am_turn_n_past(prefill->turn);
-    uint32_t n = least(prefill->n_prompt - n_past, AM_BLOCK_TOKENS - n_past % AM_BLOCK_TOKENS);
-    n = least(n, chunk_limit(s, s->n_batch > 0));
-    prefill->last_chunk = s->n_steps + 1;
-    add_segment(s, prefill, prefill->prompt + n_past, n, n_past + n == prefill->n_prompt);
-}
 
 /* Should a batch fail, each segment is tried alone, so that the fault stays with its owner. */
 static void forward_alone(am_schedule *s) {
@@ -70,35 +29,76 @@ static void forward_alone(am_schedule *s) {
     s->n_batch = n_kept;
 }
 
-static void measure(am_schedule *s, uint32_t n_decode, uint32_t n_prefill, double ns) {
-    if (n_prefill == 0) {
-        average(&s->decode_ns, ns);
-        average(&s->decode_token_ns, ns / n_decode);
-    } else {
-        double rest = ns - (n_decode ? s->decode_ns : 0);
-        average(&s->prefill_token_ns, (rest > 1000 ? rest : 1000) / n_prefill);
-    }
-    s->stats.prefill_tokens_per_s = s->prefill_token_ns > 0 ? 1e9 / s->prefill_token_ns : 0;
-    s->stats.decode_tokens_per_s = s->decode_token_ns > 0 ? 1e9 / s->decode_token_ns : 0;
+/* Takes n rows that the pass wrote for a sequence. */
+static void advance(am_schedule *s, am_seq *seq, const int32_t *tokens, uint32_t n) {
+    bool seals = (am_turn_n_past(seq->turn) + n) % AM_BLOCK_TOKENS == 0;
+    uint64_t start = seals ? am_now_ns() : 0;
+    am_turn_advance(seq->turn, tokens, n);
+    if (!seals) return;
+    double ns = (double)(am_now_ns() - start);
+    average(&s->seal_ns, ns);
+    s->sealing_ns += ns;
 }
 
-static void take_logits(am_schedule *s, am_seq *seq, const float *logits) {
+/* AM_AGAIN: the sequence goes on. Else it has ended and is gone. */
+static am_status take_logits(am_schedule *s, am_seq *seq, float *logits) {
     am_draw draw = {&seq->request.sampling, seq->history.seen ? &seq->history : NULL, seq->seed, am_turn_n_past(seq->turn)};
     am_sample sample;
     if (s->options.on_logits) s->options.on_logits(s->options.on_logits_arg, seq->request.id, (uint32_t)draw.position, logits);
     am_sampler_pick(s->sampler, &draw, logits, &sample);
+    am_lookup_add(&seq->lookup, sample.token, &s->odds);
     seq->state = AM_SEQ_DECODE;
     am_status status = am_seq_accept(seq, &sample);
     if (status == AM_OK)
         am_schedule_end(s, seq);
     else if (status != AM_AGAIN)
         am_schedule_fail(s, seq, status, am_status_text(status));
+    return status;
+}
+
+/* Returns how many tokens came of a decoding sequence's segment. */
+static uint32_t take_decoded(am_schedule *s, am_seq *seq, const am_segment *segment) {
+    uint32_t n = 0;
+    am_status status;
+    seq->n_drafted += segment->n_tokens - 1;
+    am_metric_add_in(&am_metric_drafted_tokens, seq->meter->cells, 0, segment->n_tokens - 1);
+    do {
+        if (n > 0) {
+            seq->n_accepted++;
+            am_metric_add_in(&am_metric_accepted_tokens, seq->meter->cells, 0, 1);
+        }
+        advance(s, seq, segment->tokens + n, 1);
+        status = take_logits(s, seq, segment->logits + (size_t)n * s->n_vocab);
+        n++;
+    } while (status == AM_AGAIN && n < segment->n_tokens && seq->last == segment->tokens[n] &&
+             !atomic_load_explicit(&seq->cancel, memory_order_acquire));
+    return n;
+}
+
+static void take_prefilled(am_schedule *s, am_seq *seq, const am_segment *segment) {
+    advance(s, seq, segment->tokens, segment->n_tokens);
+    am_seq_send_prefill(seq, am_turn_n_past(seq->turn));
+    if (segment->logits) take_logits(s, seq, segment->logits);
+}
+
+static void measure(am_schedule *s, uint32_t n_rows, uint32_t n_chunk, uint32_t n_decoded, double ns) {
+    if (n_chunk == 0) {
+        am_pace_saw(&s->decode_pace, n_rows, ns);
+        average(&s->decode_token_ns, ns / n_decoded);
+    } else {
+        am_pace_saw(&s->mixed_pace, n_rows + n_chunk, ns);
+        double rest = ns - (n_rows ? am_pace_ns(&s->decode_pace, n_rows) : 0);
+        average(&s->prefill_token_ns, (rest > 1000 ? rest : 1000) / n_chunk);
+    }
+    s->stats.prefill_tokens_per_s = s->prefill_token_ns > 0 ? 1e9 / s->prefill_token_ns : 0;
+    s->stats.decode_tokens_per_s = s->decode_token_ns > 0 ? 1e9 / s->decode_token_ns : 0;
 }
 
 void am_schedule_step(am_schedule *s) {
-    build_batch(s);
-    if (s->n_batch == 0) return;
     uint64_t start = am_now_ns();
+    s->sealing_ns = 0;
+    am_schedule_plan(s);
+    if (s->n_batch == 0) return;
     am_error err = {0};
     for (uint32_t i = 0; i < s->n_batch; i++) am_inhand_put(s->hand, s->batch[i]->request.id, s->batch[i]->info.agent);
     am_inhand_begin(s->hand);
@@ -107,18 +107,19 @@ void am_schedule_step(am_schedule *s) {
         forward_alone(s);
     }
     am_inhand_done(s->hand);
-    uint32_t n_decode = 0, n_prefill = 0;
-    for (uint32_t i = 0; i < s->n_batch; i++) {
-        *(s->batch[i]->state == AM_SEQ_DECODE ? &n_decode : &n_prefill) += s->segments[i].n_tokens;
-        am_turn_advance(s->batch[i]->turn, s->segments[i].tokens, s->segments[i].n_tokens);
-    }
     s->n_steps++;
-    if (s->n_batch > 0) measure(s, n_decode, n_prefill, (double)(am_now_ns() - start));
+    uint32_t n_rows = 0, n_chunk = 0, n_decoded = 0;
     for (uint32_t i = 0; i < s->n_batch; i++) {
         am_seq *seq = s->batch[i];
-        if (seq->state == AM_SEQ_PREFILL) am_seq_send_prefill(seq, am_turn_n_past(seq->turn));
-        if (s->segments[i].logits) take_logits(s, seq, s->segments[i].logits);
+        if (seq->state == AM_SEQ_DECODE) {
+            n_rows += s->segments[i].n_tokens;
+            n_decoded += take_decoded(s, seq, &s->segments[i]);
+        } else {
+            n_chunk += s->segments[i].n_tokens;
+            take_prefilled(s, seq, &s->segments[i]);
+        }
     }
+    if (s->n_batch > 0) measure(s, n_rows, n_chunk, n_decoded, (double)(am_now_ns() - start) - s->sealing_ns);
 }
 
 am_status am_schedule_warm_up(am_schedule *s, am_error *err) {

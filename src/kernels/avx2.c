@@ -1,4 +1,7 @@
-/* The table of AVX2 with FMA and F16C: a panel is two vectors of 8 outputs. Six rows of one panel are 12 of the 16 registers. */
+/* The table of AVX2 with FMA and F16C: a panel is two vectors of 8 outputs. Six rows of one panel are 12 of the 16 registers.
+ *
+ * Codes times codes: vpmaddubsw adds two products into 16 bits. Those of nibbles are at most 2 * 15 * 128, so that the eight of a step of 32
+ * inputs add up to at most 30720 and fit; codes of 8 bits go as two nibbles, each with sums of its own. */
 #include "kernels/kernels.h"
 
 #include <immintrin.h>
@@ -102,4 +105,48 @@ static inline void v_store_u8(uint8_t *p, vec x) {
 
 #include "kernels/vector.h"
 
-const am_kernels am_kernels_avx2 = VECTOR_TABLE("avx2", am_cpu_has_avx2);
+enum { INT8_ROWS = 4 };
+#define INT8_WIDE(r) ((r) == 1 ? 4 : (r) == 2 ? 2 : 1)
+
+typedef __m256i ivec;
+typedef struct idot {
+    __m256i low, high; /* of 16 bits; high: of the upper nibbles of wide codes */
+} idot;
+
+static inline ivec i_load(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)(const void *)p); }
+static inline ivec i_four(const int8_t *p) {
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+static inline ivec i_low(ivec w) { return _mm256_and_si256(w, _mm256_set1_epi8(15)); }
+static inline ivec i_high(ivec w) { return _mm256_and_si256(_mm256_srli_epi16(w, 4), _mm256_set1_epi8(15)); }
+static inline idot i_begin(int32_t start) {
+    (void)start;
+    return (idot){_mm256_setzero_si256(), _mm256_setzero_si256()};
+}
+static inline idot i_dot(idot sum, ivec w, ivec x, bool wide) {
+    sum.low = _mm256_add_epi16(sum.low, _mm256_maddubs_epi16(wide ? i_low(w) : w, x));
+    if (wide) sum.high = _mm256_add_epi16(sum.high, _mm256_maddubs_epi16(i_high(w), x));
+    return sum;
+}
+static inline vec i_end(idot sum, int32_t start, bool wide) {
+    __m256i all = _mm256_add_epi32(_mm256_set1_epi32(start), _mm256_madd_epi16(sum.low, _mm256_set1_epi16(1)));
+    if (wide) all = _mm256_add_epi32(all, _mm256_madd_epi16(sum.high, _mm256_set1_epi16(16)));
+    return _mm256_cvtepi32_ps(all);
+}
+static inline int i_sum(const int8_t *code) {
+    __m128i pairs = _mm_maddubs_epi16(_mm_set1_epi8(1), _mm_loadu_si128((const __m128i *)(const void *)code));
+    __m128i sums = _mm_madd_epi16(pairs, _mm_set1_epi16(1));
+    sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0xb1)));
+}
+static inline void v_store_i8(int8_t *p, vec x) {
+    __m256i wide = _mm256_cvtps_epi32(x);
+    __m128i half = _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+    _mm_storel_epi64((__m128i *)(void *)p, _mm_packs_epi16(half, half));
+}
+
+#include "kernels/int8.h"
+
+const am_kernels am_kernels_avx2 = VECTOR_TABLE("avx2", am_cpu_has_avx2, .matmul_int8 = matmul_int8, .row_int8 = row_int8);

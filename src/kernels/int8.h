@@ -1,79 +1,114 @@
 /* The body of products of codes by codes, for tables whose instructions multiply bytes (included after vector.h): weights as they are
  * packed, inputs as rows of am_int8_row_bytes.
  *
- * A step is min(group, AM_INT8_RUN) inputs. Its products are added up as integers, exactly; then acc = fma(float(sum), scale * input's scale,
- * acc) and acc = fma(bias, input's sum, acc), steps in ascending order. That order is the same in every tile, so rows and panels cannot
- * change a bit.
+ * A step is min(group, AM_INT8_RUN) inputs. Its products are added up as integers, exactly, beginning with -zero_point * (the sum of the
+ * input's codes), which is what the zero point is worth. Then acc = fma(float(sum), scale * input's scale, acc); and behind each group
+ * of a matrix with biases acc = fma(bias, input's sum, acc): all in ascending order. Nothing here depends on how many rows or panels a
+ * tile has, and every operation is exact or rounded as IEEE says, so that all tables of this kind give the same bits.
  *
- * The including file defines, besides vector.h's operations: ivec, i_zero i_load i_four(p: 4 bytes into every lane) i_low i_high (nibbles
- * of bytes) i_dot_nibbles(acc,w,x) i_dot_bytes(acc,w,x) (each lane plus the sum of 4 products of an unsigned and a signed byte) i_float
- * v_store_i8; INT8_TILE and INT8_WIDE: panels a tile, panels a tile of one or two rows. */
-enum { INT8_ROWS = 6 }; /* a tile */
-#define INT8_PANELS(r) ((r) <= 2 ? INT8_WIDE : INT8_TILE)
+ * Codes are unpacked in registers, for each tile again: that costs instructions which run beside the products, while opening a panel once
+ * for all rows was no faster (docs/PROFILES.md).
+ *
+ * The including file defines, besides vector.h's operations: ivec (LANES times 4 bytes), i_load i_four(p: 4 bytes into every lane) i_low
+ * i_high (nibbles of bytes); idot, the sums of one step, with i_begin(start) i_dot(sum,w,x,wide) (each lane plus the sum of 4 products of an
+ * unsigned and a signed byte) i_end(sum,start,wide: as floats), where `wide` says that w has codes above 15; i_sum(code: of 16); v_store_i8;
+ * INT8_ROWS: rows a tile, at most 6; INT8_WIDE(r): panels a tile of r rows. */
+enum { INT8_CHUNK = 512, INT8_MAX_PANELS = 4, INT8_AHEAD = 2048 /* bytes */ };
+
+typedef enum int8_form { PACKED_4, PACKED_8 } int8_form;
 
 typedef struct int8_tile {
     float *y;
     size_t ldy;
     const uint8_t *x;
     size_t row_bytes;
-    const uint8_t *w;
-    size_t w_panel;
-    size_t scales_at, sums_at; /* of a row: its scales, its sums of a step's codes */
-    uint32_t step;
+    am_int8_at at;
+    const uint8_t *w; /* the first panel */
+    size_t w_panel;   /* bytes to the next */
+    bool fetch;       /* it comes from memory */
     const am_mat *mat;
 } int8_tile;
 
-INLINE vec row_float(const int8_tile *a, int row, size_t at, size_t i) {
-    return v_set(load_f32(a->x + (size_t)row * a->row_bytes + at + i * sizeof(float)));
+/* What the dots of each step of inputs [k, end) begin with. */
+INLINE void int8_starts(int32_t start[INT8_ROWS][INT8_CHUNK / 16], const int8_tile *a, uint32_t k, uint32_t end, const int r,
+                        const uint32_t step) {
+    int32_t by = -(int32_t)a->mat->zero_point;
+    for (int i = 0; i < r; i++) {
+        const int16_t *sums = (const int16_t *)(const void *)(a->x + (size_t)i * a->row_bytes + (step == 16 ? a->at.sum16 : a->at.sum32)) + k / step;
+        for (uint32_t s = 0; s < (end - k) / step; s++) start[i][s] = by * sums[s];
+    }
 }
 
 /* Dot products of one step, of a tile's rows with inputs from k on. */
-INLINE void int8_step(ivec dot[INT8_ROWS][INT8_WIDE * PANEL_VECS], const int8_tile *a, const uint8_t *codes, uint32_t k, const int r,
-                      const int p, const am_dtype dtype) {
-    const uint32_t run = dtype == AM_Q4 ? 8 : 4;
-    for (uint32_t end = k + a->step; k < end; k += run, codes += 4 * AM_PANEL) {
+INLINE void int8_step(idot dot[INT8_ROWS][INT8_MAX_PANELS * PANEL_VECS], const uint8_t *const x[INT8_ROWS], const uint8_t *codes, size_t w_panel,
+                      uint32_t k, const int r, const int p, const int8_form form, const uint32_t step) {
+    UNROLL for (uint32_t b = 0; b < step; b += form == PACKED_4 ? 8 : 4) {
         UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
-            ivec w = i_load(codes + (size_t)(v / PANEL_VECS) * a->w_panel + v % PANEL_VECS * LANES * 4);
-            ivec low = i_low(w), high = i_high(w);
+            const uint8_t *at = codes + (size_t)(v / PANEL_VECS) * w_panel;
+            ivec w = i_load(at + (form == PACKED_4 ? b / 2 : b) * AM_PANEL + v % PANEL_VECS * LANES * 4);
+            ivec low = form == PACKED_4 ? i_low(w) : w, high = form == PACKED_4 ? i_high(w) : w;
             UNROLL for (int i = 0; i < r; i++) {
-                const int8_t *x = (const int8_t *)a->x + (size_t)i * a->row_bytes + k;
-                if (dtype == AM_Q4) {
-                    dot[i][v] = i_dot_nibbles(dot[i][v], low, i_four(x));
-                    dot[i][v] = i_dot_nibbles(dot[i][v], high, i_four(x + 4));
-                } else {
-                    dot[i][v] = i_dot_bytes(dot[i][v], w, i_four(x));
-                }
+                const int8_t *four = (const int8_t *)x[i] + k + b;
+                dot[i][v] = i_dot(dot[i][v], low, i_four(four), form == PACKED_8);
+                if (form == PACKED_4) dot[i][v] = i_dot(dot[i][v], high, i_four(four + 4), false);
             }
         }
     }
 }
 
-INLINE void int8_tile_run(const int8_tile *a, const int r, const int p, const am_dtype dtype) {
-    vec acc[INT8_ROWS][INT8_WIDE * PANEL_VECS];
+INLINE vec int8_set(const uint8_t *row, size_t at, size_t i) { return v_set(load_f32(row + at + 4 * i)); }
+
+/* A group further on comes from memory while this one is multiplied; behind the last one the next tile's panels begin. */
+INLINE void int8_fetch(const int8_tile *a, const uint8_t *group, size_t group_bytes, const int p) {
+    size_t ahead = INT8_AHEAD, left = (size_t)(a->w + a->w_panel - group);
+    const uint8_t *at = group + ahead + (left <= ahead ? (size_t)(p - 1) * a->w_panel : 0);
+    UNROLL for (int i = 0; i < p; i++, at += a->w_panel)
+        for (size_t b = 0; b < group_bytes; b += 64) __builtin_prefetch(at + b);
+}
+
+INLINE void int8_group(vec acc[INT8_ROWS][INT8_MAX_PANELS * PANEL_VECS], const int8_tile *a, const uint8_t *const x[INT8_ROWS], const uint8_t *group,
+                       uint32_t k, const int32_t start[INT8_ROWS][INT8_CHUNK / 16], uint32_t s, const int r, const int p, const int8_form form,
+                       const uint32_t step) {
+    const uint8_t *codes = group + mat_scale_bytes(a->mat);
+    for (uint32_t end = k + a->mat->group, at = k; at < end; at += step, s++, codes += (size_t)step * AM_PANEL / (form == PACKED_4 ? 2 : 1)) {
+        idot dot[INT8_ROWS][INT8_MAX_PANELS * PANEL_VECS];
+        UNROLL for (int i = 0; i < r; i++) {
+            UNROLL for (int v = 0; v < p * PANEL_VECS; v++) dot[i][v] = i_begin(start[i][s]);
+        }
+        int8_step(dot, x, codes, a->w_panel, at, r, p, form, step);
+        UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
+            vec scale = group_scale(a->mat, group + (size_t)(v / PANEL_VECS) * a->w_panel, v % PANEL_VECS);
+            UNROLL for (int i = 0; i < r; i++)
+                acc[i][v] = v_fma(i_end(dot[i][v], start[i][s], form == PACKED_8), v_mul(scale, int8_set(x[i], a->at.scale, at / AM_INT8_RUN)), acc[i][v]);
+        }
+    }
+}
+
+INLINE void int8_biases(vec acc[INT8_ROWS][INT8_MAX_PANELS * PANEL_VECS], const int8_tile *a, const uint8_t *const x[INT8_ROWS], const uint8_t *group,
+                        size_t g, const int r, const int p) {
+    UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
+        vec bias = scale_load(group + (size_t)(v / PANEL_VECS) * a->w_panel, a->mat->scale_dtype, AM_PANEL + v % PANEL_VECS * LANES);
+        UNROLL for (int i = 0; i < r; i++) acc[i][v] = v_fma(bias, int8_set(x[i], a->at.sum, g), acc[i][v]);
+    }
+}
+
+INLINE void int8_tile_run(const int8_tile *a, const int r, const int p, const int8_form form, const uint32_t step) {
+    vec acc[INT8_ROWS][INT8_MAX_PANELS * PANEL_VECS];
+    int32_t start[INT8_ROWS][INT8_CHUNK / 16];
+    const uint8_t *x[INT8_ROWS], *group = a->w;
+    const am_mat *mat = a->mat;
+    size_t group_bytes = mat_group_bytes(mat), g = 0;
     UNROLL for (int i = 0; i < r; i++) {
+        x[i] = a->x + (size_t)i * a->row_bytes;
         UNROLL for (int v = 0; v < p * PANEL_VECS; v++) acc[i][v] = v_zero();
     }
-    const am_mat *mat = a->mat;
-    size_t group_bytes = mat_group_bytes(mat), scale_bytes = mat_scale_bytes(mat);
-    const uint8_t *group = a->w;
-    size_t step = 0;
-    for (uint32_t k0 = 0; k0 < mat->n_in; k0 += mat->group, group += group_bytes) {
-        const uint8_t *codes = group + scale_bytes;
-        for (uint32_t k = k0; k < k0 + mat->group; k += a->step, step++, codes += (size_t)a->step * AM_PANEL / (dtype == AM_Q4 ? 2 : 1)) {
-            ivec dot[INT8_ROWS][INT8_WIDE * PANEL_VECS];
-            UNROLL for (int i = 0; i < r; i++) {
-                UNROLL for (int v = 0; v < p * PANEL_VECS; v++) dot[i][v] = i_zero();
-            }
-            int8_step(dot, a, codes, k, r, p, dtype);
-            UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
-                const uint8_t *head = group + (size_t)(v / PANEL_VECS) * a->w_panel;
-                vec scale = group_scale(mat, head, v % PANEL_VECS), bias = group_bias(mat, head, v % PANEL_VECS, scale);
-                UNROLL for (int i = 0; i < r; i++) {
-                    vec both = v_mul(scale, row_float(a, i, a->scales_at, k / AM_INT8_RUN));
-                    acc[i][v] = v_fma(i_float(dot[i][v]), both, acc[i][v]);
-                    acc[i][v] = v_fma(bias, row_float(a, i, a->sums_at, step), acc[i][v]);
-                }
-            }
+    for (uint32_t chunk = 0, end; chunk < mat->n_in; chunk = end) {
+        end = mat->n_in - chunk < INT8_CHUNK ? mat->n_in : chunk + INT8_CHUNK;
+        int8_starts(start, a, chunk, end, r, step);
+        for (uint32_t k = chunk; k < end; k += mat->group, group += group_bytes, g++) {
+            if (a->fetch) int8_fetch(a, group, group_bytes, p);
+            int8_group(acc, a, x, group, k, start, (k - chunk) / step, r, p, form, step);
+            if (!mat->zero_point) int8_biases(acc, a, x, group, g, r, p);
         }
     }
     UNROLL for (int i = 0; i < r; i++) {
@@ -81,60 +116,55 @@ INLINE void int8_tile_run(const int8_tile *a, const int r, const int p, const am
     }
 }
 
-#define INT8_CASE(r, dtype)                                                                                            \
-    case r:                                                                                                            \
-        if (panels == 1)                                                                                               \
-            int8_tile_run(a, r, 1, dtype);                                                                             \
-        else if (panels == INT8_TILE)                                                                                  \
-            int8_tile_run(a, r, INT8_TILE, dtype);                                                                     \
-        else                                                                                                           \
-            int8_tile_run(a, r, INT8_PANELS(r), dtype);                                                                \
-        break;
-#define INT8_SWITCH(dtype)                                                                                             \
+/* The tiles that exist: one panel, and the width of that row count; steps of 32, and of 16. */
+#define INT8_SIZE(r, form, step)                                                                                       \
+    if (panels == 1)                                                                                                   \
+        int8_tile_run(a, r, 1, form, step);                                                                            \
+    else                                                                                                               \
+        int8_tile_run(a, r, INT8_WIDE(r), form, step);                                                                 \
+    break;
+#define INT8_SWITCH(form, step)                                                                                        \
     switch (rows) {                                                                                                    \
-        INT8_CASE(1, dtype) INT8_CASE(2, dtype) INT8_CASE(3, dtype)                                                    \
-        INT8_CASE(4, dtype) INT8_CASE(5, dtype) INT8_CASE(6, dtype)                                                    \
+    case 1: INT8_SIZE(1, form, step)                                                                                   \
+    case 2: INT8_SIZE(2, form, step)                                                                                   \
+    case 3: INT8_SIZE(3, form, step)                                                                                   \
+    case 4: INT8_SIZE(4, form, step)                                                                                   \
+    case 5: INT8_SIZE(INT8_ROWS < 5 ? 1 : 5, form, step)                                                               \
+    case 6: INT8_SIZE(INT8_ROWS < 6 ? 1 : 6, form, step)                                                               \
     }
-static void int8_tile_q4(const int8_tile *a, uint32_t rows, uint32_t panels) { INT8_SWITCH(AM_Q4) }
-static void int8_tile_q8(const int8_tile *a, uint32_t rows, uint32_t panels) { INT8_SWITCH(AM_Q8) }
+typedef void int8_fn(const int8_tile *a, uint32_t rows, uint32_t panels);
+static void int8_4_by_32(const int8_tile *a, uint32_t rows, uint32_t panels) { INT8_SWITCH(PACKED_4, 32) }
+static void int8_4_by_16(const int8_tile *a, uint32_t rows, uint32_t panels) { INT8_SWITCH(PACKED_4, 16) }
+static void int8_8_by_32(const int8_tile *a, uint32_t rows, uint32_t panels) { INT8_SWITCH(PACKED_8, 32) }
+static void int8_8_by_16(const int8_tile *a, uint32_t rows, uint32_t panels) { INT8_SWITCH(PACKED_8, 16) }
 
-/* All rows by the panels from p on: `panels` of them, or one whose last outputs do not exist in y. */
-static void int8_rows(int8_tile a, size_t n_rows, uint32_t panels, uint32_t lanes, am_dtype dtype) {
-    float copy[INT8_ROWS * AM_PANEL];
-    float *y = a.y;
-    size_t ldy = a.ldy;
-    for (size_t r = 0, rows; r < n_rows; r += rows, a.x += rows * a.row_bytes, y += rows * ldy) {
-        rows = n_rows - r < INT8_ROWS ? n_rows - r : INT8_ROWS;
-        a.y = lanes == AM_PANEL ? y : copy;
-        a.ldy = lanes == AM_PANEL ? ldy : AM_PANEL;
-        if (dtype == AM_Q4)
-            int8_tile_q4(&a, (uint32_t)rows, panels);
-        else
-            int8_tile_q8(&a, (uint32_t)rows, panels);
-        for (size_t i = 0; lanes < AM_PANEL && i < rows; i++) memcpy(y + i * ldy, copy + i * AM_PANEL, lanes * sizeof *copy);
-    }
-}
+/* How many of n rows the next tile takes: tiles of about the same size. */
+static inline size_t int8_rows_of(size_t n) { return n / ((n + INT8_ROWS - 1) / INT8_ROWS); }
 
+/* Rows of a tile stay in the first cache while the panels pass; only the first rows fetch those from memory. */
 static void matmul_int8(float *y, size_t ldy, const void *x, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1) {
-    size_t n_runs = am_int8_runs(w->n_in);
-    uint32_t step = w->group < AM_INT8_RUN ? w->group : AM_INT8_RUN;
-    uint32_t wide = INT8_PANELS(n_rows);
-    int8_tile a = {.ldy = ldy,
-                   .x = x,
-                   .row_bytes = am_int8_row_bytes(w->n_in),
-                   .w_panel = am_mat_panel_bytes(w),
-                   .scales_at = n_runs * AM_INT8_RUN,
-                   .step = step,
-                   .mat = w};
-    a.sums_at = a.scales_at + n_runs * sizeof(float) * (step == 16 ? 1 : step == 32 ? 5 : 7);
-    for (uint32_t p = p0, n; p < p1; p += n) {
-        uint32_t lanes = mat_lanes(w, p);
-        n = p + wide <= p1 && (p + wide) * AM_PANEL <= w->n_out ? wide : 1;
-        a.y = y + (size_t)p * AM_PANEL;
-        a.w = mat_panel(w, p);
-        int8_rows(a, n_rows, n, lanes, w->dtype);
+    int8_tile a = {.row_bytes = am_int8_row_bytes(w->n_in), .at = am_int8_at_of(w->n_in, w->group), .w_panel = am_mat_panel_bytes(w), .mat = w};
+    int8_fn *fn = w->dtype == AM_Q4 ? (w->group < 32 ? int8_4_by_16 : int8_4_by_32) : (w->group < 32 ? int8_8_by_16 : int8_8_by_32);
+    float copy[INT8_ROWS * AM_PANEL];
+    for (size_t r = 0, rows; r < n_rows; r += rows) {
+        rows = int8_rows_of(n_rows - r);
+        a.x = (const uint8_t *)x + r * a.row_bytes;
+        a.fetch = r == 0;
+        uint32_t wide = INT8_WIDE(rows);
+        for (uint32_t p = p0, n; p < p1; p += n) {
+            uint32_t lanes = mat_lanes(w, p);
+            float *to = y + r * ldy + (size_t)p * AM_PANEL;
+            n = p + wide <= p1 && (p + wide) * AM_PANEL <= w->n_out ? wide : 1;
+            a.w = mat_panel(w, p);
+            a.y = lanes == AM_PANEL ? to : copy;
+            a.ldy = lanes == AM_PANEL ? ldy : AM_PANEL;
+            fn(&a, (uint32_t)rows, n);
+            for (size_t i = 0; lanes < AM_PANEL && i < rows; i++) memcpy(to + i * ldy, copy + i * AM_PANEL, lanes * sizeof *copy);
+        }
     }
 }
+
+/* ---- inputs ---- */
 
 /* One run: codes and their scale; the rest of a last run is 0. */
 static float run_int8(int8_t *code, const float *x, size_t n) {
@@ -149,17 +179,20 @@ static float run_int8(int8_t *code, const float *x, size_t n) {
 
 static void row_int8(void *dst, const float *x, size_t n_in) {
     size_t n_runs = am_int8_runs(n_in);
-    int8_t *code = dst;
-    float *scale = (float *)(void *)(code + n_runs * AM_INT8_RUN), *sum16 = scale + n_runs, *sum32 = sum16 + 4 * n_runs, *sum64 = sum32 + 2 * n_runs;
-    for (size_t i = 0; i < n_runs; i++, code += AM_INT8_RUN) {
-        size_t at = i * AM_INT8_RUN;
-        scale[i] = run_int8(code, x + at, n_in - at < AM_INT8_RUN ? n_in - at : AM_INT8_RUN);
-        int sum[4] = {0};
-        for (int j = 0; j < 4; j++)
-            for (int b = 0; b < 16; b++) sum[j] += code[16 * j + b];
-        for (size_t j = 0; j < 4; j++) sum16[4 * i + j] = scale[i] * (float)sum[j];
-        sum32[2 * i] = scale[i] * (float)(sum[0] + sum[1]);
-        sum32[2 * i + 1] = scale[i] * (float)(sum[2] + sum[3]);
-        sum64[i] = scale[i] * (float)(sum[0] + sum[1] + sum[2] + sum[3]);
+    am_int8_at at = am_int8_at_of(n_in, 16);
+    uint8_t *row = dst;
+    float *scale = (float *)(void *)(row + at.scale), *scaled16 = (float *)(void *)(row + at.sum), *scaled32 = scaled16 + 2 * n_runs;
+    float *scaled64 = scaled32 + n_runs, *scaled128 = scaled64 + n_runs / 2;
+    int16_t *sum16 = (int16_t *)(void *)(row + at.sum16), *sum32 = (int16_t *)(void *)(row + at.sum32);
+    for (size_t i = 0; i < n_runs; i++) {
+        size_t k = i * AM_INT8_RUN;
+        int8_t *code = (int8_t *)row + k;
+        scale[i] = k < n_in ? run_int8(code, x + k, n_in - k < AM_INT8_RUN ? n_in - k : AM_INT8_RUN) : run_int8(code, x, 0);
+        const int sum[2] = {i_sum(code), i_sum(code + 16)};
+        for (size_t j = 0; j < 2; j++) sum16[2 * i + j] = (int16_t)sum[j], scaled16[2 * i + j] = scale[i] * (float)sum[j];
+        sum32[i] = (int16_t)(sum[0] + sum[1]);
+        scaled32[i] = scale[i] * (float)(sum[0] + sum[1]);
     }
+    for (size_t i = 0; i < n_runs / 2; i++) scaled64[i] = scaled32[2 * i] + scaled32[2 * i + 1];
+    for (size_t i = 0; i < n_runs / 4; i++) scaled128[i] = scaled64[2 * i] + scaled64[2 * i + 1];
 }

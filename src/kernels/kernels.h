@@ -47,11 +47,13 @@ typedef struct am_mat {
 } am_mat;
 
 /* A row of inputs as 8-bit codes, for tables that multiply codes by codes: runs of AM_INT8_RUN inputs share a scale, x ~ scale * code with
- * code = round(x / scale) and scale = max |x| / 127. A row is, for N runs: codes i8 [N][64] (0 beyond n_in), scale f32 [N], then the sums
- * scale * (codes of s neighbours added up) for s = 16, 32 and 64: f32 [4N], [2N], [N]. */
-enum { AM_INT8_RUN = 64 };
-static inline size_t am_int8_runs(size_t n_in) { return (n_in + AM_INT8_RUN - 1) / AM_INT8_RUN; }
-static inline size_t am_int8_row_bytes(size_t n_in) { return am_int8_runs(n_in) * (AM_INT8_RUN + 8 * sizeof(float)); }
+ * code = round(x / scale) and scale = max |x| / 127. For N runs (a multiple of 4: codes beyond n_in are 0) a row is: codes i8 [32N], scale f32 [N],
+ * sums of 16 neighbouring codes i16 [2N], of 32 i16 [N], and what those sums are worth, f32: scale * sum of 16 [2N], scale * sum of 32 [N],
+ * of 64 as the sum of two of those [N/2], of 128 likewise [N/4]. A row takes an odd number of 64 bytes, so that rows below each other do not
+ * meet in the same set of a cache. */
+enum { AM_INT8_RUN = 32 };
+static inline size_t am_int8_runs(size_t n_in) { return (n_in + 4 * AM_INT8_RUN - 1) / (4 * AM_INT8_RUN) * 4; }
+static inline size_t am_int8_row_bytes(size_t n_in) { return ((am_int8_runs(n_in) * 57 + 63) / 64 | 1) * 64; }
 
 typedef struct am_rows {
     am_dtype dtype;
@@ -91,9 +93,12 @@ typedef struct am_kernels {
     void (*matmul)(float *y, size_t ldy, const float *x, size_t ldx, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1);
     /* The same product of a quantised matrix (Q8, Q4) with rows of 8-bit codes, am_int8_row_bytes apart and 64-byte aligned; NULL where the
      * table has no such instructions. Sums of codes are exact; they are scaled and added up in float32 by steps of min(group, AM_INT8_RUN)
-     * inputs, in ascending order. */
+     * inputs, in ascending order (int8.h has the rule, which is the same in all tables to the bit). */
     void (*matmul_int8)(float *y, size_t ldy, const void *x, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1);
     void (*row_int8)(void *dst, const float *x, size_t n_in); /* NULL where matmul_int8 is */
+    /* Products with C types round the other operand to 8-bit codes in runs of AM_INT8_RUN dimensions or, from t = 0 on, tokens: splits of tokens
+     * within a group are then not exact (codes.h has the rule). */
+    bool rounds_attention;
     /* dst[k] = W[o][k] for one output (embedding lookup). */
     void (*mat_row)(float *dst, const am_mat *w, uint32_t o);
     /* acc[q*ld_acc + d] += sum over t in [t0, t1), ascending, of p[q*ld_p + t] * V[t][d]. */

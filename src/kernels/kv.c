@@ -37,7 +37,37 @@ static am_status spec_check(const am_kv_spec *s, am_error *err) {
                        AM_KV_MAX_DIM, s->head_dim_k, s->head_dim_v);
     if (s->shared && (s->head_dim_v > s->head_dim_k || s->bits_v != s->bits_k || s->group_v != s->group_k))
         return am_fail(err, AM_EINVAL, "cache spec: values that are part of keys have their bits and groups, and at most their dimensions");
+    if (s->n_layer > AM_KV_MAX_LAYERS) return am_fail(err, AM_EUNSUPPORTED, "cache spec: %u layers, at most %d are possible", s->n_layer, AM_KV_MAX_LAYERS);
+    if (s->window == 1) return am_fail(err, AM_EINVAL, "cache spec: a window of 1 token");
     return AM_OK;
+}
+
+static bool has_window(const am_kv_spec *s, uint32_t layer) { return s->window && s->windowed[layer / 64] >> layer % 64 & 1; }
+
+static uint32_t common_divisor(uint32_t a, uint32_t b) {
+    while (b) {
+        uint32_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* Layers by part, global ones first, so many to a unit that both parts are whole numbers of them. */
+static void parts_init(am_kv_layout *l) {
+    const am_kv_spec *s = &l->spec;
+    for (uint32_t i = 0; i < s->n_layer; i++) l->part_layers[has_window(s, i) ? AM_KV_WINDOW : AM_KV_GLOBAL]++;
+    uint32_t unit_layers = common_divisor(l->part_layers[AM_KV_GLOBAL], l->part_layers[AM_KV_WINDOW]);
+    uint32_t at[AM_KV_PARTS] = {0, l->part_layers[AM_KV_GLOBAL]};
+    for (uint32_t i = 0; i < s->n_layer; i++) {
+        uint32_t place = at[has_window(s, i) ? AM_KV_WINDOW : AM_KV_GLOBAL]++;
+        l->place[i].unit = (uint16_t)(place / unit_layers);
+        l->place[i].layer = (uint16_t)(place % unit_layers);
+    }
+    for (int part = 0; part < AM_KV_PARTS; part++) l->part_units[part] = l->part_layers[part] / unit_layers;
+    l->n_units = s->n_layer / unit_layers;
+    l->unit_bytes = unit_layers * l->sealed_layer_bytes;
+    l->reach = s->window ? (s->window - 1 + AM_BLOCK_TOKENS - 1) / AM_BLOCK_TOKENS : 0;
 }
 
 am_status am_kv_layout_init(am_kv_layout *layout, const am_kv_spec *spec, am_error *err) {
@@ -57,6 +87,7 @@ am_status am_kv_layout_init(am_kv_layout *layout, const am_kv_spec *spec, am_err
         !am_size_mul(s->n_layer, l.sealed_layer_bytes, &l.sealed_bytes))
         return am_fail(err, AM_ELIMIT, "cache spec: a block of %u layers x %u heads does not fit the address space", s->n_layer,
                        s->n_kv_head);
+    parts_init(&l);
     l.rotate_k = s->bits_k <= 8 && !s->unrotated;
     l.rotate_v = s->bits_v <= 8 && !s->unrotated;
     *layout = l;
@@ -80,33 +111,47 @@ void am_kv_rotate_v(const am_kv_layout *layout, float *x, size_t n_heads) {
     if (layout->rotate_v) am_hadamard(x, n_heads, layout->spec.head_dim_v);
 }
 
-/* Start of one head's K part; its V part follows. */
-static size_t head_offset(const am_kv_layout *l, bool sealed, uint32_t layer, uint32_t head) {
-    size_t layer_bytes = sealed ? l->sealed_layer_bytes : l->open_layer_bytes;
-    size_t head_bytes = sealed ? l->sealed_k_bytes + l->sealed_v_bytes : l->open_k_bytes + l->open_v_bytes;
-    return layer * layer_bytes + head * head_bytes;
+am_kv_part am_kv_part_of(const am_kv_layout *layout, uint32_t layer) { return has_window(&layout->spec, layer) ? AM_KV_WINDOW : AM_KV_GLOBAL; }
+
+uint32_t am_kv_reach(const am_kv_layout *layout, uint32_t n_past) {
+    uint32_t window = layout->spec.window;
+    if (!window) return n_past / AM_BLOCK_TOKENS;
+    return n_past >= window ? (n_past + 1 - window) / AM_BLOCK_TOKENS : 0;
 }
 
-am_mat am_kv_k(const am_kv_layout *layout, const void *block, bool sealed, uint32_t layer, uint32_t head) {
+const void *am_kv_open_layer(const am_kv_layout *layout, const void *open, uint32_t layer) {
+    return (const uint8_t *)open + layer * layout->open_layer_bytes;
+}
+
+const void *am_kv_sealed_layer(const am_kv_layout *layout, const void *const *units, uint32_t layer) {
+    return (const uint8_t *)units[layout->place[layer].unit] + layout->place[layer].layer * layout->sealed_layer_bytes;
+}
+
+void am_kv_units_of(const am_kv_layout *layout, void *sealed, void **units) {
+    for (uint32_t i = 0; i < layout->n_units; i++) units[i] = (uint8_t *)sealed + i * layout->unit_bytes;
+}
+
+am_mat am_kv_k(const am_kv_layout *layout, const void *layer, bool sealed, uint32_t head) {
     const am_kv_spec *s = &layout->spec;
+    size_t head_bytes = sealed ? layout->sealed_k_bytes + layout->sealed_v_bytes : layout->open_k_bytes + layout->open_v_bytes;
     return (am_mat){
         .dtype = sealed ? sealed_dtype(s->bits_k) : open_dtype(s->bits_k),
         .n_out = AM_BLOCK_TOKENS,
         .n_in = s->head_dim_k,
         .group = s->group_k,
-        .data = (const uint8_t *)block + head_offset(layout, sealed, layer, head),
+        .data = (const uint8_t *)layer + head * head_bytes,
     };
 }
 
-am_rows am_kv_v(const am_kv_layout *layout, const void *block, bool sealed, uint32_t layer, uint32_t head) {
+am_rows am_kv_v(const am_kv_layout *layout, const void *layer, bool sealed, uint32_t head) {
     const am_kv_spec *s = &layout->spec;
-    size_t k_part = sealed ? layout->sealed_k_bytes : layout->open_k_bytes;
+    size_t k = sealed ? layout->sealed_k_bytes : layout->open_k_bytes, v = sealed ? layout->sealed_v_bytes : layout->open_v_bytes;
     return (am_rows){
         .dtype = sealed ? sealed_dtype(s->bits_v) : open_dtype(s->bits_v),
         .n_rows = AM_BLOCK_TOKENS,
         .dim = s->head_dim_v,
         .group = s->group_v,
-        .data = (const uint8_t *)block + head_offset(layout, sealed, layer, head) + k_part,
+        .data = (const uint8_t *)layer + head * (k + v) + k,
     };
 }
 
@@ -132,9 +177,10 @@ static void k_put(const am_kernels *kernels, const am_mat *part, uint32_t row, c
 void am_kv_put(const am_kernels *kernels, const am_kv_layout *layout, void *open, uint32_t layer, uint32_t row, const float *k,
                const float *v) {
     const am_kv_spec *s = &layout->spec;
+    const void *at_layer = am_kv_open_layer(layout, open, layer);
     for (uint32_t head = 0; head < s->n_kv_head; head++, k += s->head_dim_k, v += s->head_dim_v) {
-        am_mat k_part = am_kv_k(layout, open, false, layer, head);
-        am_rows v_part = am_kv_v(layout, open, false, layer, head);
+        am_mat k_part = am_kv_k(layout, at_layer, false, head);
+        am_rows v_part = am_kv_v(layout, at_layer, false, head);
         size_t at = (size_t)row * v_part.dim;
         k_put(kernels, &k_part, row, k);
         if (s->shared) continue;
@@ -208,10 +254,11 @@ static void v_seal(const am_kernels *kernels, const am_rows *to, const am_rows *
     }
 }
 
-void am_kv_seal(const am_kernels *kernels, const am_kv_layout *layout, const void *open, void *sealed, uint32_t layer) {
+void am_kv_seal(const am_kernels *kernels, const am_kv_layout *layout, const void *open, void *const *units, uint32_t layer) {
+    const void *from = am_kv_open_layer(layout, open, layer), *to = am_kv_sealed_layer(layout, (const void *const *)units, layer);
     for (uint32_t head = 0; head < layout->spec.n_kv_head; head++) {
-        am_mat k = am_kv_k(layout, open, false, layer, head), k_sealed = am_kv_k(layout, sealed, true, layer, head);
-        am_rows v = am_kv_v(layout, open, false, layer, head), v_sealed = am_kv_v(layout, sealed, true, layer, head);
+        am_mat k = am_kv_k(layout, from, false, head), k_sealed = am_kv_k(layout, to, true, head);
+        am_rows v = am_kv_v(layout, from, false, head), v_sealed = am_kv_v(layout, to, true, head);
         if (k.dtype == k_sealed.dtype)
             memcpy((void *)(uintptr_t)k_sealed.data, k.data, layout->open_k_bytes);
         else
@@ -235,8 +282,9 @@ void am_kv_rows_save(const am_kv_layout *layout, const void *open, uint32_t n_ro
     const am_kv_spec *s = &layout->spec;
     uint8_t *to = dst;
     for (size_t i = 0; i < (size_t)s->n_layer * s->n_kv_head; i++) {
-        am_mat k = am_kv_k(layout, open, false, (uint32_t)(i / s->n_kv_head), (uint32_t)(i % s->n_kv_head));
-        am_rows v = am_kv_v(layout, open, false, (uint32_t)(i / s->n_kv_head), (uint32_t)(i % s->n_kv_head));
+        const void *layer = am_kv_open_layer(layout, open, (uint32_t)(i / s->n_kv_head));
+        am_mat k = am_kv_k(layout, layer, false, (uint32_t)(i % s->n_kv_head));
+        am_rows v = am_kv_v(layout, layer, false, (uint32_t)(i % s->n_kv_head));
         size_t size = dtype_bytes(k.dtype), n_v = s->shared ? 0 : (size_t)n_rows * v.dim * dtype_bytes(v.dtype);
         for (uint32_t row = 0; row < n_rows; row++)
             for (uint32_t d = 0; d < k.n_in; d++, to += size)
@@ -250,8 +298,9 @@ void am_kv_rows_load(const am_kv_layout *layout, void *open, uint32_t n_rows, co
     const am_kv_spec *s = &layout->spec;
     const uint8_t *from = src;
     for (size_t i = 0; i < (size_t)s->n_layer * s->n_kv_head; i++) {
-        am_mat k = am_kv_k(layout, open, false, (uint32_t)(i / s->n_kv_head), (uint32_t)(i % s->n_kv_head));
-        am_rows v = am_kv_v(layout, open, false, (uint32_t)(i / s->n_kv_head), (uint32_t)(i % s->n_kv_head));
+        const void *layer = am_kv_open_layer(layout, open, (uint32_t)(i / s->n_kv_head));
+        am_mat k = am_kv_k(layout, layer, false, (uint32_t)(i % s->n_kv_head));
+        am_rows v = am_kv_v(layout, layer, false, (uint32_t)(i % s->n_kv_head));
         size_t size = dtype_bytes(k.dtype), n_v = s->shared ? 0 : (size_t)n_rows * v.dim * dtype_bytes(v.dtype);
         for (uint32_t row = 0; row < n_rows; row++)
             for (uint32_t d = 0; d < k.n_in; d++, from += size)

@@ -89,6 +89,19 @@ static inline uint32_t mat_lanes(const am_mat *mat, uint32_t panel) {
     return left < AM_PANEL ? left : AM_PANEL;
 }
 
+/* Where the parts of a row of 8-bit codes begin; sum: what the codes of `group` neighbours are worth. */
+typedef struct am_int8_at {
+    size_t scale, sum16, sum32, sum;
+} am_int8_at;
+
+static inline am_int8_at am_int8_at_of(size_t n_in, uint32_t group) {
+    size_t n = am_int8_runs(n_in), sum = 42 * n;
+    if (group > 16) sum += 8 * n;
+    if (group > 32) sum += 4 * n;
+    if (group > 64) sum += 2 * n;
+    return (am_int8_at){.scale = 32 * n, .sum16 = 36 * n, .sum32 = 40 * n, .sum = sum};
+}
+
 /* ---- codes with a scale and a bias a channel ---- */
 
 static inline uint32_t channel_bits(am_dtype dtype) { return dtype == AM_C8 ? 8 : dtype == AM_C5 ? 5 : 4; }

@@ -710,10 +710,11 @@ static void quantise(uint8_t *codes, uint16_t *scale, uint16_t *bias, const floa
     memcpy(codes + whole, lane, n - whole);
 }
 
-/* More members may follow. */
-#define VECTOR_TABLE(table_name, test, ...)                                                                            \
+/* The two products may be others than this file's; more members may follow. */
+#define VECTOR_TABLE_OF(table_name, test, product, accumulate, ...)                                                    \
     {                                                                                                                  \
-        .name = table_name, .supported = test, .matmul = matmul, .mat_row = mat_row, .rows_accumulate = rows_accumulate, \
+        .name = table_name, .supported = test, .matmul = product, .mat_row = mat_row, .rows_accumulate = accumulate,   \
         .mat_accumulate = mat_accumulate, .softmax_step = softmax_step, .rmsnorm = rmsnorm, .silu_mul = silu_mul,      \
         .f32_to_f16 = f32_to_f16, .f16_to_f32 = f16_to_f32, .quantise = quantise, __VA_ARGS__                          \
     }
+#define VECTOR_TABLE(table_name, test, ...) VECTOR_TABLE_OF(table_name, test, matmul, rows_accumulate, __VA_ARGS__)

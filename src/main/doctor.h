@@ -17,6 +17,7 @@ typedef struct am_doctor {
     char data_dir[4096], caches[4096];
     bool fix, has_dir, served; /* served: a server has the data folder */
     char who[512];             /* which one, as it said */
+    int server;                /* pid of ours that has the port; 0: none */
     json_t *findings;
 } am_doctor;
 

@@ -1,6 +1,6 @@
 /* Owns the checks of the machine: memory in all its forms, limits set from outside, the processor's instructions and
- * its clock. Everything comes from /proc, /sys and the process's cgroup; what a machine does not have is not mentioned.
- */
+ * its clock. Everything comes from /proc, /sys and a cgroup: the server's while one runs, since whoever asks sits in
+ * another (a login shell, beside a unit with MemoryMax); what a machine does not have is not mentioned. */
 #include "main/doctor.h"
 
 #include "kernels/kernels.h"
@@ -16,10 +16,11 @@ enum { MIB = 1 << 20 };
 
 static double meminfo_mib(const char *word) { return am_doctor_field(MEMINFO, word) / 1024; }
 
-/* The folder of our cgroup for a controller: v2's, or v1's; "" when there is none. A namespace shows it as the root. */
-static void cgroup_dir(const char *controller, char out[512]) {
-    char line[512];
-    FILE *f = fopen("/proc/self/cgroup", "re");
+/* The folder of the cgroup for a controller: v2's, or v1's; "" when there is none. A namespace shows it as the root. */
+static void cgroup_dir(const am_doctor *d, const char *controller, char out[512]) {
+    char line[512], path_of[64];
+    snprintf(path_of, sizeof path_of, "/proc/%d/cgroup", d->server ? d->server : getpid());
+    FILE *f = fopen(path_of, "re");
     out[0] = 0;
     while (f && fgets(line, sizeof line, f)) {
         line[strcspn(line, "\n")] = 0;
@@ -39,9 +40,11 @@ static void cgroup_dir(const char *controller, char out[512]) {
                  controller);
 }
 
-static double cgroup_number(const char *controller, const char *v2, const char *v1, const char *word) {
+static const char *whose(const am_doctor *d) { return d->server ? "the server's" : "this"; }
+
+static double cgroup_number(const am_doctor *d, const char *controller, const char *v2, const char *v1, const char *word) {
     char dir[512], path[600];
-    cgroup_dir(controller, dir);
+    cgroup_dir(d, controller, dir);
     if (!dir[0]) return -1;
     snprintf(path, sizeof path, "%s/%s", dir, v2);
     if (access(path, F_OK) != 0) snprintf(path, sizeof path, "%s/%s", dir, v1);
@@ -69,18 +72,18 @@ void am_doctor_memory(am_doctor *d) {
                       "memory",
                       huge_free == huge ? "we use none of them: sysctl vm.nr_hugepages=0 gives the memory back" : "",
                       "%.0f huge pages of %.0f KiB are set aside, %.0f of them free", huge, huge_kib, huge_free);
-    double limit = cgroup_number("memory", "memory.max", "memory.limit_in_bytes", ""),
-           used = cgroup_number("memory", "memory.current", "memory.usage_in_bytes", "");
+    double limit = cgroup_number(d, "memory", "memory.max", "memory.limit_in_bytes", ""),
+           used = cgroup_number(d, "memory", "memory.current", "memory.usage_in_bytes", "");
     if (limit > 0 && limit / MIB < total) {
         bool tight = limit - used < 256.0 * MIB;
         am_doctor_say(d, tight ? AM_DOCTOR_WARN : AM_DOCTOR_NOTE, "memory",
                       "set --kv-memory to fit: its default goes by the machine, not by the limit",
-                      "this cgroup may have %.0f MiB and has %.0f", limit / MIB, used / MIB);
+                      "%s cgroup may have %.0f MiB and has %.0f", whose(d), limit / MIB, used / MIB);
     }
-    double kills = cgroup_number("memory", "memory.events", "memory.oom_control", "oom_kill ");
+    double kills = cgroup_number(d, "memory", "memory.events", "memory.oom_control", "oom_kill ");
     if (kills > 0)
         am_doctor_say(d, AM_DOCTOR_WARN, "memory", "raise the limit or lower --kv-memory",
-                      "the kernel has ended %.0f processes of this cgroup for want of memory", kills);
+                      "the kernel has ended %.0f processes of %s cgroup for want of memory", kills, whose(d));
 }
 
 /* System V segments nobody is attached to any more, of this user. We make none; others' leaks are worth a word, since
@@ -114,14 +117,14 @@ void am_doctor_shared(am_doctor *d) {
 
 void am_doctor_limits(am_doctor *d) {
     struct rlimit files, core, memory;
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < 4096)
+    if (prlimit(d->server, RLIMIT_NOFILE, NULL, &files) == 0 && files.rlim_cur < 4096)
         am_doctor_say(d, AM_DOCTOR_WARN, "limits", "ulimit -n 65536, or LimitNOFILE= in the unit",
                       "only %llu files may be open at once, connections among them",
                       (unsigned long long)files.rlim_cur);
-    if (getrlimit(RLIMIT_AS, &memory) == 0 && memory.rlim_cur != RLIM_INFINITY)
+    if (prlimit(d->server, RLIMIT_AS, NULL, &memory) == 0 && memory.rlim_cur != RLIM_INFINITY)
         am_doctor_say(d, AM_DOCTOR_WARN, "limits", "ulimit -v unlimited", "the address space is limited to %.0f MiB",
                       (double)memory.rlim_cur / MIB);
-    if (getrlimit(RLIMIT_CORE, &core) == 0 && core.rlim_cur == 0)
+    if (prlimit(d->server, RLIMIT_CORE, NULL, &core) == 0 && core.rlim_cur == 0)
         am_doctor_say(d, AM_DOCTOR_OK, "limits", "", "no core files; a crash leaves its report in %s/crash",
                       d->data_dir);
 }
@@ -172,8 +175,8 @@ void am_doctor_clock(am_doctor *d) {
     if (f && !fgets(governor, sizeof governor, f)) governor[0] = 0;
     if (f) fclose(f);
     governor[strcspn(governor, "\n")] = 0;
-    double waits = cgroup_number("cpu", "cpu.stat", "cpu.stat", "nr_throttled "),
-           quota = cgroup_number("cpu", "cpu.max", "cpu.cfs_quota_us", "");
+    double waits = cgroup_number(d, "cpu", "cpu.stat", "cpu.stat", "nr_throttled "),
+           quota = cgroup_number(d, "cpu", "cpu.max", "cpu.cfs_quota_us", "");
     if (throttled > 0)
         am_doctor_say(d, AM_DOCTOR_WARN, "clock", "better cooling",
                       "the processor was slowed down for heat %.0f times since boot", throttled);
@@ -186,7 +189,7 @@ void am_doctor_clock(am_doctor *d) {
     if (quota > 0)
         am_doctor_say(d, waits > 0 ? AM_DOCTOR_WARN : AM_DOCTOR_NOTE, "clock",
                       "set --threads to the quota's processors, or raise the quota",
-                      "this cgroup has a quota of processor time and was held up %.0f times", waits > 0 ? waits : 0);
+                      "%s cgroup has a quota of processor time and was held up %.0f times", whose(d), waits > 0 ? waits : 0);
     if (throttled <= 0 && worst >= 0.9 && quota <= 0)
         am_doctor_say(d, AM_DOCTOR_OK, "clock", "", "nothing slows the processor down, as far as can be seen");
 }

@@ -22,6 +22,7 @@ void am_doctor_port(am_doctor *d) {
         am_doctor_say(d, AM_DOCTOR_OK, "port", "", "port %u is free", port);
         return;
     }
+    if (!status && strcmp(proc.name, "agent_memory") == 0) d->server = proc.pid;
     bool answers = am_client_find(d->settings->host, (uint16_t)port, 0);
     snprintf(todo, sizeof todo, "choose another --port, or end it: kill -TERM $(lsof -ti:%u -sTCP:LISTEN)", port);
     if (status) {

@@ -15,7 +15,8 @@ typedef struct am_eval_sequence {
     am_workspace *ws;
     am_kv_layout layout;
     uint32_t n_tokens, max_blocks;
-    void **sealed;
+    void **sealed;  /* [max_blocks], each in one piece */
+    void ***units;  /* their tables */
     void *open;
 } am_eval_sequence;
 

@@ -11,17 +11,25 @@ am_status am_eval_sequence_open(am_eval_sequence *s, const am_kv_spec *spec, uin
     s->max_blocks = max_tokens / AM_BLOCK_TOKENS + 1;
     s->open = am_alloc_aligned(s->layout.open_bytes);
     s->sealed = am_calloc(s->max_blocks, sizeof *s->sealed);
-    for (uint32_t i = 0; s->sealed && i < s->max_blocks; i++)
-        if (!(s->sealed[i] = am_alloc_aligned(s->layout.sealed_bytes))) return am_fail(err, AM_ENOMEM, "no memory for %u tokens", max_tokens);
-    return s->open && s->sealed ? AM_OK : am_fail(err, AM_ENOMEM, "no memory for %u tokens", max_tokens);
+    s->units = am_calloc(s->max_blocks, sizeof *s->units);
+    for (uint32_t i = 0; s->sealed && s->units && i < s->max_blocks; i++) {
+        s->sealed[i] = am_alloc_aligned(s->layout.sealed_bytes);
+        s->units[i] = am_calloc(s->layout.n_units, sizeof *s->units[i]);
+        if (!s->sealed[i] || !s->units[i]) return am_fail(err, AM_ENOMEM, "no memory for %u tokens", max_tokens);
+        am_kv_units_of(&s->layout, s->sealed[i], s->units[i]);
+    }
+    return s->open && s->sealed && s->units ? AM_OK : am_fail(err, AM_ENOMEM, "no memory for %u tokens", max_tokens);
 }
 
 void am_eval_sequence_close(am_eval_sequence *s) {
     for (uint32_t i = 0; s->sealed && i < s->max_blocks; i++) free(s->sealed[i]);
+    for (uint32_t i = 0; s->units && i < s->max_blocks; i++) free(s->units[i]);
     free(s->sealed);
+    free(s->units);
     free(s->open);
     am_workspace_free(s->ws);
     s->sealed = NULL;
+    s->units = NULL;
     s->open = NULL;
     s->ws = NULL;
 }
@@ -29,14 +37,14 @@ void am_eval_sequence_close(am_eval_sequence *s) {
 static void seal_task(void *arg, size_t layer, size_t worker) {
     const am_eval_sequence *s = arg;
     (void)worker;
-    am_kv_seal(s->kernels, &s->layout, s->open, s->sealed[s->n_tokens / AM_BLOCK_TOKENS - 1], (uint32_t)layer);
+    am_kv_seal(s->kernels, &s->layout, s->open, s->units[s->n_tokens / AM_BLOCK_TOKENS - 1], (uint32_t)layer);
 }
 
 am_status am_eval_sequence_push(am_eval_sequence *s, const int32_t *ids, uint32_t n, float *logits, uint32_t n_logits, am_error *err) {
     for (uint32_t i = 0, count; i < n; i += count) {
         uint32_t room = AM_BLOCK_TOKENS - s->n_tokens % AM_BLOCK_TOKENS;
         count = n - i < room ? n - i : room;
-        am_segment segment = {.tokens = ids + i, .n_tokens = count, .n_past = s->n_tokens, .sealed = (const void *const *)s->sealed, .open = s->open};
+        am_segment segment = {.tokens = ids + i, .n_tokens = count, .n_past = s->n_tokens, .sealed = (const void *const *const *)s->units, .open = s->open};
         if (i + count == n) segment.logits = logits, segment.n_logits = n_logits;
         am_status status = am_model_forward(s->model, s->ws, &segment, 1, err);
         if (status) return status;

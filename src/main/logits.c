@@ -114,7 +114,7 @@ static am_status open_cache(job *j, am_error *err) {
     }
     uint32_t n_ctx = j->longest + (uint32_t)j->settings->greedy;
     am_cache_options o = {.dir = j->dir, .model_name = info->name, .layout = j->layout, .kernels = j->kernels, .workers = j->workers,
-                          .memory_bytes = 2 * j->layout.open_bytes + (n_ctx / AM_BLOCK_TOKENS + 2) * j->layout.sealed_bytes,
+                          .memory_bytes = am_cache_least_bytes(&j->layout, n_ctx) + j->layout.open_bytes + j->layout.sealed_bytes,
                           .n_turns = 1, .n_ctx = n_ctx, .durability = AM_DURABLE_NO};
     memcpy(o.model_fingerprint, info->fingerprint, sizeof o.model_fingerprint);
     return am_cache_open(&o, &j->cache, err);

@@ -60,7 +60,7 @@ static const am_command commands[] = {
     {"pause", "", AM_CMD_OPERATE, 0, 0, am_command_pause, "let all answers stand still and requests wait, until resume", ""},
     {"resume", "", AM_CMD_OPERATE, 0, 0, am_command_resume, "end pause or drain", ""},
     {"evict", "[AGENT]", AM_CMD_OPERATE, 0, 1, am_command_evict, "move idle agents (or one) out of memory; they stay on disk", ""},
-    {"clear", "AGENT | --tenant NAME | --all", AM_CMD_OPERATE, 0, 1, am_command_clear, "forget agents of every model, in memory and on disk", "Those that run are left alone and counted."},
+    {"clear", "AGENT | --tenant NAME | --all", AM_CMD_OPERATE, 0, 1, am_command_clear, "forget agents, in memory and on disk, of every model", "Those that run are left alone and counted."},
     {"clear-pool", "", AM_CMD_OPERATE, 0, 0, am_command_clear_pool, "cancel what runs, empty the pool and give its memory back", "What can be is written first."},
     {"doctor", "", AM_CMD_DOCTOR, 0, 0, am_command_doctor, "look for what is wrong with server, data folder and machine",
      "Each finding comes with what to do. --fix mends what cannot do harm; it never ends a process and never removes an agent.\n"

@@ -5,6 +5,7 @@
 #include "main/client.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { PATIENCE_MS = 24 * 3600 * 1000 }; /* a server that was asked answers or breaks the connection; loading and draining may take long */
 
@@ -33,12 +34,13 @@ static void say_done(const json_t *o) {
     if (*from) printf(" %s ->", from);
     if (*model) printf(" %s", model);
     printf(": done in %.0f ms", json_real_value(json_object_get(o, "ms")));
+    bool of_agents = strcmp(text(o, "operation"), "evict") == 0 || strcmp(text(o, "operation"), "clear") == 0; /* none is an answer, too */
     static const struct {
         const char *key, *says;
     } counts[] = {{"models", "models"}, {"requests_finished", "requests finished"}, {"requests_canceled", "requests cancelled"}, {"agents", "agents"},
                   {"busy", "busy and left alone"}, {"blocks", "blocks"}};
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
-        if (count(o, counts[i].key)) printf(", %lld %s", count(o, counts[i].key), counts[i].says);
+        if (count(o, counts[i].key) || (of_agents && strcmp(counts[i].key, "agents") == 0)) printf(", %lld %s", count(o, counts[i].key), counts[i].says);
     if (count(o, "bytes")) printf(", %.1f MiB", (double)count(o, "bytes") / (1 << 20));
     puts("");
 }
@@ -76,7 +78,9 @@ int am_command_clear(am_settings *settings) {
         fprintf(stderr, "agent-memory: %s\n", named ? "--all and a name contradict each other" : "clear forgets for good: name an agent or --tenant, or say --all");
         return AM_EXIT_USAGE;
     }
-    return operate(settings, "/v1/admin/clear", body_of(settings, "agent", ""));
+    json_t *body = body_of(settings, "agent", "");
+    if (settings->all) json_object_set_new(body, "all", json_true());
+    return operate(settings, "/v1/admin/clear", body);
 }
 
 static int gate(const am_settings *settings, const char *path) {
@@ -102,6 +106,7 @@ static void say_status(const json_t *all) {
                count(m, "running"), count(m, "queued") + count(m, "waiting"), count(m, "loads"), json_is_true(json_object_get(m, "default")) ? "  default" : "");
         if (*text(m, "error")) printf("    %s\n", text(m, "error"));
     }
+    if (count(all, "absent_agents")) printf("%lld agents on disk are of models that are not in memory\n", count(all, "absent_agents"));
 }
 
 int am_command_status(am_settings *settings) {

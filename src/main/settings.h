@@ -39,6 +39,7 @@ typedef struct am_settings {
     uint64_t ctx, kv_memory_bytes, disk_bytes, threads, seed;
     uint64_t bits_k, bits_v; /* adjacent: one setting */
     uint64_t durability;     /* am_durability */
+    uint64_t lookup;         /* am_lookup_mode */
     /* scheduler */
     uint64_t parallel, queue, chunk_tokens, step_ms;
     /* HTTP */

@@ -1,10 +1,11 @@
 /* Owns `show`: what a model is and what its agents would take, from headers and config alone, so that it answers at once for a model of any
  * size, and for one of which there is only the config.json. The figures come from what the loader finds and from the layout that the cache
- * uses, not from a second calculation. --load reads the weights as serve would, without the agents' folder. */
+ * uses and from the cache itself, not from a second calculation. --load reads the weights as serve would, without the agents' folder. */
 #include "main/commands.h"
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "cache/cache.h"
 #include "main/progress.h"
 #include "main/served.h"
 #include "model/model.h"
@@ -37,12 +38,12 @@ static uint64_t default_budget(void) {
     return pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page / 4 : 0;
 }
 
-/* What a conversation of so many tokens holds: full blocks sealed, the rest in an open one. */
-static uint64_t state_bytes(const am_kv_layout *layout, uint64_t tokens) {
-    return tokens / AM_BLOCK_TOKENS * layout->sealed_bytes + (tokens % AM_BLOCK_TOKENS ? layout->open_bytes : 0);
-}
-
 static double bytes_a_token(const am_kv_layout *layout) { return (double)layout->sealed_bytes / AM_BLOCK_TOKENS; }
+
+/* Of layers that keep every token. */
+static double global_bytes_a_token(const am_kv_layout *layout) {
+    return (double)layout->part_units[AM_KV_GLOBAL] * (double)layout->unit_bytes / AM_BLOCK_TOKENS;
+}
 
 static am_status add_form(showing *s, const am_model *model, uint32_t bits_k, uint32_t bits_v, am_error *err) {
     am_kv_spec spec;
@@ -120,14 +121,17 @@ static void print_cache(const showing *s) {
         const kv_form *form = &s->forms[f];
         char bits[16], cell[64];
         snprintf(bits, sizeof bits, "%u,%u", form->bits_k, form->bits_v);
-        printf("  %-7s  %13.0f", bits, bytes_a_token(&form->layout));
+        printf("  %-7s  %13.0f", bits, global_bytes_a_token(&form->layout));
         for (size_t i = 0; i < s->n_contexts; i++) {
-            uint64_t bytes = state_bytes(&form->layout, s->tokens[i]);
+            uint64_t bytes = am_cache_agent_bytes(&form->layout, s->tokens[i]);
             snprintf(cell, sizeof cell, "%s x %llu", size_text((double)bytes, text), (unsigned long long)(s->budget / bytes));
             printf("  %19s", cell);
         }
         puts("");
     }
+    if (!s->forms[0].layout.spec.window) return;
+    printf("  bytes a token: of layers that see everything; those with windows keep %u blocks of %d tokens (not counted: what is on disk to go back\n"
+           "  to the ends of the last prompt and of the turn before)\n", s->forms[0].layout.reach, AM_BLOCK_TOKENS);
 }
 
 static json_t *cache_json(const showing *s) {
@@ -136,12 +140,13 @@ static json_t *cache_json(const showing *s) {
         const kv_form *form = &s->forms[f];
         json_t *contexts = json_array();
         for (size_t i = 0; i < s->n_contexts; i++) {
-            uint64_t bytes = state_bytes(&form->layout, s->tokens[i]);
+            uint64_t bytes = am_cache_agent_bytes(&form->layout, s->tokens[i]);
             json_array_append_new(contexts, json_pack("{s:I,s:I,s:I}", "tokens", (json_int_t)s->tokens[i], "bytes", (json_int_t)bytes, "agents",
                                                       (json_int_t)(s->budget / bytes)));
         }
-        json_array_append_new(list, json_pack("{s:[i,i],s:f,s:I,s:I,s:o}", "kv_bits", (int)form->bits_k, (int)form->bits_v, "bytes_per_token",
-                                              bytes_a_token(&form->layout), "sealed_block_bytes", (json_int_t)form->layout.sealed_bytes,
+        json_array_append_new(list, json_pack("{s:[i,i],s:f,s:f,s:I,s:I,s:o}", "kv_bits", (int)form->bits_k, (int)form->bits_v, "bytes_per_token",
+                                              bytes_a_token(&form->layout), "bytes_per_token_global",
+                                              global_bytes_a_token(&form->layout), "sealed_block_bytes", (json_int_t)form->layout.sealed_bytes,
                                               "open_block_bytes", (json_int_t)form->layout.open_bytes, "contexts", contexts));
     }
     return list;

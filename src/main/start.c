@@ -30,6 +30,7 @@ am_status am_start_runtime(const am_settings *settings, const char *who, am_runt
         .max_queue = (uint32_t)settings->queue,
         .chunk_tokens = (uint32_t)settings->chunk_tokens,
         .step_ms = (uint32_t)settings->step_ms,
+        .lookup = (am_lookup_mode)settings->lookup,
         .durability = (am_durability)settings->durability,
         .seed = settings->seed,
         .progress = am_progress_update,

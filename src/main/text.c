@@ -17,6 +17,7 @@ typedef struct filter {
     am_chat *chat;
     am_tokens tokens; /* reused from line to line */
     am_buf out;
+    am_error broken; /* --template does not compile: the answer to every line */
 } filter;
 
 static const char *const said[] = {"false", "true"};
@@ -82,6 +83,7 @@ static am_status decode(filter *f, const json_t *line, am_error *err) {
 
 static am_status render(filter *f, const json_t *line, am_error *err) {
     am_rendered rendered;
+    if (f->broken.code) return am_fail(err, f->broken.code, "%s", f->broken.message);
     am_status status = am_chat_render_context(f->chat, line, (int64_t)(am_wall_ns() / 1000000000u), &rendered, err);
     if (!status) {
         am_buf_printf(&f->out, "{\"text\":");
@@ -127,14 +129,29 @@ static void answer(filter *f, filter_fn *fn, am_str text, size_t number) {
     fflush(stdout);
 }
 
-/* `report`: what the template can say, as one JSON object. */
-static void report(const filter *f) {
+/* `report`: what the template can say and which histories only grow, as one JSON object. */
+static void report(filter *f) {
     const am_chat_traits *t = am_chat_traits_of(f->chat);
-    printf("{\"system\":%s,\"systems\":%s,\"late_system\":%s,\"same_role\":%s,\"tools\":%s,\"tool_results\":%s,\"appends\":%s,"
-           "\"appends_reasoning\":%s,\"leaves_at\":", said[t->system], said[t->systems], said[t->late_system], said[t->same_role],
-           said[t->tools], said[t->tool_results], said[t->appends], said[t->appends_reasoning]);
-    if (t->appends) puts("null}");
-    else printf("%zu}\n", t->leaves_at);
+    am_buf *out = &f->out;
+#define TRAIT(name) am_buf_printf(out, "\"" #name "\":%s,", said[t->name]);
+#define HISTORY(name) #name,
+    static const char *const histories[] = {AM_CHAT_HISTORIES(HISTORY)};
+    am_buf_putc(out, '{');
+    AM_CHAT_TRAITS(TRAIT)
+    am_buf_printf(out, "\"reasoning\":\"%s\",\"histories\":{", am_chat_reasoning_name(t->reasoning));
+    for (size_t i = 0; i < AM_N_HISTORIES; i++) {
+        const am_chat_history *h = &t->history[i];
+        am_buf_printf(out, "%s\"%s\":{\"appends\":%s", i ? "," : "", histories[i], said[h->appends]);
+        if (!h->appends) {
+            am_buf_printf(out, ",\"leaves_at\":%zu,\"had\":", h->leaves_at);
+            am_json_quote(am_str_of(h->had), out);
+            am_buf_printf(out, ",\"has\":");
+            am_json_quote(am_str_of(h->has), out);
+        }
+        am_buf_putc(out, '}');
+    }
+    am_buf_printf(out, "}}\n");
+    fwrite(out->p, 1, out->n, stdout);
 }
 
 static int run(filter *f, filter_fn *fn) {
@@ -170,7 +187,10 @@ static am_status use_template(filter *f, const char *path, am_error *err) {
 static am_status prepare(filter *f, const am_settings *settings, bool renders, am_error *err) {
     bool alone = settings->template && !settings->tokenizer; /* a template needs no tokenizer */
     am_status status = alone ? AM_OK : am_text_source_open(settings->tokenizer, &f->tokenizer, &f->chat, err);
-    if (!status && settings->template) status = use_template(f, settings->template, err);
+    if (!status && settings->template) {
+        status = use_template(f, settings->template, err);
+        if (status == AM_EFORMAT || status == AM_ELIMIT) f->broken = *err;
+    }
     if (status) return status;
     const char *path = settings->tokenizer ? settings->tokenizer : "";
     if (renders && !f->chat) return am_fail(err, AM_ENOTFOUND, "%s has no chat template; name one with --template", path);
@@ -190,6 +210,7 @@ int am_command_text(am_settings *settings) {
         fprintf(stderr, "agent-memory: text does not know '%s'; it has encode, decode, render and report\n", settings->args[0]);
     } else if (prepare(&f, settings, reports || filters[which].fn == render, &err)) {
         fprintf(stderr, "agent-memory: %s\n", err.message);
+        if (f.broken.code && !reports) run(&f, filters[which].fn);
         code = AM_EXIT_FAILED;
     } else if (reports) {
         report(&f);

@@ -32,6 +32,14 @@ static void turn_pairs(float *x, size_t n_head, uint32_t dim, const am_rope *rop
         }
 }
 
+/* Heads that are narrower than their place in the cache move apart in their row; zeros behind them change no score and no value. */
+static void spread(float *x, size_t n_head, uint32_t dim, uint32_t to) {
+    for (size_t h = n_head; dim < to && h-- > 0;) {
+        memmove(x + h * to, x + h * dim, dim * sizeof *x);
+        memset(x + h * to + dim, 0, (to - dim) * sizeof *x);
+    }
+}
+
 typedef struct layer_job {
     const am_pass *pass;
     const am_layer *layer;
@@ -56,6 +64,12 @@ static void cache_task(void *arg, size_t task, size_t worker) {
         size_t r = ws->first_row[n] + row - first;
         float *q = ws->q + r * n_head * spec->head_dim_k;
         float *k = ws->k + r * spec->n_kv_head * spec->head_dim_k, *v = ws->v + r * spec->n_kv_head * spec->head_dim_v;
+        if (!spec->shared) {
+            uint32_t dim = pass->model->config.head_dim;
+            spread(q, n_head, dim, spec->head_dim_k);
+            spread(k, spec->n_kv_head, dim, spec->head_dim_k);
+            spread(v, spec->n_kv_head, dim, spec->head_dim_v);
+        }
         if (job->layer->rope >= 0) {
             const am_rope *rope = &pass->model->ropes[job->layer->rope];
             const float *c = ws->rope_cos[job->layer->rope] + r * (rope->dims / 2), *t = ws->rope_sin[job->layer->rope] + r * (rope->dims / 2);
@@ -105,7 +119,8 @@ static void see(am_tile *tile, uint32_t n, uint32_t base, uint32_t window) {
     }
 }
 
-static void attend_block(const layer_job *job, am_tile *tile, const tile_rows *rows, const void *block, bool sealed) {
+/* The keys and values of one block: `layer` is where this layer's bytes of it begin. */
+static void attend_block(const layer_job *job, am_tile *tile, const tile_rows *rows, const void *layer, bool sealed) {
     const am_kernels *kernels = job->pass->kernels;
     const am_kv_layout *layout = &job->pass->ws->layout;
     uint32_t dim_k = layout->spec.head_dim_k, dim_v = layout->spec.head_dim_v, n_keys = 0;
@@ -113,9 +128,9 @@ static void attend_block(const layer_job *job, am_tile *tile, const tile_rows *r
         if (tile->to[i] > n_keys) n_keys = tile->to[i];
     if (n_keys == 0) return;
     uint32_t n_panels = (n_keys + AM_PANEL - 1) / AM_PANEL;
-    am_mat k = am_kv_k(layout, block, sealed, job->i, rows->kv_head);
+    am_mat k = am_kv_k(layout, layer, sealed, rows->kv_head);
     am_rows v = {0};
-    if (!layout->spec.shared) v = am_kv_v(layout, block, sealed, job->i, rows->kv_head);
+    if (!layout->spec.shared) v = am_kv_v(layout, layer, sealed, rows->kv_head);
     kernels->matmul(tile->s, AM_BLOCK_TOKENS, tile->q, dim_k, rows->n, &k, 0, n_panels);
     am_softmax step = {.s = tile->s,
                        .ld = AM_BLOCK_TOKENS,
@@ -148,7 +163,7 @@ static void attend_task(void *arg, size_t task, size_t worker) {
     const am_pass *pass = job->pass;
     const am_workspace *ws = pass->ws;
     const am_kv_spec *spec = &ws->layout.spec;
-    uint32_t n_head = pass->model->config.n_head, window = job->layer->window;
+    uint32_t n_head = pass->model->config.n_head, window = job->layer->window, dim_out = spec->shared ? spec->head_dim_v : pass->model->config.head_dim;
     const float *sinks = job->layer->sinks;
     am_tile *tile = &ws->tiles[worker];
     size_t s = am_pass_segment_of(pass, (uint32_t)task);
@@ -171,14 +186,15 @@ static void attend_task(void *arg, size_t task, size_t worker) {
     uint32_t n_sealed = segment->n_past / AM_BLOCK_TOKENS, oldest = tile->position[0] + 1;
     for (uint32_t b = window && oldest > window ? (oldest - window) / AM_BLOCK_TOKENS : 0; b < n_sealed; b++) {
         see(tile, rows.n, b * AM_BLOCK_TOKENS, window);
-        attend_block(job, tile, &rows, segment->sealed[b], true);
+        attend_block(job, tile, &rows, am_kv_sealed_layer(&ws->layout, segment->sealed[b], job->i), true);
     }
     see(tile, rows.n, n_sealed * AM_BLOCK_TOKENS, window);
-    attend_block(job, tile, &rows, segment->open, false);
+    attend_block(job, tile, &rows, am_kv_open_layer(&ws->layout, segment->open, job->i), false);
     for (uint32_t i = 0; i < rows.n; i++) {
-        float *out = ws->att + row_at(&rows, i, n_head) * spec->head_dim_v;
-        for (uint32_t d = 0; d < spec->head_dim_v; d++) out[d] = tile->acc[i * spec->head_dim_v + d] / tile->l[i];
+        float *out = tile->acc + i * spec->head_dim_v;
+        for (uint32_t d = 0; d < spec->head_dim_v; d++) out[d] /= tile->l[i];
         am_kv_rotate_v(&ws->layout, out, 1);
+        memcpy(ws->att + row_at(&rows, i, n_head) * dim_out, out, dim_out * sizeof *out);
     }
 }
 

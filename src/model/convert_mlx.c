@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { ROWS_PER_TASK = 16, MAX_CONFIG_BYTES = 16 << 20, MAX_SIDE_BYTES = 256 << 20, MAX_NAME = 256 };
 
@@ -267,22 +268,39 @@ static am_status write_config(const mlx *x, json_t *config, am_error *err) {
     return status;
 }
 
+typedef struct folders {
+    char from[4096], to[4096];
+    am_error *err;
+} folders;
+
+static am_status copy_file(void *arg, const char *name) {
+    const folders *f = arg;
+    char path[8192];
+    am_buf text;
+    am_buf_init(&text, MAX_SIDE_BYTES + 1);
+    am_status status = am_fs_join(path, sizeof path, f->from, name, f->err);
+    if (!status) status = am_fs_read_file(path, &text, MAX_SIDE_BYTES, f->err);
+    if (!status && text.n) status = am_fs_write_atomic(f->to, ".side.tmp", name, &(am_str){text.p, text.n}, 1, true, f->err);
+    am_buf_free(&text);
+    return status == AM_ENOTFOUND ? AM_OK : status;
+}
+
 /* Tokenizer, templates, generation settings: as they are. */
 static am_status copy_side_files(const mlx *x, am_error *err) {
     static const char *const names[] = {"generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
                                         "added_tokens.json", "chat_template.jinja", "chat_template.json", "vocab.json", "merges.txt"};
     am_status status = AM_OK;
-    for (size_t i = 0; !status && i < sizeof names / sizeof names[0]; i++) {
-        char path[4096];
-        am_buf text;
-        am_buf_init(&text, MAX_SIDE_BYTES + 1);
-        status = am_fs_join(path, sizeof path, x->o->from, names[i], err);
-        if (!status) status = am_fs_read_file(path, &text, MAX_SIDE_BYTES, err);
-        if (!status && text.n) status = am_fs_write_atomic(x->o->to, ".side.tmp", names[i], &(am_str){text.p, text.n}, 1, true, err);
-        if (status == AM_ENOTFOUND) status = AM_OK;
-        am_buf_free(&text);
-    }
-    return status;
+    folders f = {.err = err};
+    snprintf(f.from, sizeof f.from, "%s", x->o->from);
+    snprintf(f.to, sizeof f.to, "%s", x->o->to);
+    for (size_t i = 0; !status && i < sizeof names / sizeof names[0]; i++) status = copy_file(&f, names[i]);
+    static const char more[] = "additional_chat_templates";
+    struct stat st;
+    if (!status) status = am_fs_join(f.from, sizeof f.from, x->o->from, more, err);
+    if (!status) status = am_fs_join(f.to, sizeof f.to, x->o->to, more, err);
+    if (status || stat(f.from, &st) || !S_ISDIR(st.st_mode)) return status;
+    status = am_fs_mkdirs(f.to, err);
+    return status ? status : am_fs_list(f.from, copy_file, &f, err);
 }
 
 static am_status source_config(const mlx *x, bool gguf, json_t **out, am_error *err) {

@@ -2,9 +2,16 @@
  * those that are Llama's with other parts (biases, norms on q and k, windows, layers without rope, experts). */
 #include "model/internal.h"
 
+#include <string.h>
+
 am_status am_decoder_refuse(const am_model *model, const am_refused_key *keys, am_error *err) {
     am_status status = AM_OK;
-    for (; !status && keys->key; keys++) status = am_config_refuse(&model->config, keys->key, keys->same, err);
+    for (; !status && keys->key; keys++) {
+        status = am_config_refuse(&model->config, keys->key, keys->same, err);
+        /* transformers 5 has it among the rope's parameters */
+        if (!status && strcmp(keys->key, "partial_rotary_factor") == 0 && model->config.rope.partial != 1)
+            status = am_fail(err, AM_EUNSUPPORTED, "'partial_rotary_factor' is %g, which is not supported", model->config.rope.partial);
+    }
     return status;
 }
 
@@ -13,6 +20,15 @@ am_status am_decoder_window(const am_model *model, uint32_t *window, am_error *e
     if (json_is_null(json_object_get(model->config.json, "sliding_window"))) return AM_OK;
     if (!json_object_get(model->config.json, "sliding_window")) return AM_OK;
     return am_config_count(&model->config, "sliding_window", 1, 1u << 30, 0, window, err);
+}
+
+am_status am_decoder_optional_window(const am_model *model, uint32_t i, bool fallback, uint32_t *window, am_error *err) {
+    bool used, sliding;
+    *window = 0;
+    am_status status = am_config_flag(&model->config, "use_sliding_window", false, &used, err);
+    if (status || !used) return status;
+    status = am_config_sliding(&model->config, i, fallback, &sliding, err);
+    return status || !sliding ? status : am_decoder_window(model, window, err);
 }
 
 am_status am_decoder_load_norms(am_loader *l, am_layer *layer, am_error *err) {

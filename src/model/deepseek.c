@@ -15,7 +15,7 @@
 
 static const float latent_eps = 1e-6f;
 
-static const am_refused_key refused[] = {{"hidden_act", "\"silu\""}, {"attention_bias", NULL}, {"partial_rotary_factor", "1"},
+static const am_refused_key refused[] = {{"hidden_act", "\"silu\""}, {"mlp_bias", NULL}, {"partial_rotary_factor", "1"},
                                          {"scoring_func", "\"softmax\""}, {NULL, NULL}};
 
 static void norm_q_rows(const am_row_job *job, size_t r0, size_t r1) {
@@ -116,14 +116,15 @@ static am_status load_attention(const am_model *m, am_loader *l, am_layer *layer
     mla->v_b = parts + n_head;
     am_matrix q = {m->q_lora ? "self_attn.q_b_proj" : "self_attn.q_proj", .n_out = n_head * query, .n_in = m->q_lora ? m->q_lora : n,
                    .head = query, .turned = m->turned_dim};
-    am_matrix kv = {"self_attn.kv_a_proj_with_mqa", .n_out = key, .n_in = n, .head = key, .turned = m->turned_dim};
+    bool bias = m->config.attention_bias; /* on what comes from and goes to the residual stream alone, but for q without LoRA */
+    am_matrix kv = {"self_attn.kv_a_proj_with_mqa", .n_out = key, .n_in = n, .bias = bias, .head = key, .turned = m->turned_dim};
     am_status status = am_loader_matrix(l, &q, &mla->q_b, err);
-    if (!status && m->q_lora) status = am_loader_linear(l, "self_attn.q_a_proj", m->q_lora, n, false, &mla->q_a, err);
+    if (!status && m->q_lora) status = am_loader_linear(l, "self_attn.q_a_proj", m->q_lora, n, bias, &mla->q_a, err);
     if (!status && m->q_lora) status = am_loader_norm(l, "self_attn.q_a_layernorm.weight", m->q_lora, &mla->q_a_norm, err);
     if (!status) status = am_loader_matrix(l, &kv, &mla->kv_a, err);
     if (!status) status = am_loader_norm(l, "self_attn.kv_a_layernorm.weight", m->kv_lora, &mla->kv_a_norm, err);
     if (!status) status = am_loader_has(l, "self_attn.k_b_proj.weight") ? load_split_kv_b(m, l, mla, err) : load_kv_b(m, l, mla, err);
-    return status ? status : am_loader_linear(l, "self_attn.o_proj", n, n_head * m->value_dim, false, &layer->o, err);
+    return status ? status : am_loader_linear(l, "self_attn.o_proj", n, n_head * m->value_dim, bias, &layer->o, err);
 }
 
 static am_status load_layer(am_model *m, am_loader *l, uint32_t i, am_error *err) {

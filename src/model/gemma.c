@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-static const am_refused_key refused[] = {{"hidden_activation", "\"gelu_pytorch_tanh\""}, {"attention_bias", NULL},
+static const am_refused_key refused[] = {{"hidden_activation", "\"gelu_pytorch_tanh\""},
                                          {"partial_rotary_factor", "1"}, {"use_bidirectional_attention", NULL}, {NULL, NULL}};
 
 static void forward(am_pass *pass) {
@@ -31,7 +31,7 @@ static am_status load_parts(am_loader *l, am_layer *layer, am_error *err) {
     if (!status) status = am_loader_norm(l, "post_attention_layernorm.weight", n, &layer->attn_post_norm, err);
     if (!status) status = am_loader_norm(l, "pre_feedforward_layernorm.weight", n, &layer->mlp_norm, err);
     if (!status) status = am_loader_norm(l, "post_feedforward_layernorm.weight", n, &layer->mlp_post_norm, err);
-    if (!status) status = am_decoder_load_attention(l, layer, false, false, err);
+    if (!status) status = am_decoder_load_attention(l, layer, l->config->attention_bias, l->config->attention_bias, err);
     return status ? status : am_decoder_load_mlp(l, layer, false, err);
 }
 
@@ -80,10 +80,12 @@ static am_status load_gemma2(am_model *m, am_loader *l, am_error *err) {
 }
 
 static am_status load_gemma3(am_model *m, am_loader *l, am_error *err) {
+    static const am_refused_key refused3[] = {{"attn_logit_softcapping", NULL}, {NULL, NULL}}; /* the reference reads it and takes no notice */
     const json_t *parameters = json_object_get(json_object_get(m->config.json, "rope_parameters"), "sliding_attention");
     am_rope_config local;
     double theta;
-    am_status status = configure(m, l, err);
+    am_status status = am_decoder_refuse(m, refused3, err);
+    if (!status) status = configure(m, l, err);
     if (!status) status = am_config_number(&m->config, "rope_local_base_freq", 10000, &theta, err);
     if (!status) status = am_config_rope(&m->config, parameters, theta, &local, err);
     if (!status) status = am_model_add_rope(m, &local, err);

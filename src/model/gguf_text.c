@@ -6,6 +6,7 @@
 #include "base/fs.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "text/chat.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -115,26 +116,21 @@ static void put_merges(am_buf *b, const json_t *merges) {
     }
 }
 
-static am_status put_template(am_buf *b, const char *dir, uint64_t *n, am_error *err) {
-    char path[4096];
-    am_buf text;
-    json_t *config = NULL;
-    am_buf_init(&text, MAX_TEXT_BYTES + 1);
-    am_status status = am_fs_join(path, sizeof path, dir, "chat_template.jinja", err);
-    if (!status && am_fs_read_file(path, &text, MAX_TEXT_BYTES, NULL) == AM_OK) {
-        am_gguf_put_text(b, "tokenizer.chat_template", am_buf_str(&text));
-        ++*n;
-    } else if (!status && (status = am_fs_join(path, sizeof path, dir, "tokenizer_config.json", err)) == AM_OK &&
-               am_json_read(path, MAX_TEXT_BYTES, &config, NULL) == AM_OK) {
-        const json_t *template = json_object_get(config, "chat_template");
-        if (json_is_string(template)) {
-            am_gguf_put_text(b, "tokenizer.chat_template", (am_str){json_string_value(template), json_string_length(template)});
-            ++*n;
-        }
-    }
-    json_decref(config);
-    am_buf_free(&text);
-    return status;
+typedef struct templates {
+    am_buf *b;
+    uint64_t *n; /* keys */
+} templates;
+
+/* The default under the bare key, others under their name, as gguf's own writer does. */
+static am_status put_template(void *arg, am_str name, am_str source, am_error *err) {
+    const templates *t = arg;
+    char key[256];
+    (void)err;
+    snprintf(key, sizeof key, "tokenizer.chat_template%s%.*s", am_str_eq(name, AM_STR("default")) ? "" : ".",
+             am_str_eq(name, AM_STR("default")) ? 0 : (int)(name.n < 200 ? name.n : 200), name.p);
+    am_gguf_put_text(t->b, key, source);
+    ++*t->n;
+    return AM_OK;
 }
 
 am_status am_gguf_put_vocabulary(am_buf *b, const char *dir, uint32_t n_vocab, uint64_t *n, am_error *err) {
@@ -151,7 +147,9 @@ am_status am_gguf_put_vocabulary(am_buf *b, const char *dir, uint32_t n_vocab, u
         status = put_tokens(b, tokenizer, n_vocab, err);
         put_merges(b, json_object_get(model, "merges"));
         *n += 5;
-        if (!status) status = put_template(b, dir, n, err);
+        templates t = {b, n};
+        if (!status) status = am_chat_sources_of_dir(dir, put_template, &t, err);
+        if (status == AM_ENOTFOUND) status = AM_OK;
     } else {
         am_log(AM_LOG_WARN, "this tokenizer does not become GGUF: the file has no vocabulary", AM_LS("tokenizer", path));
     }

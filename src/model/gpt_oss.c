@@ -1,4 +1,4 @@
-/* gpt-oss: biases everywhere in attention, a sink in each softmax, every second layer with a window, experts with clamped SwiGLU.
+/* gpt-oss: biases everywhere in attention (unless `attention_bias` says otherwise), a sink in each softmax, every second layer with a window, experts with clamped SwiGLU.
  * Source: transformers' modeling_gpt_oss.py. */
 #include "model/internal.h"
 
@@ -31,7 +31,7 @@ static am_status load_layer(am_model *m, am_loader *l, uint32_t i, am_error *err
     am_status status = am_config_sliding(&m->config, i, i % 2 == 0, &sliding, err);
     if (!status && sliding) status = am_decoder_window(m, &layer->window, err);
     if (!status) status = am_decoder_load_norms(l, layer, err);
-    if (!status) status = am_decoder_load_attention(l, layer, true, true, err);
+    if (!status) status = am_decoder_load_attention(l, layer, m->config.attention_bias, m->config.attention_bias, err);
     if (!status) status = am_loader_vector(l, "self_attn.sinks", m->config.n_head, &layer->sinks, err);
     if (!status) status = am_moe_create(m, l, layer, err);
     if (!status) status = am_loader_linear(l, "mlp.router", m->n_expert, m->config.n_embd, true, &layer->moe->router, err);
@@ -52,5 +52,5 @@ static am_status load(am_model *m, am_loader *l, am_error *err) {
 }
 
 const am_arch am_arch_gpt_oss = {
-    "gpt_oss", NULL, "{\"head_dim\":64,\"num_key_value_heads\":8,\"max_position_embeddings\":131072,\"rope_theta\":150000.0,\"rms_norm_eps\":1e-5,"
+    "gpt_oss", NULL, "{\"attention_bias\":true,\"head_dim\":64,\"num_key_value_heads\":8,\"max_position_embeddings\":131072,\"rope_theta\":150000.0,\"rms_norm_eps\":1e-5,"
                      "\"num_local_experts\":128,\"num_experts_per_tok\":4,\"sliding_window\":128}", load, am_decoder_forward};

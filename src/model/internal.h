@@ -88,7 +88,7 @@ struct am_model {
     float logit_softcap;     /* 0: none */
     bool qk_norm_all_heads;  /* q_norm and k_norm run over all heads of a token together */
 
-    uint32_t cache_heads, cache_dim_k, cache_dim_v; /* of a token in the cache, and so of what attention sees */
+    uint32_t cache_heads, cache_dim_k, cache_dim_v; /* of a token in the cache, and so of what attention sees; multiples of 16, heads have zeros up to there */
     uint32_t q_lora, kv_lora, nope_dim, turned_dim, value_dim; /* am_mla; kv_lora 0: none. q_lora 0: no q_a */
 
     uint32_t n_expert, n_expert_used, n_ff_expert; /* 0: no experts */
@@ -216,6 +216,8 @@ am_status am_decoder_load_norms(am_loader *loader, am_layer *layer, am_error *er
 void am_decoder_forward(am_pass *pass);
 /* `sliding_window` (0 when null or absent). */
 am_status am_decoder_window(const am_model *model, uint32_t *window, am_error *err);
+/* The window of layer i where `use_sliding_window` says that there are any; `fallback`: whether the layer has one, where no layer_types say it. */
+am_status am_decoder_optional_window(const am_model *model, uint32_t i, bool fallback, uint32_t *window, am_error *err);
 /* Keys that, set to anything but null, false or `same`, would make another model of it; the list ends with a NULL key. */
 typedef struct am_refused_key {
     const char *key, *same;

@@ -269,7 +269,7 @@ static am_status load(const char *path, const am_model_options *options, am_mode
     m->embed_scale = 1;
     m->attention_scale = 1 / sqrtf((float)m->config.head_dim);
     m->cache_heads = m->config.n_kv_head;
-    m->cache_dim_k = m->cache_dim_v = m->config.head_dim;
+    m->cache_dim_k = m->cache_dim_v = (m->config.head_dim + 15) / 16 * 16;
     if (!status && (status = load_weights(m, &s, options, err)) && path) am_error_prefix(err, "%s", path);
     source_free(&s);
     /* these point into what was just freed or into JSON that nobody needs any more */
@@ -285,7 +285,6 @@ am_status am_model_load(const char *path, const am_model_options *options, am_mo
     uint64_t start = am_now_ns();
     am_status status = load(path, options, out, err);
     if (bare(options)) return status;
-    am_metric_add(&am_metric_model_loads, status ? AM_LOAD_FAILED : AM_LOAD_OK, 1);
     if (!status) am_metric_observe(&am_metric_model_load_time, 0, am_now_ns() - start);
     return status;
 }
@@ -334,6 +333,13 @@ am_status am_model_kv_spec(const am_model *m, uint32_t bits_k, uint32_t bits_v, 
                        .bits_k = bits_k,
                        .bits_v = m->kv_lora ? bits_k : bits_v,
                        .shared = m->kv_lora != 0};
+    for (uint32_t i = 0; i < m->config.n_layer; i++) {
+        uint32_t window = m->layers[i].window;
+        if (!window || window >= m->config.n_ctx) continue;
+        spec.windowed[i / 64] |= 1ull << i % 64;
+        if (window < 2) window = 2; /* a query that sees itself alone needs no block; that none is ever kept is not worth a case of its own */
+        if (window > spec.window) spec.window = window;
+    }
     am_status status = am_kv_layout_init(&layout, &spec, err);
     if (!status) *out = layout.spec;
     return status;

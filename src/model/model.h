@@ -81,7 +81,8 @@ void am_model_facts_of(const am_model_info *info, am_model_facts *out);
 const am_model_info *am_model_info_of(const am_model *model);
 const am_tokenizer *am_model_tokenizer(const am_model *model); /* NULL when the folder has none (test models) */
 const am_chat *am_model_chat(const am_model *model);           /* NULL when the folder has none */
-/* The cache geometry of this model at the given bits; latent attention has one vector a token, of bits_k. */
+/* The cache geometry of this model at the given bits; latent attention has one vector a token, of bits_k. A window that is not narrower than the
+ * model's context is none. */
 am_status am_model_kv_spec(const am_model *model, uint32_t bits_k, uint32_t bits_v, am_kv_spec *out, am_error *err);
 
 /* A run of new tokens of one sequence. The sequence has n_past tokens before it: n_sealed full blocks, then n_past % AM_BLOCK_TOKENS rows in
@@ -91,7 +92,8 @@ typedef struct am_segment {
     const int32_t *tokens;
     uint32_t n_tokens;
     uint32_t n_past;
-    const void *const *sealed; /* [n_past / AM_BLOCK_TOKENS] */
+    /* [n_past / AM_BLOCK_TOKENS][layout's n_units]. Units of window parts below am_kv_reach(n_past) are never looked at. */
+    const void *const *const *sealed;
     void *open;
     float *logits;     /* [n_logits][n_vocab], or NULL */
     uint32_t n_logits; /* the last n_logits tokens of the segment get logits */

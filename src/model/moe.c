@@ -128,6 +128,8 @@ void am_op_moe(const am_pass *pass, const am_moe *moe) {
 
 am_status am_moe_configure(am_model *m, const char *n_expert_key, const char *n_ff_key, am_error *err) {
     m->expert_scale = 1;
+    /* transformers 5 has one name for all architectures */
+    if (!json_object_get(m->config.json, n_expert_key) && json_object_get(m->config.json, "num_local_experts")) n_expert_key = "num_local_experts";
     am_status status = am_config_count(&m->config, n_expert_key, 1, 4096, 0, &m->n_expert, err);
     if (!status) status = am_config_count(&m->config, "num_experts_per_tok", 1, m->n_expert, 0, &m->n_expert_used, err);
     if (!status && (uint64_t)m->n_expert * m->config.n_layer > MAX_EXPERTS)

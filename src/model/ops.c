@@ -28,13 +28,21 @@ void am_op_rmsnorm(const am_pass *pass, float *y, const float *x, const float *w
     am_pass_rows(&(am_row_job){pass, rmsnorm_rows, y, x, weight, pass->model->config.n_embd, pass->n_rows});
 }
 
+/* Rows of q or k: heads back to back, in the room that they take in the cache's dimensions. */
+static void norm_head_rows(const am_row_job *job, size_t r0, size_t r1) {
+    const am_model *m = job->pass->model;
+    size_t n_head = job->n / m->cache_dim_k, dim = m->config.head_dim;
+    if (m->qk_norm_all_heads) dim *= n_head, n_head = 1;
+    for (size_t r = r0; r < r1; r++)
+        for (size_t h = 0; h < n_head; h++) {
+            float *x = job->y + r * job->n + h * dim;
+            job->pass->kernels->rmsnorm(x, x, job->weight, dim, m->config.norm_eps);
+        }
+}
+
 /* q and k of n_head heads each, normalised head by head, or all heads of a token together. */
 static void norm_heads(const am_pass *pass, float *x, const float *weight, size_t n_head) {
-    size_t dim = pass->model->config.head_dim, n_rows = pass->n_rows;
-    if (pass->model->qk_norm_all_heads)
-        am_pass_rows(&(am_row_job){pass, rmsnorm_rows, x, x, weight, n_head * dim, n_rows});
-    else
-        am_pass_rows(&(am_row_job){pass, rmsnorm_rows, x, x, weight, dim, n_head * n_rows});
+    am_pass_rows(&(am_row_job){.pass = pass, .rows = norm_head_rows, .y = x, .weight = weight, .n = n_head * pass->model->cache_dim_k, .n_rows = pass->n_rows});
 }
 
 static void silu_rows(const am_row_job *job, size_t r0, size_t r1) {
@@ -169,7 +177,8 @@ void am_op_attention(const am_pass *pass, uint32_t i) {
         am_op_mla(pass, i);
         return;
     }
-    am_op_linear(pass, (am_projection[]){{ws->q, ws->h, &layer->q, n, 0, 0}, {ws->k, ws->h, &layer->k, n, 0, 0}, {ws->v, ws->h, &layer->v, n, 0, 0}}, 3);
+    size_t dim = pass->model->cache_dim_k, ldq = c->n_head * dim, ldk = c->n_kv_head * dim;
+    am_op_linear(pass, (am_projection[]){{ws->q, ws->h, &layer->q, n, ldq, 0}, {ws->k, ws->h, &layer->k, n, ldk, 0}, {ws->v, ws->h, &layer->v, n, ldk, 0}}, 3);
     if (layer->q_norm) norm_heads(pass, ws->q, layer->q_norm, c->n_head);
     if (layer->k_norm) norm_heads(pass, ws->k, layer->k_norm, c->n_kv_head);
     am_op_cache(pass, i);

@@ -2,13 +2,14 @@
  * Sources: arXiv 2407.10671; transformers' modeling_qwen2.py. */
 #include "model/internal.h"
 
-/* A window counts only with use_sliding_window, which no released text model sets. */
-static const am_refused_key refused[] = {{"hidden_act", "\"silu\""}, {"use_sliding_window", NULL}, {"partial_rotary_factor", "1"},
-                                         {NULL, NULL}};
+static const am_refused_key refused[] = {{"hidden_act", "\"silu\""}, {"partial_rotary_factor", "1"}, {NULL, NULL}};
 
 static am_status load_layer(am_model *m, am_loader *l, uint32_t i, am_error *err) {
     am_layer *layer = &m->layers[i];
-    am_status status = am_decoder_load_norms(l, layer, err);
+    uint32_t first;
+    am_status status = am_config_count(&m->config, "max_window_layers", 0, 1u << 20, 28, &first, err);
+    if (!status) status = am_decoder_optional_window(m, i, i >= first, &layer->window, err);
+    if (!status) status = am_decoder_load_norms(l, layer, err);
     if (!status) status = am_decoder_load_attention(l, layer, true, false, err);
     return status ? status : am_decoder_load_mlp(l, layer, false, err);
 }
@@ -18,4 +19,4 @@ static am_status load(am_model *m, am_loader *l, am_error *err) {
     return status ? status : am_decoder_load(m, l, load_layer, err);
 }
 
-const am_arch am_arch_qwen2 = {"qwen2", NULL, "{\"max_position_embeddings\":32768}", load, am_decoder_forward};
+const am_arch am_arch_qwen2 = {"qwen2", NULL, "{\"max_position_embeddings\":32768,\"sliding_window\":4096}", load, am_decoder_forward};

@@ -2,8 +2,7 @@
  * Sources: arXiv 2505.09388; transformers' modeling_qwen3.py, modeling_qwen3_moe.py. */
 #include "model/internal.h"
 
-static const am_refused_key refused[] = {{"hidden_act", "\"silu\""}, {"use_sliding_window", NULL}, {"partial_rotary_factor", "1"},
-                                         {NULL, NULL}};
+static const am_refused_key refused[] = {{"hidden_act", "\"silu\""}, {"partial_rotary_factor", "1"}, {NULL, NULL}};
 
 static am_status load_attention(am_model *m, am_loader *l, am_layer *layer, am_error *err) {
     am_status status = am_decoder_load_norms(l, layer, err);
@@ -12,7 +11,10 @@ static am_status load_attention(am_model *m, am_loader *l, am_layer *layer, am_e
 }
 
 static am_status load_layer(am_model *m, am_loader *l, uint32_t i, am_error *err) {
-    am_status status = load_attention(m, l, &m->layers[i], err);
+    uint32_t first;
+    am_status status = am_config_count(&m->config, "max_window_layers", 0, 1u << 20, 28, &first, err);
+    if (!status) status = am_decoder_optional_window(m, i, i >= first, &m->layers[i].window, err);
+    if (!status) status = load_attention(m, l, &m->layers[i], err);
     return status ? status : am_decoder_load_mlp(l, &m->layers[i], false, err);
 }
 
@@ -36,6 +38,7 @@ static am_status is_sparse(const am_model *m, uint32_t i, bool *sparse, am_error
 static am_status load_moe_layer(am_model *m, am_loader *l, uint32_t i, am_error *err) {
     bool sparse;
     am_status status = is_sparse(m, i, &sparse, err);
+    if (!status) status = am_decoder_optional_window(m, i, true, &m->layers[i].window, err); /* all, without max_window_layers */
     if (!status) status = load_attention(m, l, &m->layers[i], err);
     if (status) return status;
     return sparse ? am_moe_load(m, l, &m->layers[i], err) : am_decoder_load_mlp(l, &m->layers[i], false, err);
@@ -48,6 +51,6 @@ static am_status load_moe(am_model *m, am_loader *l, am_error *err) {
     return status ? status : am_decoder_load(m, l, load_moe_layer, err);
 }
 
-const am_arch am_arch_qwen3 = {"qwen3", NULL, "{\"head_dim\":128,\"max_position_embeddings\":32768}", load, am_decoder_forward};
-const am_arch am_arch_qwen3_moe = {"qwen3_moe", NULL, "{\"max_position_embeddings\":32768,\"num_experts_per_tok\":8}", load_moe,
+const am_arch am_arch_qwen3 = {"qwen3", NULL, "{\"head_dim\":128,\"max_position_embeddings\":32768,\"sliding_window\":4096}", load, am_decoder_forward};
+const am_arch am_arch_qwen3_moe = {"qwen3_moe", NULL, "{\"max_position_embeddings\":32768,\"num_experts_per_tok\":8,\"sliding_window\":4096}", load_moe,
                                    am_decoder_forward};

@@ -1,8 +1,7 @@
 /* SmolLM3: Llama with some layers that have no rope. Source: transformers' modeling_smollm3.py. */
 #include "model/internal.h"
 
-static const am_refused_key refused[] = {{"hidden_act", "\"silu\""}, {"use_sliding_window", NULL}, {"partial_rotary_factor", "1"},
-                                         {NULL, NULL}};
+static const am_refused_key refused[] = {{"hidden_act", "\"silu\""}, {"partial_rotary_factor", "1"}, {NULL, NULL}};
 
 /* no_rope_layers: 1 means rope. Without it every no_rope_layer_interval-th layer has none. */
 static am_status read_rope(const am_model *m, uint32_t i, am_layer *layer, am_error *err) {
@@ -23,6 +22,7 @@ static am_status read_rope(const am_model *m, uint32_t i, am_layer *layer, am_er
 static am_status load_layer(am_model *m, am_loader *l, uint32_t i, am_error *err) {
     am_layer *layer = &m->layers[i];
     am_status status = read_rope(m, i, layer, err);
+    if (!status) status = am_decoder_optional_window(m, i, layer->rope < 0, &layer->window, err);
     if (!status) status = am_decoder_load_norms(l, layer, err);
     if (!status) status = am_decoder_load_attention(l, layer, m->config.attention_bias, m->config.attention_bias, err);
     return status ? status : am_decoder_load_mlp(l, layer, m->config.mlp_bias, err);

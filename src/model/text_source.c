@@ -24,22 +24,24 @@ static json_t *gguf_tokens(const am_vocab *vocab) {
     return tokens;
 }
 
-/* tokenizer.chat_template and, for tools and the like, tokenizer.chat_template.NAME. */
+/* tokenizer.chat_template and tokenizer.chat_template.NAME, as gguf's own writer puts them for a list of templates. */
 static am_status gguf_chat(const am_gguf *gguf, const am_vocab *vocab, am_chat **chat, am_error *err) {
-    static const char *const names[] = {"tool_use", "rag"};
-    am_str text;
-    am_status status = am_gguf_string(gguf, "tokenizer.chat_template", &text, err);
-    if (status) return optional(status);
-    json_t *tokens = gguf_tokens(vocab);
-    status = am_chat_load_source(text, tokens, chat, err);
-    json_decref(tokens);
-    for (size_t i = 0; !status && i < sizeof names / sizeof *names; i++) {
-        char key[64];
-        snprintf(key, sizeof key, "tokenizer.chat_template.%s", names[i]);
-        if (!am_gguf_get(gguf, key)) continue;
-        status = am_gguf_string(gguf, key, &text, err);
-        if (!status) status = am_chat_add_source(*chat, names[i], text, err);
+    static const am_str key = {"tokenizer.chat_template", 23};
+    enum { MAX_NAMED = 64 };
+    am_chat_source list[MAX_NAMED];
+    size_t n = 0;
+    for (size_t i = 0; i < am_gguf_n_values(gguf); i++) {
+        const am_gguf_value *v = am_gguf_value_at(gguf, i);
+        if (v->kind != AM_GGUF_STRING || !am_str_starts(v->key, key)) continue;
+        bool bare = v->key.n == key.n, named = !bare && v->key.p[key.n] == '.' && v->key.n > key.n + 1;
+        if (!bare && !named) continue;
+        if (n == MAX_NAMED) return am_fail(err, AM_ELIMIT, "more than %d chat templates", MAX_NAMED);
+        list[n++] = (am_chat_source){bare ? AM_STR("default") : (am_str){v->key.p + key.n + 1, v->key.n - key.n - 1}, {(const char *)v->p, v->n}};
     }
+    if (n == 0) return AM_OK;
+    json_t *tokens = gguf_tokens(vocab);
+    am_status status = am_chat_load_sources(list, n, tokens, chat, err);
+    json_decref(tokens);
     return status;
 }
 

@@ -26,6 +26,7 @@
 #include "model/internal.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct carver {
     char *base; /* NULL while measuring */
@@ -129,7 +130,8 @@ static am_status check_layout(const am_model *model, const am_kv_layout *layout,
     am_status status = am_model_kv_spec(model, layout->spec.bits_k, layout->spec.bits_v, &own, err);
     if (status) return status;
     const am_kv_spec *s = &layout->spec;
-    if (s->n_layer != own.n_layer || s->n_kv_head != own.n_kv_head || s->head_dim_k != own.head_dim_k || s->head_dim_v != own.head_dim_v)
+    if (s->n_layer != own.n_layer || s->n_kv_head != own.n_kv_head || s->head_dim_k != own.head_dim_k || s->head_dim_v != own.head_dim_v ||
+        s->window != own.window || memcmp(s->windowed, own.windowed, sizeof s->windowed) != 0)
         return am_fail(err, AM_EINVAL, "the cache layout is not this model's");
     return AM_OK;
 }

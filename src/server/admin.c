@@ -6,6 +6,8 @@
  * caches, model_id and timeout_seconds in bodies. */
 #include "server/models.h"
 
+#include "base/log.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +75,7 @@ static bool text_of(const json_t *body, const char *name, const char *other, cha
     if (status == AM_ENOTFOUND) return true;
     if (status) return am_api_fail(e, 400, "invalid_body", name, "%s", err.message);
     if (value.n >= cap) return am_api_fail(e, 400, "invalid_body", name, "'%s' has more than %zu bytes", name, cap - 1);
+    if (memchr(value.p, 0, value.n)) return am_api_fail(e, 400, "invalid_body", name, "'%s' has a zero byte, which no name has", name); /* "a\0b" is not "a" */
     memcpy(out, value.p, value.n);
     out[value.n] = 0;
     return true;
@@ -81,7 +84,7 @@ static bool text_of(const json_t *body, const char *name, const char *other, cha
 static bool tenant_of(am_exchange *x, const json_t *body, am_op *op, am_api_error *e) {
     char name[sizeof op->tenant.name] = "";
     if (!text_of(body, "tenant", NULL, name, sizeof name, e)) return false;
-    bool named = json_object_get(body, "tenant") != NULL;
+    bool named = json_is_string(json_object_get(body, "tenant")); /* null is nobody's name */
     op->any_tenant = !named && !op->agent[0];
     if (am_auth_tenant_named(x->server->auth, name, &op->tenant)) return true;
     return am_api_fail(e, 404, "tenant_not_found", "tenant", "there is no tenant '%s'", name);
@@ -98,34 +101,86 @@ static bool timeout_of(const json_t *body, am_op *op, am_api_error *e) {
     return true;
 }
 
-static bool fill_op(am_exchange *x, const json_t *body, am_op *op, am_api_error *e) {
-    return text_of(body, "model", "model_id", op->model, sizeof op->model, e) && text_of(body, "from", NULL, op->from, sizeof op->from, e) &&
-           text_of(body, "agent", NULL, op->agent, sizeof op->agent, e) && tenant_of(x, body, op, e) && timeout_of(body, op, e);
+/* A word that is misspelt must not widen what is done: clearing one agent would clear them all. */
+static bool members_known(const json_t *body, const char *known, am_api_error *e) {
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)body, key, value) {
+        const char *at = strstr(known, key);
+        size_t n = strlen(key);
+        bool whole = n && at && (at == known || at[-1] == ' ') && (at[n] == 0 || at[n] == ' ');
+        if (!whole) return am_api_fail(e, 400, "invalid_body", "", "'%.60s' is nothing that this takes; it takes: %s", key, *known ? known : "nothing");
+    }
+    return true;
 }
 
-/* The body: an object, or nothing. wants_model: without one it is refused. */
-static void operate(am_exchange *x, am_op_kind kind, bool wants_model) {
-    am_op op = {.kind = kind, .timeout_ms = UINT32_MAX};
+/* What each operation reads from its body. */
+static const char *const members[] = {[AM_OP_LOAD] = "model model_id timeout_seconds", [AM_OP_UNLOAD] = "model model_id timeout_seconds",
+                                      [AM_OP_SWAP] = "model model_id from timeout_seconds", [AM_OP_DRAIN] = "timeout_seconds", [AM_OP_PERSIST] = "model model_id",
+                                      [AM_OP_EVICT] = "agent tenant model model_id", [AM_OP_CLEAR] = "agent tenant model model_id all",
+                                      [AM_OP_CLEAR_POOL] = "model model_id"};
+
+static bool fill_op(am_exchange *x, const json_t *body, am_op *op, am_api_error *e) {
+    return members_known(body, members[op->kind], e) && text_of(body, "model", "model_id", op->model, sizeof op->model, e) &&
+           text_of(body, "from", NULL, op->from, sizeof op->from, e) && text_of(body, "agent", NULL, op->agent, sizeof op->agent, e) &&
+           tenant_of(x, body, op, e) && timeout_of(body, op, e);
+}
+
+/* The body: an object, or nothing. NULL: replied. */
+static json_t *body_of(am_exchange *x) {
     am_api_error e;
     am_error err = {0};
     json_t *body = NULL;
-    bool ok = x->body.n == 0 ? (body = json_object()) != NULL : am_json_parse(am_buf_str(&x->body), false, &body, &err) == AM_OK;
-    if (!ok || !json_is_object(body)) am_api_fail(&e, 400, "invalid_body", NULL, "%s", err.message[0] ? err.message : "the body must be an object");
-    else if (!fill_op(x, body, &op, &e)) ok = false;
-    else if (wants_model && !op.model[0]) ok = am_api_fail(&e, 400, "invalid_body", "model", "'model' is missing");
-    if (ok && json_is_object(body)) submit(x, &op);
+    bool ok = x->body.n == 0 ? (body = json_object()) != NULL : am_json_parse(am_buf_str(&x->body), true, &body, &err) == AM_OK;
+    if (ok && json_is_object(body)) return body;
+    am_api_fail(&e, 400, "invalid_body", NULL, "%s", err.message[0] ? err.message : "the body must be an object");
+    am_reply_error(x, &e);
+    json_decref(body);
+    return NULL;
+}
+
+/* wants: the member without which it is refused, or NULL. */
+static void operate(am_exchange *x, am_op_kind kind, const char *wants) {
+    am_op op = {.kind = kind, .timeout_ms = UINT32_MAX};
+    am_api_error e;
+    json_t *body = body_of(x);
+    if (!body) return;
+    bool ok = fill_op(x, body, &op, &e), named = op.agent[0] || json_is_string(json_object_get(body, "tenant"));
+    if (ok && wants && strcmp(wants, "model") == 0 && !op.model[0]) ok = am_api_fail(&e, 400, "invalid_body", "model", "'model' is missing");
+    if (ok && wants && strcmp(wants, "all") == 0 && named == json_is_true(json_object_get(body, "all")))
+        ok = am_api_fail(&e, 400, "invalid_body", "all", "this forgets for good: name an 'agent' or a 'tenant', or say 'all': true");
+    if (ok) submit(x, &op);
     else am_reply_error(x, &e);
     json_decref(body);
 }
 
-void am_handle_admin_load(am_exchange *x) { operate(x, AM_OP_LOAD, true); }
-void am_handle_admin_unload(am_exchange *x) { operate(x, AM_OP_UNLOAD, false); }
-void am_handle_admin_swap(am_exchange *x) { operate(x, AM_OP_SWAP, true); }
-void am_handle_admin_drain(am_exchange *x) { operate(x, AM_OP_DRAIN, false); }
-void am_handle_admin_persist(am_exchange *x) { operate(x, AM_OP_PERSIST, false); }
-void am_handle_admin_evict(am_exchange *x) { operate(x, AM_OP_EVICT, false); }
-void am_handle_admin_clear(am_exchange *x) { operate(x, AM_OP_CLEAR, false); }
-void am_handle_admin_clear_pool(am_exchange *x) { operate(x, AM_OP_CLEAR_POOL, false); }
+void am_handle_admin_load(am_exchange *x) { operate(x, AM_OP_LOAD, "model"); }
+void am_handle_admin_unload(am_exchange *x) { operate(x, AM_OP_UNLOAD, NULL); }
+void am_handle_admin_swap(am_exchange *x) { operate(x, AM_OP_SWAP, "model"); }
+void am_handle_admin_drain(am_exchange *x) { operate(x, AM_OP_DRAIN, NULL); }
+void am_handle_admin_persist(am_exchange *x) { operate(x, AM_OP_PERSIST, NULL); }
+void am_handle_admin_evict(am_exchange *x) { operate(x, AM_OP_EVICT, NULL); }
+void am_handle_admin_clear(am_exchange *x) { operate(x, AM_OP_CLEAR, "all"); }
+void am_handle_admin_clear_caches(am_exchange *x) { operate(x, AM_OP_CLEAR, NULL); }
+void am_handle_admin_clear_pool(am_exchange *x) { operate(x, AM_OP_CLEAR_POOL, NULL); }
+
+void am_handle_admin_seed(am_exchange *x) {
+    am_api_error e;
+    am_error err = {0};
+    uint64_t seed = 0;
+    json_t *body = body_of(x);
+    if (!body) return;
+    bool ok = members_known(body, "seed", &e);
+    if (ok && am_json_u64(body, "seed", INT64_MAX, &seed, &err)) ok = am_api_fail(&e, 400, "invalid_body", "seed", "%s", err.message);
+    json_decref(body);
+    if (!ok) {
+        am_reply_error(x, &e);
+        return;
+    }
+    am_registry_seed(am_models_of(x->server), seed);
+    am_log(AM_LOG_INFO, "seeded", AM_LU("seed", seed));
+    am_reply_json(x, 200, json_pack("{s:s, s:I}", "status", "ok", "seed", (json_int_t)seed));
+}
 
 static void reply_gate(am_exchange *x, am_gate_state before) {
     am_reply_json(x, 200, json_pack("{s:s, s:s, s:s}", "status", "success", "before", am_gate_state_name(before), "state",
@@ -157,10 +212,10 @@ void am_handle_admin_status(am_exchange *x) {
     am_registry *registry = am_models_of(x->server);
     status_call call = {x->server, json_array(), 0};
     am_registry_each(registry, add_status, &call);
-    am_reply_json(x, 200, json_pack("{s:s, s:s, s:I, s:I, s:I, s:o}", "state", am_gate_state_name(am_registry_gate(registry)), "default",
+    am_reply_json(x, 200, json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "state", am_gate_state_name(am_registry_gate(registry)), "default",
                                     am_registry_default(registry), "model_bytes", (json_int_t)call.bytes, "model_memory_limit",
-                                    (json_int_t)am_registry_memory_limit(registry), "disk_bytes", (json_int_t)am_registry_disk_bytes(registry), "models",
-                                    call.models));
+                                    (json_int_t)am_registry_memory_limit(registry), "disk_bytes", (json_int_t)am_registry_disk_bytes(registry), "absent_agents",
+                                    (json_int_t)am_registry_absent(registry, NULL, (am_str){0}).n_agents, "models", call.models));
 }
 
 /* Of the model in the default's place; null when it is not in memory. */

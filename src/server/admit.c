@@ -151,10 +151,10 @@ bool am_admit_agent(am_exchange *x, am_str agent, bool *ephemeral, am_api_error 
         if (!status) status = am_engine_call(am_instance_engine(all[i]), look, &u);
         am_registry_release(registry, all[i]);
     }
-    am_dormant_usage dormant = am_registry_dormant(registry, u.tenant, agent); /* and those of models that are not in memory */
-    u.n_agents += dormant.n_agents;
-    u.disk_bytes += dormant.disk_bytes;
-    u.known = u.known || dormant.known;
+    am_absent_usage absent = am_registry_absent(registry, u.tenant, agent); /* and those of models that are not in memory */
+    u.n_agents += absent.n_agents;
+    u.disk_bytes += absent.disk_bytes;
+    u.known = u.known || absent.known;
     if (status || u.status) return am_api_fail(e, 503, "shutting_down", NULL, "the server is shutting down");
     bool many = quota.agents && u.n_agents >= quota.agents && !u.known, large = quota.disk_bytes && u.disk_bytes >= quota.disk_bytes;
     if (!many && !large) return true;

@@ -169,6 +169,7 @@ am_auth_verdict am_auth_admin(am_auth *auth, am_str key, bool local) {
 
 bool am_auth_tenant_named(am_auth *auth, const char *name, am_tenant *out) {
     bool found = false;
+    if (strcmp(name, AM_TENANT_DEFAULT) == 0) name = "";
     pthread_mutex_lock(&auth->lock);
     for (const am_account *a = auth->accounts; a; a = a->next)
         if (strcmp(a->tenant.name, name) == 0) {

@@ -37,7 +37,7 @@ am_auth_verdict am_auth_tenant(am_auth *auth, am_str key, am_account **account);
  * admin key when there is one, or when there are tenants' keys; else anybody on this machine. */
 am_auth_verdict am_auth_admin(am_auth *auth, am_str key, bool local);
 
-/* The tenant of that name (empty: the default); false: there is none. Of one that was made anew, the new one. */
+/* The tenant of that name (empty, or AM_TENANT_DEFAULT: the default); false: there is none. Of one that was made anew, the new one. */
 bool am_auth_tenant_named(am_auth *auth, const char *name, am_tenant *out);
 
 const am_tenant *am_account_tenant(const am_account *account);

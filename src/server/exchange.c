@@ -29,20 +29,6 @@ static void choose_id(am_exchange *x) {
     for (size_t i = 0; i < sizeof random; i++) n += (size_t)snprintf(x->id + n, sizeof x->id - n, "%02x", random[i]);
 }
 
-/* W3C's traceparent, 00-<32 hex digits>-<16>-<2>: its trace id goes into the log, so that a line can be found from a trace. Anything else counts as
- * none, as the specification wants it. */
-static void take_trace(am_exchange *x) {
-    am_str v = am_http_field_of(&x->head, "traceparent");
-    bool ok = v.n >= 55 && v.p[2] == '-' && v.p[35] == '-' && v.p[52] == '-' && (v.n == 55 || v.p[55] == '-'), zeros = true;
-    for (size_t i = 0; ok && i < 55; i++) {
-        bool hex = (v.p[i] >= '0' && v.p[i] <= '9') || (v.p[i] >= 'a' && v.p[i] <= 'f');
-        ok = hex || i == 2 || i == 35 || i == 52;
-        if (i > 2 && i < 35 && v.p[i] != '0') zeros = false;
-    }
-    if (!ok || zeros || (v.p[0] == 'f' && v.p[1] == 'f') || (v.p[0] == '0' && v.p[1] == '0' && v.n != 55)) return;
-    memcpy(x->trace, v.p + 3, 32);
-}
-
 am_exchange *am_exchange_create(am_server *server, am_str head, am_http_refusal *refusal) {
     am_exchange *x = am_calloc(1, sizeof *x);
     char *bytes = x ? am_calloc(1, head.n + 1) : NULL;
@@ -65,7 +51,7 @@ am_exchange *am_exchange_create(am_server *server, am_str head, am_http_refusal 
     *refusal = (am_http_refusal){0};
     if (head.n) am_http_parse_head((am_str){bytes, head.n}, &x->head, refusal);
     choose_id(x);
-    take_trace(x);
+    am_trace_take(&x->head, &x->trace);
     return x;
 }
 
@@ -124,7 +110,8 @@ void am_exchange_log(am_exchange *x, const char *outcome) {
     am_route_count(x->route, x->begun || x->finished ? x->status : 0);
     bool quiet = x->route && x->route->quiet && x->status < 400;
     am_log(quiet ? AM_LOG_DEBUG : AM_LOG_INFO, "http_request", AM_LV("method", x->head.method), AM_LV("path", path),
-           AM_LI("status", x->status), AM_LU("bytes", x->n_sent), AM_LF("ms", am_ms_since(x->start_ns)), AM_LS("request_id", x->id), AM_LS("trace_id", x->trace),
+           AM_LI("status", x->status), AM_LU("bytes", x->n_sent), AM_LF("ms", am_ms_since(x->start_ns)), AM_LS("request_id", x->id), AM_LS("trace_id", x->trace.id), AM_LS("span_id", x->trace.span),
+          
            AM_LS("tenant", x->account ? am_account_tenant(x->account)->name : ""), AM_LS("agent", x->agent), AM_LS("outcome", outcome));
     pthread_mutex_unlock(&x->lock);
 }

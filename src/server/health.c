@@ -1,4 +1,5 @@
-/* Owns the health endpoints: live (the process answers), startup (the model is loaded), ready (new requests are taken and the engine moves). */
+/* Owns the health endpoints: live (the process answers), startup (the model is loaded), ready (new requests are taken and the engine moves). The words of the
+ * last three are those that monitors of the system we follow look for. */
 #include "server/models.h"
 
 #include "base/clock.h"
@@ -36,21 +37,33 @@ static void reply(am_exchange *x, bool good, json_t *body) {
     am_reply_json(x, good ? 200 : 503, body);
 }
 
-void am_handle_live(am_exchange *x) { am_reply_json(x, 200, json_pack("{s:s}", "status", "ok")); }
+void am_handle_live(am_exchange *x) { am_reply_json(x, 200, json_pack("{s:s}", "status", "alive")); }
 
 void am_handle_startup(am_exchange *x) {
     health h = look(x->server);
-    reply(x, h.loaded, json_pack("{s:s}", "status", h.loaded ? "ok" : "loading"));
+    reply(x, h.loaded, h.loaded ? json_pack("{s:s}", "status", "started") : json_pack("{s:s, s:s}", "status", "starting", "reason", "model_loading"));
+}
+
+static bool is_ready(const health *h) { return h->loaded && !h->stopping && !h->stuck && !h->gate; }
+
+bool am_server_is_ready(const am_server *server) {
+    health h = look(server);
+    return is_ready(&h);
 }
 
 void am_handle_ready(am_exchange *x) {
     health h = look(x->server);
-    reply(x, h.loaded && !h.stopping && !h.stuck && !h.gate, json_pack("{s:s}", "status", state_name(&h)));
+    const char *reason = h.stopping ? "shutting_down" : !h.loaded ? "model_loading" : state_name(&h);
+    bool good = is_ready(&h);
+    json_t *body = good ? json_pack("{s:s}", "status", "ready") : json_pack("{s:s, s:s}", "status", "not_ready", "reason", reason);
+    if (good && x->known && h.stats.cache.n_sealed_slots)
+        json_object_set_new(body, "pool_utilization", json_real(100.0 * h.stats.cache.n_sealed_used / h.stats.cache.n_sealed_slots));
+    reply(x, good, body);
 }
 
 void am_handle_health(am_exchange *x) {
     health h = look(x->server);
-    bool good = h.loaded && !h.stopping && !h.stuck && !h.gate;
+    bool good = is_ready(&h);
     json_t *body = json_pack("{s:s, s:s, s:I}", "status", state_name(&h), "version", AM_VERSION, "uptime_s",
                              (json_int_t)(am_wall_ns() / 1000000000u - x->server->started_s));
     if (good && x->known) { /* how much is going on is not for strangers */

@@ -11,6 +11,7 @@
 #include "server/http_parse.h"
 #include "server/pool.h"
 #include "server/server.h"
+#include "server/trace.h"
 
 #include <event2/event.h>
 #include <pthread.h>
@@ -71,7 +72,7 @@ struct am_exchange {
 
     /* Written by the network thread before the handler runs, then only read. */
     char id[72]; /* x-request-id */
-    char trace[33]; /* the trace id of its traceparent, or empty */
+    am_trace trace;
     char *head_bytes;
     am_http_head head;
     const am_route *route;
@@ -166,6 +167,9 @@ void am_conn_close(am_conn *conn);            /* frees it; its request is cancel
 bool am_conn_is_idle(const am_conn *conn); /* nothing is being asked or answered */
 am_conn *am_conn_next(const am_conn *conn); /* in server->conns */
 
+/* health.c */
+bool am_server_is_ready(const am_server *server); /* as GET /health/ready */
+
 /* metrics.c */
 typedef enum am_refused { AM_REFUSED_ORIGIN, AM_REFUSED_KEY, AM_REFUSED_RATE, AM_REFUSED_PARALLEL, AM_REFUSED_QUOTA } am_refused;
 void am_metrics_refused(am_refused why);
@@ -183,7 +187,7 @@ void am_listen_pause(am_server *server, bool pause); /* network thread: while th
 am_handler am_handle_memory; /* memory.c */
 am_handler am_handle_admin_load, am_handle_admin_unload, am_handle_admin_swap, am_handle_admin_current, am_handle_admin_available; /* admin.c */
 am_handler am_handle_admin_status, am_handle_admin_drain, am_handle_admin_pause, am_handle_admin_resume, am_handle_admin_persist;
-am_handler am_handle_admin_evict, am_handle_admin_clear, am_handle_admin_clear_pool;
+am_handler am_handle_admin_evict, am_handle_admin_clear, am_handle_admin_clear_caches, am_handle_admin_clear_pool, am_handle_admin_seed;
 
 struct am_route {
     const char *method;

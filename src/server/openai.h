@@ -18,13 +18,14 @@ typedef struct am_openai_request {
     const json_t *messages;
     json_t *tools;         /* functions the model may call, our reference; NULL: none */
     json_t *kwargs;        /* template variables, our reference; may be NULL */
+    am_buf prediction;     /* text that the answer may equal for the most part; owned */
     am_str model, reasoning_effort;
     double temperature, top_p, min_p, typical_p; /* NAN: not said */
     double repetition_penalty, frequency_penalty, presence_penalty;
     int64_t top_k, max_tokens, max_completion_tokens, n, top_logprobs; /* INT64_MIN: not said */
     int64_t seed;
     bool stream, include_usage, logprobs, ignore_eos, skip_special_tokens, cache_prompt, has_seed;
-    bool has_thinking, enable_thinking;
+    bool has_thinking, enable_thinking, add_generation_prompt, continue_final_message;
     am_str stops[AM_MAX_STOPS];
     uint32_t n_stops;
     int32_t stop_tokens[AM_MAX_STOP_TOKENS];
@@ -55,7 +56,7 @@ typedef struct am_choice {
     am_buf tool_calls; /* whole replies: the elements of the array */
     am_buf logprobs;   /* the elements of the array not sent yet */
     am_finish finish;
-    uint32_t n_generated;
+    uint32_t n_generated, n_drafted, n_accepted;
     bool ended;
 } am_choice;
 

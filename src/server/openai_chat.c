@@ -127,7 +127,8 @@ static bool fit_context(const am_openai_request *r, size_t n_prompt, uint32_t n_
 static bool make_prompt(const am_completion *c, const am_openai_request *r, am_prompt *prompt, am_api_error *e) {
     json_t *messages = am_openai_messages(r->messages, am_options_of(c->x->server)->max_messages, e);
     if (!messages) return false;
-    am_chat_request chat = {.messages = messages, .tools = r->tools, .kwargs = r->kwargs, .add_generation_prompt = true, .now_s = c->created_s};
+    am_chat_request chat = {.messages = messages, .tools = r->tools, .kwargs = r->kwargs, .add_generation_prompt = r->add_generation_prompt,
+                            .continue_final = r->continue_final_message, .now_s = c->created_s};
     am_error err = {0};
     am_status status = am_prompt_make(c->model, &chat, prompt, &err);
     json_decref(messages);
@@ -137,10 +138,18 @@ static bool make_prompt(const am_completion *c, const am_openai_request *r, am_p
     return am_api_fail(e, http, "template_error", "messages", "%s", err.message[0] ? err.message : am_status_text(status));
 }
 
+/* A prediction that cannot be read as tokens is none: it changes nothing but the time. */
+static void read_prediction(const am_completion *c, const am_openai_request *r, am_tokens *out) {
+    const am_tokenizer *tokenizer = am_model_tokenizer(c->model);
+    const am_span all = {0, r->prediction.n};
+    if (r->prediction.n && tokenizer && am_tokenizer_encode(tokenizer, am_buf_str(&r->prediction), &all, 1, 0, out, NULL)) out->n = 0;
+}
+
 static bool start(am_completion *c, const am_openai_request *r, am_str agent, am_api_error *e) {
     am_exchange *x = c->x;
     am_engine_stats stats;
     am_prompt prompt = {0};
+    am_tokens prediction = {0};
     if (!make_prompt(c, r, &prompt, e)) return false;
     am_engine_stats_get(c->engine, &stats);
     am_request request = {.tenant = *am_account_tenant(x->account), .agent = agent, .tokens = prompt.tokens, .text = am_buf_str(&prompt.rendered.text), .input = prompt.rendered.input,
@@ -148,6 +157,9 @@ static bool start(am_completion *c, const am_openai_request *r, am_str agent, am
                           .n_stops = r->n_stops, .n_stop_tokens = r->n_stop_tokens, .ignore_eos = r->ignore_eos,
                           .keep_special = !r->skip_special_tokens, .no_reuse = !r->cache_prompt, .on_event = am_choice_on_event};
     memcpy(request.stop_tokens, r->stop_tokens, sizeof request.stop_tokens);
+    read_prediction(c, r, &prediction);
+    request.prediction = prediction.ids;
+    request.n_prediction = (uint32_t)prediction.n;
     snprintf(request.id, sizeof request.id, "%.63s", x->id);
     bool ok = fit_context(r, prompt.tokens.n, stats.n_ctx, &request.max_tokens, e) && am_admit_agent(x, agent, &request.ephemeral, e);
     if (ok) {
@@ -164,6 +176,7 @@ static bool start(am_completion *c, const am_openai_request *r, am_str agent, am
         submit(c, &request);
     }
     am_prompt_free(&prompt);
+    am_tokens_free(&prediction);
     return ok;
 }
 

@@ -80,6 +80,8 @@ static void on_done(am_choice *choice, const am_event *event) {
     am_api_error e;
     choice->finish = event->finish;
     choice->n_generated = event->n_generated;
+    choice->n_drafted = event->n_drafted;
+    choice->n_accepted = event->n_accepted;
     if (event->finish == AM_FINISH_CANCELED || event->finish == AM_FINISH_ERROR) {
         bool canceled = event->finish == AM_FINISH_CANCELED;
         am_api_fail(&e, canceled ? 503 : 500, canceled ? "canceled" : "engine_error", NULL, "%s",
@@ -89,8 +91,9 @@ static void on_done(am_choice *choice, const am_event *event) {
     }
     am_tool_parser_finish(&choice->parser, &sink);
     am_choice_ended(choice, NULL);
-    am_log(AM_LOG_INFO, "turn", AM_LS("request_id", c->x->id), AM_LS("trace_id", c->x->trace), AM_LS("agent", c->info.agent), AM_LS("tier", am_tier_name(c->info.tier)),
-           AM_LU("prompt_tokens", c->info.n_prompt), AM_LU("cached_tokens", c->info.n_cached), AM_LU("generated_tokens", event->n_generated),
+    am_log(AM_LOG_INFO, "turn", AM_LS("request_id", c->x->id), AM_LS("trace_id", c->x->trace.id), AM_LS("span_id", c->x->trace.span),
+           AM_LS("agent", c->info.agent), AM_LS("tier", am_tier_name(c->info.tier)), AM_LU("prompt_tokens", c->info.n_prompt),
+           AM_LU("cached_tokens", c->info.n_cached), AM_LU("generated_tokens", event->n_generated),
            AM_LF("queue_ms", event->queue_ms), AM_LF("restore_ms", c->info.restore_ms), AM_LF("prefill_ms", event->prefill_ms),
            AM_LF("decode_ms", event->decode_ms));
     if (am_options_of(c->x->server)->log_content && !c->stream) am_log(AM_LOG_INFO, "answer", AM_LS("request_id", c->x->id), AM_LV("text", am_buf_str(&choice->text)));

@@ -51,13 +51,17 @@ static const char *finish_name(const am_choice *choice) {
 
 /* "usage":{...},"agent_memory":{...} */
 static void put_usage(const am_completion *c, am_buf *out) {
-    uint32_t n_generated = 0;
-    for (uint32_t i = 0; i < c->n_choices; i++) n_generated += c->choices[i].n_generated;
+    uint32_t n_generated = 0, n_drafted = 0, n_accepted = 0;
+    for (uint32_t i = 0; i < c->n_choices; i++) {
+        n_generated += c->choices[i].n_generated;
+        n_drafted += c->choices[i].n_drafted;
+        n_accepted += c->choices[i].n_accepted;
+    }
     char miss[64] = "";
     am_miss_text(&c->info, miss);
     am_buf_printf(out, "\"usage\":{\"prompt_tokens\":%u,\"completion_tokens\":%u,\"total_tokens\":%u,\"prompt_tokens_details\":{\"cached_tokens\":%u},"
-                       "\"completion_tokens_details\":{\"reasoning_tokens\":0}},\"agent_memory\":{\"agent\":",
-                  c->info.n_prompt, n_generated, c->info.n_prompt + n_generated, c->info.n_cached);
+                       "\"completion_tokens_details\":{\"reasoning_tokens\":0,\"accepted_prediction_tokens\":%u,\"rejected_prediction_tokens\":%u}},\"agent_memory\":{\"agent\":",
+                  c->info.n_prompt, n_generated, c->info.n_prompt + n_generated, c->info.n_cached, n_accepted, n_drafted - n_accepted);
     put_str(out, am_str_of(c->info.agent));
     am_buf_printf(out, ",\"tier\":\"%s\",\"cached_tokens\":%u,\"computed_tokens\":%u,\"miss_reason\":", am_tier_name(c->info.tier), c->info.n_cached,
                   c->info.n_prompt - c->info.n_cached);

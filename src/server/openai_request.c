@@ -98,25 +98,14 @@ static bool parse_stream_options(am_openai_request *r, const json_t *v, uint32_t
     return true;
 }
 
-/* Functions are handed to the template; other kinds (web search and the like) are the services' own and are left out. */
 static bool parse_tools(am_openai_request *r, const json_t *v, uint32_t n_vocab, am_api_error *e) {
+    char param[AM_CHAT_PARAM_BYTES];
+    am_error err = {0};
     (void)n_vocab;
-    if (!json_is_array(v)) return wrong_type(e, "tools", "an array", v);
     json_decref(r->tools);
-    r->tools = json_array();
-    size_t i;
-    json_t *tool;
-    json_array_foreach(v, i, tool) {
-        char name[64];
-        snprintf(name, sizeof name, "tools[%zu]", i);
-        if (!json_is_object(tool)) return wrong_type(e, name, "an object", tool);
-        const char *type = json_string_value(json_object_get(tool, "type"));
-        if (type && strcmp(type, "function")) continue;
-        if (!json_is_string(json_object_get(json_object_get(tool, "function"), "name")))
-            return am_api_fail(e, 400, "invalid_value", name, "'%s.function.name' must be a string", name);
-        json_array_append(r->tools, tool);
-    }
-    return true;
+    am_status status = am_chat_tools(v, &r->tools, param, &err);
+    if (status == AM_ENOMEM) return am_api_fail(e, 503, "out_of_memory", NULL, "out of memory");
+    return !status || am_api_fail(e, 400, "invalid_value", param, "%s", err.message);
 }
 
 static bool parse_tool_choice(am_openai_request *r, const json_t *v, uint32_t n_vocab, am_api_error *e) {
@@ -125,6 +114,25 @@ static bool parse_tool_choice(am_openai_request *r, const json_t *v, uint32_t n_
     if (json_is_string(v) && strcmp(json_string_value(v), "none") == 0) {
         json_decref(r->tools); /* the table has tools before tool_choice */
         r->tools = NULL;
+    }
+    return true;
+}
+
+/* OpenAI's predicted outputs: {"type": "content", "content": a string or a list of text parts}. */
+static bool parse_prediction(am_openai_request *r, const json_t *v, uint32_t n_vocab, am_api_error *e) {
+    (void)n_vocab;
+    if (!json_is_object(v)) return wrong_type(e, "prediction", "an object", v);
+    const json_t *content = json_object_get(v, "content");
+    const char *type = json_string_value(json_object_get(v, "type"));
+    if (!type || strcmp(type, "content")) return am_api_fail(e, 400, "invalid_value", "prediction", "'prediction.type' must be content");
+    if (!json_is_string(content) && !json_is_array(content)) return wrong_type(e, "prediction.content", "a string or a list of text parts", content);
+    size_t n = json_is_array(content) ? json_array_size(content) : 1;
+    am_buf_init(&r->prediction, SIZE_MAX / 2);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *text = json_is_array(content) ? json_object_get(json_array_get(content, i), "text") : content;
+        if (!json_is_string(text)) return am_api_fail(e, 400, "invalid_value", "prediction", "'prediction.content[%zu]' is no text part", i);
+        if (am_buf_append(&r->prediction, json_string_value(text), json_string_length(text)))
+            return am_api_fail(e, 503, "out_of_memory", NULL, "out of memory");
     }
     return true;
 }
@@ -193,11 +201,14 @@ static const field fields[] = {
     WITH(tools, parse_tools),
     WITH(tool_choice, parse_tool_choice),
     WITH(response_format, parse_format),
+    WITH(prediction, parse_prediction),
     WITH(chat_template, refuse_template),
     WITH(chat_template_kwargs, parse_kwargs),
     WITH(enable_thinking, parse_thinking),
     PLAIN(reasoning_effort, STRING),
     PLAIN(cache_prompt, BOOLEAN),
+    PLAIN(add_generation_prompt, BOOLEAN),
+    PLAIN(continue_final_message, BOOLEAN),
 };
 #undef RANGED
 #undef PLAIN
@@ -250,7 +261,7 @@ bool am_openai_request_parse(am_str body, uint32_t n_vocab, am_openai_request *r
     *r = (am_openai_request){.temperature = NAN, .top_p = NAN, .min_p = NAN, .typical_p = NAN, .repetition_penalty = NAN,
                              .frequency_penalty = NAN, .presence_penalty = NAN, .top_k = INT64_MIN, .max_tokens = INT64_MIN,
                              .max_completion_tokens = INT64_MIN, .n = 1, .top_logprobs = 0, .seed = INT64_MIN, .skip_special_tokens = true,
-                             .cache_prompt = true};
+                             .cache_prompt = true, .add_generation_prompt = true};
     am_error err;
     if (am_json_parse(body, false, &r->root, &err)) return am_api_fail(e, 400, "invalid_json", NULL, "%s", err.message);
     if (!json_is_object(r->root)) return am_api_fail(e, 400, "invalid_json", NULL, "the body must be a JSON object, not %s", kind_of(r->root));
@@ -285,6 +296,7 @@ void am_openai_request_free(am_openai_request *r) {
     json_decref(r->kwargs);
     json_decref(r->root);
     free(r->bias);
+    am_buf_free(&r->prediction);
     *r = (am_openai_request){0};
 }
 

@@ -1,8 +1,9 @@
 /* Owns added tokens: which are looked for in the raw text, which in normalised text, and the search itself, leftmost and longest,
  * with single_word, lstrip and rstrip as Hugging Face's added vocabulary has them.
  *
- * The rule that keeps control tokens ours lives here: a match none of whose bytes came from outside counts, any other is no match,
- * and a shorter one at the same place may still be. */
+ * The rule that keeps control tokens ours lives here: a match none of whose bytes came from outside counts, any other only when its token
+ * is plain text; and a shorter one at the same place may still be. Many vocabularies add runs of spaces or newlines that way, and
+ * code that a user sends has to meet them. Those that are written like marks (<think>, [INST], <|x|>) count as control, special or not. */
 #include "text/tokenizer_int.h"
 #include "text/utf8.h"
 
@@ -58,10 +59,19 @@ am_status am_added_put_at(am_tokenizer *t, const am_added *token, int32_t at, am
     kept.content = t->added[i].content;
     kept.needle = kept.content;
     kept.id = (int32_t)id;
+    kept.plain = !token->special;
+    for (size_t k = 0; k < kept.content.n; k++) kept.plain &= !strchr("<>[]{}|", kept.content.p[k]);
     t->added[i] = kept;
     t->words.flags[id] |= AM_WORD_ADDED;
     if (token->special) t->words.flags[id] |= AM_WORD_SPECIAL;
     return AM_OK;
+}
+
+/* SentencePiece marks spaces before its model looks: a symbol with a space in it is never met, one with a mark only among marks, and not
+ * at all by Unigram, whose paths decide about it. */
+static bool joined_sought(const am_tokenizer *t, const am_added *a, bool normalized) {
+    bool mark = memmem(a->content.p, a->content.n, "\xE2\x96\x81", 3) != NULL;
+    return !memchr(a->content.p, ' ', a->content.n) && (!mark || (normalized && t->kind == AM_MODEL_BPE));
 }
 
 am_status am_matcher_build(am_tokenizer *t, bool normalized, am_matcher *m, am_error *err) {
@@ -70,7 +80,7 @@ am_status am_matcher_build(am_tokenizer *t, bool normalized, am_matcher *m, am_e
     size_t n = 0;
     for (size_t i = 0; i < t->n_added; i++) {
         const am_added *a = &t->added[i];
-        if (a->normalized != normalized || a->needle.n == 0) continue;
+        if (a->needle.n == 0 || (a->joined ? !joined_sought(t, a, normalized) : a->normalized != normalized)) continue;
         entries[n++] = (am_trie_entry){a->needle, (int32_t)i};
         m->first[(uint8_t)a->needle.p[0]] = true;
         if (a->needle.n > m->longest) m->longest = a->needle.n;
@@ -124,8 +134,8 @@ static size_t spaces_after(am_str text, size_t i) {
     return i;
 }
 
-/* The longest needle at i that touches no input; its index or -1. */
-static int32_t longest_at(const am_matcher *m, const am_view *v, size_t i, const am_span *input, size_t n_input, size_t *end) {
+/* The longest needle at i that touches no input, or is plain; its index or -1. */
+static int32_t longest_at(const am_tokenizer *t, const am_matcher *m, const am_view *v, size_t i, const am_span *input, size_t n_input, size_t *end) {
     int32_t best = -1;
     uint32_t node = 0;
     size_t clear = SIZE_MAX; /* from where on a match would touch input */
@@ -134,7 +144,7 @@ static int32_t longest_at(const am_matcher *m, const am_view *v, size_t i, const
         if (node == 0) break;
         if (m->trie.value[node] < 0) continue;
         if (n_input && clear == SIZE_MAX && am_input_touches(input, n_input, am_view_at(v, i), am_view_at(v, k + 1))) clear = k;
-        if (k >= clear) break;
+        if (k >= clear && !t->added[m->trie.value[node]].plain) continue;
         best = m->trie.value[node];
         *end = k + 1;
     }
@@ -151,7 +161,7 @@ bool am_matcher_next(const am_tokenizer *t, const am_matcher *m, const am_view *
             continue;
         }
         size_t end = i;
-        int32_t index = longest_at(m, v, i, input, n_input, &end);
+        int32_t index = longest_at(t, m, v, i, input, n_input, &end);
         if (index < 0) {
             i++;
             continue;
@@ -165,7 +175,13 @@ bool am_matcher_next(const am_tokenizer *t, const am_matcher *m, const am_view *
         out->begin = a->lstrip && out->begin < done ? done : out->begin;
         out->end = a->rstrip ? spaces_after(text, end) : end;
         out->scan = end;
+        if (out->begin >= out->end) { /* the match before took all of it */
+            done = out->end;
+            i = end;
+            continue;
+        }
         out->id = a->id;
+        out->joined = a->joined;
         return true;
     }
     return false;

@@ -110,24 +110,33 @@ static bool symbol_put(am_scratch *s, size_t *n, int32_t id, size_t pos) {
     return true;
 }
 
-/* The id of the character p[0..k), with the prefix and suffix its place asks for; -1 when there is none. */
+/* The character p[0..k) with the prefix and suffix its place asks for; n is 0 when there is no room for them. */
+typedef struct affixed {
+    char text[256];
+    size_t n;
+} affixed;
+static bool affix(const am_bpe *bpe, const char *p, size_t k, bool first, bool last, affixed *a) {
+    am_str prefix = first ? (am_str){0} : bpe->prefix, suffix = last ? bpe->suffix : (am_str){0};
+    a->n = 0;
+    if (!prefix.n && !suffix.n) return false;
+    if (prefix.n > sizeof a->text || suffix.n > sizeof a->text - prefix.n || k > sizeof a->text - prefix.n - suffix.n) return true;
+    if (prefix.n) memcpy(a->text, prefix.p, prefix.n);
+    memcpy(a->text + prefix.n, p, k);
+    if (suffix.n) memcpy(a->text + prefix.n + k, suffix.p, suffix.n);
+    a->n = prefix.n + k + suffix.n;
+    return true;
+}
+
+/* -1 when there is none. */
 static int32_t letter_id(const am_tokenizer *t, const char *p, size_t k, bool first, bool last) {
     const am_bpe *bpe = &t->bpe;
-    bool prefix = !first && bpe->prefix.n, suffix = last && bpe->suffix.n;
-    if (!prefix && !suffix) {
-        if (k == 1) return bpe->byte_id[(uint8_t)p[0]];
-        int32_t id = am_words_find(&t->words, (am_str){p, k});
-        if (id >= 0 || !bpe->letters.slots) return id;
-        int32_t letter = am_words_find(&bpe->letters, (am_str){p, k});
-        return letter < 0 ? -1 : (int32_t)t->words.n + letter;
-    }
-    char text[256];
-    size_t n = 0;
-    if (k + bpe->prefix.n + bpe->suffix.n > sizeof text) return -1;
-    if (prefix) memcpy(text, bpe->prefix.p, bpe->prefix.n), n = bpe->prefix.n;
-    memcpy(text + n, p, k), n += k;
-    if (suffix) memcpy(text + n, bpe->suffix.p, bpe->suffix.n), n += bpe->suffix.n;
-    return am_words_find(&t->words, (am_str){text, n});
+    affixed a;
+    if (affix(bpe, p, k, first, last, &a)) return am_words_find(&t->words, (am_str){a.text, a.n});
+    if (k == 1) return bpe->byte_id[(uint8_t)p[0]];
+    int32_t id = am_words_find(&t->words, (am_str){p, k});
+    if (id >= 0 || !bpe->letters.slots) return id;
+    int32_t letter = am_words_find(&bpe->letters, (am_str){p, k});
+    return letter < 0 ? -1 : (int32_t)t->words.n + letter;
 }
 
 static bool bytes_known(const am_bpe *bpe, const char *p, size_t k) {
@@ -136,11 +145,21 @@ static bool bytes_known(const am_bpe *bpe, const char *p, size_t k) {
     return true;
 }
 
+/* The bytes that stand for an unknown letter: of its affixes too, and of its spelling where the vocabulary is one of bytes. */
+static am_str letter_bytes(const am_bpe *bpe, const char *p, size_t k, bool first, bool last, affixed *a) {
+    char c[4];
+    am_str letter = bpe->byte_level ? (am_str){c, am_utf8_put(c, am_byte_char((uint8_t)*p))} : (am_str){p, k};
+    if (!affix(bpe, letter.p, letter.n, first, last, a)) memcpy(a->text, letter.p, a->n = letter.n);
+    return (am_str){a->text, a->n};
+}
+
 /* Unknown characters: bytes if the model falls back to them, else the unknown token, runs of it fused when asked; with neither
  * they vanish, as in the reference. A pending unknown is written before the next known character. */
 static am_status symbols_make(const am_tokenizer *t, am_scratch *s, am_str w, size_t *n) {
     const am_bpe *bpe = &t->bpe;
     size_t unknown = SIZE_MAX;
+    affixed a;
+    am_str bytes;
     *n = 0;
     for (size_t i = 0; i < w.n;) {
         size_t k = bpe->byte_level ? 1 : am_utf8_size((uint8_t)w.p[i]);
@@ -149,9 +168,9 @@ static am_status symbols_make(const am_tokenizer *t, am_scratch *s, am_str w, si
             if (unknown != SIZE_MAX && !symbol_put(s, n, t->unk, unknown)) return AM_ENOMEM;
             unknown = SIZE_MAX;
             if (!symbol_put(s, n, id, i)) return AM_ENOMEM;
-        } else if (bpe->byte_fallback && bytes_known(bpe, w.p + i, k)) {
-            for (size_t b = 0; b < k; b++)
-                if (!symbol_put(s, n, bpe->fallback_id[(uint8_t)w.p[i + b]], i + b)) return AM_ENOMEM;
+        } else if (bpe->byte_fallback && (bytes = letter_bytes(bpe, w.p + i, k, i == 0, i + k == w.n, &a)).n && bytes_known(bpe, bytes.p, bytes.n)) {
+            for (size_t b = 0; b < bytes.n; b++)
+                if (!symbol_put(s, n, bpe->fallback_id[(uint8_t)bytes.p[b]], bytes.n == k ? i + b : i)) return AM_ENOMEM;
         } else if (t->unk_lost) {
             return AM_EINVAL;
         } else if (t->unk >= 0) {
@@ -283,7 +302,7 @@ static am_status letter_emit(const am_tokenizer *t, const am_view *v, const am_s
 
 static am_status piece_encode(const am_tokenizer *t, am_scratch *s, const am_view *v, am_tokens *out) {
     const am_bpe *bpe = &t->bpe;
-    int32_t whole = v->n <= 512 && !bpe->suffix.n ? am_words_find(&t->words, (am_str){v->p, v->n}) : -1;
+    int32_t whole = v->n <= 512 && (!bpe->suffix.n || bpe->ignore_merges) ? am_words_find(&t->words, (am_str){v->p, v->n}) : -1;
     uint8_t memo = 0;
     if (whole >= 0 && !am_entry_allowed(s, &t->words, whole)) whole = -1;
     if (whole >= 0) {

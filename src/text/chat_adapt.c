@@ -2,149 +2,121 @@
  * message that has one.
  *
  *   tools                        a system text that lists them and says how to call one (the form that the server reads calls in)
- *   tool calls and results       text of the assistant, a message of the user, in the same form
+ *   calls and results            chat_calls.c
  *   further system messages      at the beginning: joined; later: a user's message
  *   a system message             the beginning of the first user message
- *   two messages of one role     joined with a blank line */
+ *   two messages of one role     joined with a blank line
+ *   nothing of the user first    an empty message of the user */
 #include "text/chat_traits.h"
 
 #include <string.h>
 
-static const char *role_of(const json_t *message) {
-    const char *role = json_string_value(json_object_get(message, "role"));
-    return role ? role : "";
-}
-
-static bool is(const json_t *message, const char *role) { return strcmp(role_of(message), role) == 0; }
-
-static am_str content_of(const json_t *message) {
-    const json_t *content = json_object_get(message, "content");
-    return json_is_string(content) ? (am_str){json_string_value(content), json_string_length(content)} : AM_STR("");
-}
-
-/* A message with this role and first, between and second as its content. NULL: no memory. */
-static json_t *joined(const char *role, am_str first, const char *between, am_str second) {
-    am_buf text;
-    am_buf_init(&text, SIZE_MAX / 2);
-    am_status status = am_buf_add(&text, first);
-    if (!status && first.n && second.n) status = am_buf_add(&text, am_str_of(between));
-    if (!status) status = am_buf_add(&text, second);
-    json_t *message = status ? NULL : json_pack("{s:s, s:o}", "role", role, "content", json_stringn(text.n ? text.p : "", text.n));
-    am_buf_free(&text);
-    return message;
-}
-
 static json_t *tools_message(const json_t *tools) {
     am_buf text;
     am_buf_init(&text, SIZE_MAX / 2);
-    am_buf_printf(&text, "You can call functions. These are there, each as JSON:\n<tools>\n");
+    int failed = am_buf_add(&text, AM_STR("You can call functions. These are there, each as JSON:\n<tools>\n")) ? -1 : 0;
     size_t i;
     json_t *tool;
     json_array_foreach((json_t *)tools, i, tool) {
-        am_json_dump(tool, &text);
-        am_buf_putc(&text, '\n');
+        if (!failed) failed = am_json_dump_spaced(tool, &text) || am_buf_putc(&text, '\n');
     }
-    am_status status = am_buf_printf(&text, "</tools>\nTo call one, write its name and arguments as JSON:\n<tool_call>\n"
-                                            "{\"name\": \"...\", \"arguments\": {...}}\n</tool_call>");
-    json_t *message = status ? NULL : joined("system", am_buf_str(&text), "", AM_STR(""));
+    if (!failed && am_buf_add(&text, AM_STR("</tools>\nTo call one, write its name and arguments as JSON:\n<tool_call>\n"
+                                            "{\"name\": \"...\", \"arguments\": {...}}\n</tool_call>")))
+        failed = -1;
+    json_t *message = failed ? NULL : json_pack("{s:s, s:s%}", "role", "system", "content", text.p, text.n);
     am_buf_free(&text);
     return message;
 }
 
-/* The assistant's message with its calls as text. */
-static json_t *calls_in_words(const json_t *message) {
-    am_buf text;
-    am_buf_init(&text, SIZE_MAX / 2);
-    am_status status = am_buf_add(&text, content_of(message));
-    size_t i;
-    json_t *call;
-    json_array_foreach(json_object_get(message, "tool_calls"), i, call) {
-        if (text.n) am_buf_putc(&text, '\n');
-        json_t *function = json_object_get(call, "function");
-        json_t *said = json_pack("{s:O?, s:O?}", "name", json_object_get(function, "name"), "arguments", json_object_get(function, "arguments"));
-        am_buf_printf(&text, "<tool_call>\n");
-        status = said ? am_json_dump(said, &text) : AM_ENOMEM;
-        if (!status) status = am_buf_printf(&text, "\n</tool_call>");
-        json_decref(said);
-        if (status) break;
-    }
-    json_t *out = status ? NULL : joined("assistant", text.n ? am_buf_str(&text) : AM_STR(""), "", AM_STR(""));
-    am_buf_free(&text);
-    return out;
+/* member of `to` = its text, a blank line, and that of `from`. */
+static int join_member(json_t *to, const json_t *from, const char *member) {
+    const json_t *a = json_object_get(to, member), *b = json_object_get(from, member);
+    if (!json_is_string(b) || json_string_length(b) == 0) return 0;
+    am_str first = json_is_string(a) ? (am_str){json_string_value(a), json_string_length(a)} : AM_STR("");
+    return json_object_set_new(to, member, am_chat_joined(first, "\n\n", (am_str){json_string_value(b), json_string_length(b)}));
 }
 
-static json_t *result_in_words(const json_t *message) {
-    json_t *open = joined("user", AM_STR("<tool_response>"), "\n", content_of(message));
-    json_t *out = open ? joined("user", content_of(open), "\n", AM_STR("</tool_response>")) : NULL;
-    json_decref(open);
-    return out;
-}
-
-static bool has_calls(const json_t *message) { return json_array_size(json_object_get(message, "tool_calls")) > 0; }
-
-/* Replaces the last message of `to` by itself and `message` together. */
+/* Puts `message` behind what the last of `to` says. */
 static int join_last(json_t *to, const json_t *message) {
-    size_t last = json_array_size(to) - 1;
-    const json_t *before = json_array_get(to, last);
-    return json_array_set_new(to, last, joined(role_of(before), content_of(before), "\n\n", content_of(message)));
+    json_t *before = json_array_get(to, json_array_size(to) - 1), *calls = json_object_get(message, "tool_calls");
+    if (calls && json_object_set(before, "tool_calls", calls)) return -1;
+    return join_member(before, message, "content") || join_member(before, message, "reasoning_content");
 }
 
-static const json_t *last_of(const json_t *list) { return json_array_get(list, json_array_size(list) - 1); }
+/* What a request's template can, with or without its tools. */
+typedef struct frame {
+    const am_chat_traits *can;
+    bool system; /* can->system, and in this conversation too */
+    json_t *to;
+} frame;
 
-/* Adds one message; takes the reference. Nonzero: no memory. */
-static int add(const am_chat_traits *traits, json_t *to, json_t *message) {
+static bool joins(const frame *f, const json_t *before, const json_t *message, bool start) {
+    if (!before || strcmp(am_chat_role(before), am_chat_role(message)) != 0) return false;
+    if (am_chat_is(message, "system")) return start && (!f->can->systems || !f->system);
+    if (am_chat_is(message, "tool") || am_chat_has_calls(before)) return false;
+    return am_chat_has_calls(message) ? !f->can->text_then_calls : !f->can->same_role;
+}
+
+/* Adds one message; takes the reference. start: only system messages are before it. */
+static int add(frame *f, json_t *message, bool start) {
+    const json_t *before = json_array_get(f->to, json_array_size(f->to) - 1);
+    int failed = 0;
     if (!message) return -1;
-    const json_t *before = last_of(to);
-    bool start = true;
-    for (size_t i = 0; i < json_array_size(to); i++) start = start && is(json_array_get(to, i), "system");
-    int failed = is(message, "system") && !start && !traits->late_system ? json_object_set_new(message, "role", json_string("user")) : 0;
-    if (!failed && is(message, "system") && start && before && !traits->systems) {
-        failed = join_last(to, message);
-    } else if (!failed && before && !traits->same_role && strcmp(role_of(before), role_of(message)) == 0 && !has_calls(before) && !has_calls(message) &&
-               !is(message, "system") && !is(message, "tool")) {
-        failed = join_last(to, message);
-    } else if (!failed) {
-        return json_array_append_new(to, message);
-    }
+    if (am_chat_is(message, "system") && !start && !f->can->late_system) failed = json_object_set_new(message, "role", json_string("user"));
+    if (failed || !joins(f, before, message, start)) return failed ? json_decref(message), failed : json_array_append_new(f->to, message);
+    failed = join_last(f->to, message);
     json_decref(message);
     return failed;
 }
 
 /* A system message at the beginning becomes the beginning of the user's first. */
-static int move_system(const am_chat_traits *traits, json_t *messages) {
-    const json_t *first = json_array_get(messages, 0), *second = json_array_get(messages, 1);
-    if (traits->system || !is(first, "system")) return 0;
-    bool user = is(second, "user");
-    json_t *message = joined("user", content_of(first), "\n\n", user ? content_of(second) : AM_STR(""));
-    if (!message) return -1;
-    if (user && json_array_remove(messages, 1)) return -1;
-    return json_array_set_new(messages, 0, message);
+static int move_system(const frame *f) {
+    json_t *first = json_array_get(f->to, 0), *second = json_array_get(f->to, 1);
+    if (f->system || !am_chat_is(first, "system")) return 0;
+    bool user = am_chat_is(second, "user");
+    int failed = json_object_set_new(first, "role", json_string("user"));
+    if (!failed && user) failed = join_member(first, second, "content");
+    json_t *name = json_object_get(second, "name");
+    if (!failed && user && name) failed = json_object_set(first, "name", name);
+    return failed || (user && json_array_remove(f->to, 1)) ? -1 : 0;
+}
+
+/* An empty message of the user before everything but the system's, where the template wants one. */
+static int begin_with_user(const frame *f) {
+    size_t at = 0, i;
+    json_t *message;
+    bool user = false;
+    while (am_chat_is(json_array_get(f->to, at), "system")) at++;
+    json_array_foreach(f->to, i, message) user = user || am_chat_is(message, "user");
+    bool assistant = am_chat_is(json_array_get(f->to, at), "assistant");
+    if (!(assistant && !f->can->assistant_first) && !(!user && !f->can->no_user)) return 0;
+    return json_array_insert_new(f->to, at, json_pack("{s:s, s:s}", "role", "user", "content", ""));
 }
 
 am_status am_chat_adapt(const am_chat_traits *traits, const am_chat_request *request, json_t **messages, const json_t **tools, am_error *err) {
-    bool in_words = !traits->tools && json_array_size(request->tools) > 0;
+    bool has_tools = json_array_size(request->tools) > 0, in_words = has_tools && !traits->tools;
     *tools = in_words ? NULL : request->tools;
     *messages = NULL;
-    if (!json_is_array(request->messages) || (traits->system && traits->systems && traits->late_system && traits->same_role && traits->tool_results && !in_words)) {
-        *messages = json_incref((json_t *)request->messages);
+    json_t *said = json_array(), *message;
+    bool ends_with_user = am_chat_is(json_array_get(request->messages, json_array_size(request->messages) - 1), "user");
+    frame f = {traits, traits->system && (traits->system_tools || !has_tools || in_words) && (traits->system_results || ends_with_user), json_array()};
+    int failed = said && f.to ? am_chat_say_calls(traits, request->messages, said) : -1;
+    bool start = true;
+    size_t i;
+    if (!failed && in_words) failed = add(&f, tools_message(request->tools), start);
+    json_array_foreach(said, i, message) {
+        if (failed) break;
+        start = start && am_chat_is(message, "system");
+        failed = add(&f, json_incref(message), start);
+    }
+    json_decref(said);
+    if (!failed) failed = move_system(&f);
+    if (!failed) failed = begin_with_user(&f);
+    if (!failed) failed = am_chat_put(traits, f.to);
+    if (!failed) {
+        *messages = f.to;
         return AM_OK;
     }
-    json_t *to = json_array();
-    int failed = to ? 0 : -1;
-    size_t i;
-    json_t *message;
-    if (!failed && in_words) failed = add(traits, to, tools_message(request->tools));
-    json_array_foreach((json_t *)request->messages, i, message) {
-        if (failed) break;
-        bool calls = !traits->tool_results && is(message, "assistant") && has_calls(message);
-        bool result = !traits->tool_results && is(message, "tool");
-        failed = add(traits, to, calls ? calls_in_words(message) : result ? result_in_words(message) : json_copy(message));
-    }
-    if (!failed) failed = move_system(traits, to);
-    if (failed) {
-        json_decref(to);
-        return am_fail(err, AM_ENOMEM, "no memory for the messages");
-    }
-    *messages = to;
-    return AM_OK;
+    json_decref(f.to);
+    return am_fail(err, AM_ENOMEM, "no memory for the messages");
 }

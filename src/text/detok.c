@@ -200,7 +200,10 @@ static am_status strip_feed(am_detok *d, size_t i, am_str s, bool whole) {
     const am_dec *dec = &d->t->dec[i];
     stage *g = &d->stages[i];
     if (whole) return feed(d, i + 1, strip(dec, s), true);
-    while (g->seen < dec->start && s.n && am_str_starts(s, dec->content)) s.p += dec->content.n, s.n -= dec->content.n, g->seen++;
+    while (g->seen < dec->start && s.n && am_str_starts(s, dec->content)) {
+        s.p += dec->content.n, s.n -= dec->content.n, g->seen++;
+        if (dec->each) break;
+    }
     if (s.n) g->seen = UINT32_MAX;
     return s.n ? feed(d, i + 1, s, false) : AM_OK;
 }

@@ -11,7 +11,7 @@ am_status am_hf_pretokenizer(am_tokenizer *t, const json_t *j, am_error *err);
 am_status am_hf_decoder(am_tokenizer *t, const json_t *j, am_error *err);
 am_status am_hf_postprocessor(am_tokenizer *t, const json_t *j, am_error *err); /* needs sealed words and added tokens */
 /* One split by pattern, matches isolated; for loaders that know a pattern by name. */
-am_status am_pre_add_split(am_tokenizer *t, am_str pattern, am_error *err);
+am_status am_pre_add_split(am_tokenizer *t, am_str pattern, am_dialect dialect, am_error *err);
 
 /* Reads tokenizer_config.json and its like into t: bos, eos, added tokens that the tokenizer file lacks. */
 am_status am_hf_config(am_tokenizer *t, am_str config, bool add_ends, am_error *err);

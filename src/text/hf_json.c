@@ -389,11 +389,18 @@ static am_status added_read(am_tokenizer *t, const json_t *list, am_error *err) 
     if (json_is_null(list)) return AM_OK;
     if (!json_is_array(list)) return am_fail(err, AM_EFORMAT, "must be an array");
     am_status status = AM_OK;
+    size_t n_model = 0; /* entries */
+    for (size_t id = 0; id < t->words.n; id++) n_model += t->words.flags[id] & AM_WORD_PRESENT;
+    uint64_t next = n_model;
     for (size_t i = 0; i < json_array_size(list) && !status; i++) {
         const json_t *j = json_array_get(list, i);
         uint64_t id = 0;
         status = am_json_u64(j, "id", UINT32_MAX, &id, err);
-        if (!status) status = am_hf_added(t, j, id, err);
+        /* the library counts on from the model's entries, whatever the file says; where a hole makes that an entry's id, the file's stands */
+        bool taken = next < t->words.n && (t->words.flags[next] & AM_WORD_PRESENT);
+        size_t n = t->n_added;
+        if (!status) status = am_hf_added(t, j, taken ? id : next, err);
+        if (!status && t->n_added > n && (uint64_t)t->added[n].id >= next) next = (uint64_t)t->added[n].id + 1;
     }
     return status;
 }

@@ -43,7 +43,7 @@ static am_status pattern(const json_t *j, am_regex **out, am_error *err) {
     const json_t *p = json_object_get(j, "pattern");
     am_str s;
     if (json_is_object(p) && am_json_str(p, "String", &s, NULL) == AM_OK) return am_regex_literal(s, out, err);
-    if (json_is_object(p) && am_json_str(p, "Regex", &s, NULL) == AM_OK) return am_regex_compile(s, out, err);
+    if (json_is_object(p) && am_json_str(p, "Regex", &s, NULL) == AM_OK) return am_regex_compile(s, AM_REGEX_ONIGURUMA, out, err);
     return am_fail(err, AM_EFORMAT, "'pattern' must hold 'String' or 'Regex'");
 }
 
@@ -187,7 +187,7 @@ static am_status byte_level(am_tokenizer *t, const json_t *j, am_error *err) {
     am_pre pre = {.kind = AM_PRE_BYTES, .behavior = AM_ISOLATED, .prefix_space = flag(j, "add_prefix_space", true)};
     for (size_t i = 0; i < t->n_pre; i++)
         if (t->pre[i].kind == AM_PRE_BYTES) return am_fail(err, AM_EUNSUPPORTED, "two ByteLevel pre-tokenizers are not supported");
-    am_status status = flag(j, "use_regex", true) ? am_regex_compile(AM_STR(AM_PATTERN_GPT2), &pre.regex, err) : AM_OK;
+    am_status status = flag(j, "use_regex", true) ? am_regex_compile(AM_STR(AM_PATTERN_GPT2), AM_REGEX_ONIGURUMA, &pre.regex, err) : AM_OK;
     return status ? status : pre_put(t, pre, err);
 }
 
@@ -198,9 +198,9 @@ static am_status split(am_tokenizer *t, const json_t *j, am_error *err) {
     return status ? status : pre_put(t, pre, err);
 }
 
-am_status am_pre_add_split(am_tokenizer *t, am_str text, am_error *err) {
+am_status am_pre_add_split(am_tokenizer *t, am_str text, am_dialect dialect, am_error *err) {
     am_pre pre = {.kind = AM_PRE_SPLIT, .behavior = AM_ISOLATED};
-    am_status status = am_regex_compile(text, &pre.regex, err);
+    am_status status = am_regex_compile(text, dialect, &pre.regex, err);
     return status ? status : pre_put(t, pre, err);
 }
 
@@ -332,6 +332,7 @@ static am_status pair_end(am_tokenizer *t, const json_t *j, const char *key, boo
 static am_status postprocessor(am_tokenizer *t, const json_t *j, am_error *err) {
     am_str type = type_of(j);
     if (is(type, "ByteLevel")) return AM_OK; /* only trims offsets */
+    if (t->n_tail || t->n_head) return am_fail(err, AM_EUNSUPPORTED, "post_processor type '%.*s' behind another that adds tokens is not supported", (int)(type.n < 100 ? type.n : 100), type.p);
     if (is(type, "BertProcessing") || is(type, "RobertaProcessing")) {
         am_status status = pair_end(t, j, "cls", true, err);
         return status ? status : pair_end(t, j, "sep", false, err);
@@ -344,6 +345,7 @@ static am_status postprocessor(am_tokenizer *t, const json_t *j, am_error *err) 
     am_status status = AM_OK;
     for (size_t i = 0; i < json_array_size(single) && !status; i++)
         status = template_item(t, json_array_get(single, i), specials, &behind, &at, err);
+    if (!status && !behind) return am_fail(err, AM_EUNSUPPORTED, "a template without the text is not supported");
     return status;
 }
 

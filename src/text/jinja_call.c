@@ -123,10 +123,28 @@ static bool call_joiner(jrender *r, jjoiner *j, jv *out) {
     return empty != NULL;
 }
 
+/* markupsafe's methods give Markup, also inside of the lists that they give. */
+static bool mark_up(jrender *r, jv *v) {
+    for (size_t i = 0; jv_has_list(*v) && i < v->l->n; i++)
+        if (!mark_up(r, &v->l->v[i])) return false;
+    if (v->t != J_STR || v->s->markup) return true;
+    jstr *s = j_alloc(r, sizeof *s);
+    if (!s) return false;
+    *s = *v->s;
+    s->markup = true;
+    s->grow = NULL;
+    v->s = s;
+    return true;
+}
+
+static bool call_method(jrender *r, const jmethod *m, const jargs *args, jv *out) {
+    return j_call_func(r, m->def, m->self, args, out) && (m->self.t != J_STR || !m->self.s->markup || mark_up(r, out));
+}
+
 bool j_call(jrender *r, jv f, const jargs *args, jv *out) {
     switch (f.t) {
     case J_FUNC: return j_call_func(r, f.func, jv_none, args, out);
-    case J_METHOD: return j_call_func(r, f.method->def, f.method->self, args, out);
+    case J_METHOD: return call_method(r, f.method, args, out);
     case J_MACRO: return j_macro_call(r, f.macro, args, out);
     case J_LOOP:
         if (args->n != 1) return j_fail(r, "TypeError", "LoopContext.__call__() takes 2 positional arguments but %zu were given", args->n + 1);

@@ -27,6 +27,13 @@ bool j_fail(jrender *r, const char *type, const char *format, ...) {
     return false;
 }
 
+bool j_fail_instead(jrender *r, const char *type, const char *other, const char *text) {
+    const char *said = r->err ? strstr(r->err->message, ": ") : NULL;
+    if (r->status != AM_EFORMAT || !said || strncmp(said + 2, type, strlen(type)) != 0) return false;
+    r->status = AM_OK;
+    return j_fail(r, other, "%s", text);
+}
+
 bool j_raise(jrender *r, am_str text) {
     if (r->status) return false;
     r->status = am_fail(r->err, AM_EINVAL, "%.*s", (int)(text.n < sizeof r->err->message ? text.n : sizeof r->err->message), text.p);

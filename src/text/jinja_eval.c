@@ -1,5 +1,6 @@
 /* Owns the walk over the tree: statements write to r->out, expressions give values. Names live in frames: a loop's body, a
- * macro, a block has one of its own, an if has not; what is set in a frame ends with it, as in jinja2. */
+ * macro, a block has one of its own, an if has not; what is set in a frame ends with it, as in jinja2. An error's line is that of the statement,
+ * or of the expression that is printed, however many lines these have: jinja2 knows no finer ones. */
 #include "text/jinja_int.h"
 
 #include <stdio.h>
@@ -123,7 +124,6 @@ static bool compare(jrender *r, const jnode *n, jv *out) {
     if (!j_eval(r, n->list[0], &left)) return false;
     for (uint32_t i = 1; yes && i < n->n; i++, left = right) {
         if (!j_eval(r, n->list[i], &right)) return false;
-        r->line = n->line;
         if (!j_compare(r, (jop)n->ops[i - 1], left, right, &yes)) return false;
     }
     *out = jv_bool(yes);
@@ -135,7 +135,6 @@ static bool arith(jrender *r, const jnode *n, jv *out) {
     if (!j_eval(r, n->list[0], out)) return false;
     for (uint32_t i = 1; i < n->n; i++) {
         if (!j_eval(r, n->list[i], &right)) return false;
-        r->line = n->line;
         if (!j_arith(r, (jop)n->ops[i - 1], *out, right, out)) return false;
     }
     return true;
@@ -155,18 +154,15 @@ static bool member(jrender *r, const jnode *n, jv *out) {
     jv obj, key;
     if (!j_eval(r, n->a, &obj)) return false;
     if (n->kind == JN_ATTR) {
-        r->line = n->line;
         return j_getattr(r, obj, n->value.s, out);
     }
     if (n->kind == JN_ITEM) {
         if (!j_eval(r, n->b, &key)) return false;
-        r->line = n->line;
         return j_getitem(r, obj, key, out);
     }
     jv part[3] = {{.t = J_MISSING}, {.t = J_MISSING}, {.t = J_MISSING}};
     for (int i = 0; i < 3; i++)
         if (n->list[i] && !j_eval(r, n->list[i], &part[i])) return false;
-    r->line = n->line;
     if (n->flag) return j_const_slice(r, obj, part, out);
     return j_slice(r, obj, part, out);
 }
@@ -175,7 +171,6 @@ static bool call(jrender *r, const jnode *n, jv *out) {
     jv f;
     jargs args;
     if (!j_eval(r, n->a, &f) || !j_eval_args(r, n->args, &args)) return false;
-    r->line = n->line;
     return j_call(r, f, &args, out);
 }
 
@@ -184,7 +179,6 @@ static bool test(jrender *r, const jnode *n, jv *out) {
     jargs args;
     bool yes;
     if (!j_eval(r, n->a, &subject) || !j_eval_args(r, n->args, &args)) return false;
-    r->line = n->line;
     if (!n->what) return j_fail(r, "TemplateRuntimeError", "No test named %s found.", j_repr_c(r, n->value));
     if (!j_apply_test(r, n->what, subject, &args, &yes)) return false;
     *out = jv_bool(yes);
@@ -194,7 +188,6 @@ static bool test(jrender *r, const jnode *n, jv *out) {
 static bool one_operand(jrender *r, const jnode *n, jv *out) {
     jv v;
     if (!j_eval(r, n->a, &v)) return false;
-    r->line = n->line;
     if (n->kind == JN_FILTER) return j_apply_filter(r, n, v, out);
     if (n->kind != JN_NOT) return j_negate(r, v, n->kind == JN_NEG, out);
     *out = jv_bool(!jv_truth(v));
@@ -223,7 +216,6 @@ bool j_eval(jrender *r, const jnode *n, jv *out) {
         return true;
     }
     if (!j_enter(r)) return false;
-    r->line = n->line;
     bool ok = n->kind == JN_NAME ? name(r, n->atom, out) : expression(r, n, out);
     j_leave(r);
     return ok;
@@ -234,6 +226,7 @@ bool j_eval(jrender *r, const jnode *n, jv *out) {
 static bool print(jrender *r, const jnode *n) {
     for (uint32_t i = 0; i < n->n; i++) {
         jv v;
+        r->line = n->list[i]->line;
         if (!j_eval(r, n->list[i], &v) || !j_write_str(r, r->out, v)) return false;
     }
     return true;
@@ -271,6 +264,7 @@ static bool filter_block(jrender *r, const jnode *n) {
 static bool branch(jrender *r, const jnode *n) {
     for (uint32_t i = 0; i < n->n; i++) {
         jv v;
+        if (i) r->line = n->list[i]->line;
         if (!j_eval(r, n->list[i], &v)) return false;
         if (jv_truth(v)) return j_run(r, &n->arms[i]);
     }

@@ -322,6 +322,8 @@ static jnode *dict_literal(jparser *p) {
     n->list = keys.v;
     n->list2 = values.v;
     n->n = keys.n;
+    for (uint32_t i = 0; i < n->n && !p->unhashable; i++)
+        if ((keys.v[i]->kind == JN_LIST || keys.v[i]->kind == JN_DICT) && jx_is_constant(n, 0)) p->unhashable = keys.v[i]->kind == JN_LIST ? "list" : "dict";
     return n;
 }
 

@@ -303,7 +303,6 @@ const jfunc *j_filter_find(am_str name) {
 bool j_apply_filter(jrender *r, const jnode *n, jv subject, jv *out) {
     jargs args;
     if (!j_eval_args(r, n->args, &args)) return false;
-    r->line = n->line;
     if (!n->what) return j_fail(r, "TemplateRuntimeError", "No filter named %s found.", j_repr_c(r, n->value));
     return j_call_func(r, n->what, subject, &args, out);
 }

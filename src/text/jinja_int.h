@@ -310,6 +310,7 @@ struct jrender {
 
 /* jinja_error.c */
 bool j_fail(jrender *r, const char *type, const char *format, ...) __attribute__((format(printf, 3, 4)));
+bool j_fail_instead(jrender *r, const char *type, const char *other, const char *text); /* where Python catches an error of this type for another */
 bool j_limit(jrender *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 bool j_raise(jrender *r, am_str text); /* raise_exception */
 bool j_no_memory(jrender *r);

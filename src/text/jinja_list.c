@@ -153,6 +153,12 @@ static int next_char(jrender *r, const jstr *s, jiter *it, jv *out) {
     if (!c) return -1;
     it->i = end;
     *out = jv_str(c);
+    if (!c->markup) return 1;
+    jstr *plain = j_alloc(r, sizeof *plain); /* Markup has no __iter__ of its own: its characters are str */
+    if (!plain) return -1;
+    *plain = *c;
+    plain->markup = false;
+    *out = jv_str(plain);
     return 1;
 }
 
@@ -214,16 +220,15 @@ bool j_gen_of_list(jrender *r, const char *name, jlist *l, jv *out) {
     return true;
 }
 
-/* Merge sort over positions: stable as Python's, and in reverse equal items keep their order too. */
-static bool merge(jrender *r, const jlist *keys, uint32_t *at, uint32_t *tmp, size_t n, bool reverse) {
+/* Merge sort over positions, stable as Python's. */
+static bool merge(jrender *r, const jlist *keys, uint32_t *at, uint32_t *tmp, size_t n) {
     for (size_t width = 1; width < n; width *= 2) {
         for (size_t lo = 0; lo < n; lo += 2 * width) {
             size_t mid = lo + width < n ? lo + width : n, hi = lo + 2 * width < n ? lo + 2 * width : n;
             size_t a = lo, b = mid, k = lo;
             while (a < mid && b < hi) {
                 bool less;
-                const jv *x = &keys->v[at[a]], *y = &keys->v[at[b]];
-                if (!j_charge(r, 1) || !jv_less(r, reverse ? *x : *y, reverse ? *y : *x, JO_LT, &less)) return false;
+                if (!j_charge(r, 1) || !jv_less(r, keys->v[at[b]], keys->v[at[a]], JO_LT, &less)) return false;
                 tmp[k++] = less ? at[b++] : at[a++];
             }
             while (a < mid) tmp[k++] = at[a++];
@@ -241,9 +246,10 @@ bool j_sort(jrender *r, jlist *keys, jlist *items, bool reverse) {
     uint32_t *at = j_alloc(r, n * sizeof *at), *tmp = at ? j_alloc(r, n * sizeof *tmp) : NULL;
     jv *sorted = tmp ? j_alloc(r, n * sizeof *sorted) : NULL;
     if (!sorted) return false;
-    for (size_t i = 0; i < n; i++) at[i] = (uint32_t)i;
-    if (!merge(r, keys, at, tmp, n, reverse)) return false;
-    for (size_t i = 0; i < n; i++) sorted[i] = items->v[at[i]];
+    /* reversed before and after, as Python does it: equal items keep their order, and the same two items are compared first */
+    for (size_t i = 0; i < n; i++) at[i] = (uint32_t)(reverse ? n - 1 - i : i);
+    if (!merge(r, keys, at, tmp, n)) return false;
+    for (size_t i = 0; i < n; i++) sorted[reverse ? n - 1 - i : i] = items->v[at[i]];
     memcpy(items->v, sorted, n * sizeof *sorted);
     return true;
 }

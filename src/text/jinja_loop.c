@@ -74,7 +74,7 @@ static bool run(jrender *r, const jnode *n, jv iterable, int64_t depth0, jframe 
     if (!j_iter(r, iterable, &l->it)) return false;
     jv item;
     int got;
-    while ((got = take(r, l, &item)) > 0) {
+    while (r->line = n->line, (got = take(r, l, &item)) > 0) {
         bool ok = loop_frame(r, l, frame, item) && j_run(r, &n->body);
         r->frame = outer;
         if (!ok) return false;
@@ -94,7 +94,6 @@ static bool run(jrender *r, const jnode *n, jv iterable, int64_t depth0, jframe 
 bool j_run_for(jrender *r, const jnode *n) {
     jv iterable;
     if (!j_eval(r, n->b, &iterable)) return false;
-    r->line = n->line;
     return run(r, n, iterable, 0, r->frame);
 }
 

@@ -71,6 +71,7 @@ static bool bind(jrender *r, jmacro *m, const jargs *given, jframe *frame) {
     if (!bind_rest(r, m, &args, frame, found_caller)) return false;
     for (uint32_t i = 0; i < sig->n; i++) {
         if (value[i].t == J_MISSING && i >= sig->n - sig->n_dflt) {
+            r->line = m->node->line;
             if (!j_eval(r, sig->dflt[i - (sig->n - sig->n_dflt)], &value[i])) return false;
         } else if (value[i].t == J_MISSING) {
             const jstr *name = r->t->atom[sig->param[i]];

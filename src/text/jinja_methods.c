@@ -490,6 +490,19 @@ static bool d_get(jrender *r, jv self, jv *arg, jv *out) {
     return true;
 }
 
+static bool d_fromkeys(jrender *r, jv self, jv *arg, jv *out) {
+    jdict *d = j_dict(r);
+    jiter it;
+    jv key;
+    int got = -1;
+    (void)self;
+    if (!d || !j_iter(r, arg[0], &it)) return false;
+    while ((got = j_next(r, &it, &key)) > 0)
+        if (!j_dict_set(r, d, key, arg[1].t == J_MISSING ? jv_none : arg[1])) return false;
+    *out = (jv){.t = J_DICT, .d = d};
+    return got == 0;
+}
+
 static bool d_copy(jrender *r, jv self, jv *arg, jv *out) {
     jdict *d = j_dict(r);
     (void)arg;
@@ -504,6 +517,7 @@ static const jfunc dict_methods[] = {
     {.name = "items", .pyname = "dict.items", .fn = d_items},
     {.name = "keys", .pyname = "dict.keys", .fn = d_keys},
     {.name = "values", .pyname = "dict.values", .fn = d_values},
+    {.name = "fromkeys", .pyname = "dict.fromkeys", .fn = d_fromkeys, .params = "iterable value", .n_required = 1, .no_keywords = true},
     {.name = "copy", .pyname = "dict.copy", .fn = d_copy}};
 
 const jfunc *j_dict_method(am_str name) { return j_find(dict_methods, sizeof dict_methods / sizeof *dict_methods, name); }

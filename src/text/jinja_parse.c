@@ -509,6 +509,7 @@ am_status j_parse(am_template *t, am_str source, am_error *err) {
     if (!p.status) body_until(&p, NULL, &t->body);
     if (!p.status && p.assertion[0])
         p.status = am_fail(err, AM_EFORMAT, "line %u: TemplateAssertionError: %s", p.assertion_line, p.assertion);
+    if (!p.status && p.unhashable) p.status = am_fail(err, AM_EFORMAT, "TypeError: unhashable type: '%s'", p.unhashable);
     if (!p.status && p.jump) p.status = am_fail(err, AM_EFORMAT, "line %u: SyntaxError: %s", p.jump_line, p.jump);
     free(p.tokens.v);
     return p.status;

@@ -54,6 +54,7 @@ typedef struct jparser {
     const struct jends *ends;
     char assertion[200]; /* first unknown filter or test: reported when the rest has parsed */
     uint32_t assertion_line;
+    const char *unhashable; /* the type of such a key in a constant dict, which jinja2 computes when it compiles */
     const char *jump; /* break or continue outside a loop: Python's own compiler finds that, last of all */
     uint32_t jump_line;
 } jparser;

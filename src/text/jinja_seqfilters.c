@@ -124,7 +124,7 @@ static bool f_reverse(jrender *r, jv v, jv *arg, jv *out) {
         return j_slice(r, v, part, out);
     }
     if (v.t == J_NONE || jv_is_number(v)) return j_fail(r, "FilterArgumentError", "argument must be iterable");
-    if (!reversed(r, v, &l)) return false;
+    if (!reversed(r, v, &l)) return v.t == J_GEN ? j_fail_instead(r, "TypeError", "FilterArgumentError", "argument must be iterable") : false;
     if (v.t == J_GEN) {
         *out = (jv){.t = J_LIST, .l = l};
         return true;
@@ -299,12 +299,30 @@ static bool f_unique(jrender *r, jv v, jv *arg, jv *out) {
     return gen_value(g, out);
 }
 
+/* With a count of zero jinja2 gives an empty batch when it meets the first item (kept in fill), then all in one; below zero all in one. */
+static int batch_of_all(jrender *r, jgen *g, jlist *l, jv *out) {
+    jv item;
+    int got;
+    if (g->flag) return 0;
+    *out = (jv){.t = J_LIST, .l = l};
+    if (g->count == 0) {
+        g->count = -1;
+        return j_next(r, &g->it, &g->fill);
+    }
+    g->flag = true;
+    if (given(g->fill) && !j_list_add(r, l, g->fill)) return -1;
+    while ((got = j_next(r, &g->it, &item)) > 0)
+        if (!j_list_add(r, l, item)) return -1;
+    return got < 0 ? -1 : l->n > 0;
+}
+
 static int next_batch(jrender *r, jgen *g, jv *out) {
     jlist *l = j_list(r, 0);
     jv item;
     int got = 1;
     if (!l) return -1;
-    while ((int64_t)l->n < (g->count < 1 ? 1 : g->count) && (got = j_next(r, &g->it, &item)) > 0)
+    if (g->count < 1) return batch_of_all(r, g, l, out);
+    while ((int64_t)l->n < g->count && (got = j_next(r, &g->it, &item)) > 0)
         if (!j_list_add(r, l, item)) return -1;
     if (got < 0) return -1;
     if (l->n == 0) return 0;
@@ -318,7 +336,7 @@ static bool f_batch(jrender *r, jv v, jv *arg, jv *out) {
     jgen *g = j_gen(r, "generator", next_batch);
     if (!g || !j_arg_int(r, arg[0], &g->count)) return false;
     g->it.src = v;
-    g->fill = arg[1];
+    g->fill = g->count < 1 ? (jv){.t = J_MISSING} : arg[1];
     return gen_value(g, out);
 }
 

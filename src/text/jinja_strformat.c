@@ -95,6 +95,11 @@ static bool format_number(jrender *r, jout *out, jv v, const spec *f) {
         int64_t i = jv_to_int(v);
         negative = i < 0;
         int_digits(negative ? 0 - (uint64_t)i : (uint64_t)i, f, prefix, digits, sizeof digits);
+        size_t n = strlen(digits), least = f->precision > 300 ? 300 : f->precision > 0 ? (size_t)f->precision : 0;
+        if (n < least) {
+            memmove(digits + least - n, digits, n + 1);
+            memset(digits, '0', least - n);
+        }
     }
     if (f->comma) add_thousands(digits, sizeof digits - 8, f->comma, f->type && strchr("xXob", f->type) ? 4 : 3);
     const char *sign = negative ? "-" : f->sign == '+' ? "+" : f->sign == ' ' ? " " : "";
@@ -102,8 +107,8 @@ static bool format_number(jrender *r, jout *out, jv v, const spec *f) {
     const jstr *s = j_str_new(r, am_str_of(text), false);
     if (!s) return false;
     spec with_zero = *f;
-    if (f->zero && !f->align) {
-        with_zero.align = '=';
+    if (f->zero) {
+        if (!f->align) with_zero.align = '=';
         if (!f->fill && !(with_zero.fill = j_str_c(r, "0"))) return false;
     }
     return pad_to(r, out, &with_zero, s, strlen(sign) + strlen(prefix), '>');
@@ -206,7 +211,9 @@ static bool percent_value(jrender *r, jout *out, char type, jv v, spec *f) {
         char bytes[4];
         if (jv_is_int(v) && jv_to_int(v) >= 0 && jv_to_int(v) < 0x110000)
             s = j_str_new(r, (am_str){bytes, j_encode((int32_t)jv_to_int(v), bytes)}, true);
+        if (!s && jv_is_int(v)) return j_fail(r, "OverflowError", "%%c arg not in range(0x110000)");
         if (!s || j_str_chars(s) != 1) return j_fail(r, "TypeError", "%%c requires int or char");
+        f->precision = -1;
         return format_str(r, out, s, f, '>');
     }
     bool integer = strchr("diuoxX", type) != NULL;
@@ -219,6 +226,7 @@ static bool percent_value(jrender *r, jout *out, char type, jv v, spec *f) {
         if (!isfinite(v.f) || fabs(v.f) >= 0x1p63) return j_fail(r, "OverflowError", "cannot convert float to integer");
         v = jv_int((int64_t)v.f);
     }
+    if (f->align == '<') f->zero = false; /* '-' */
     if (strchr("diu", type)) f->type = 'd';
     return format_number(r, out, v, f);
 }
@@ -251,7 +259,7 @@ bool j_percent_format(jrender *r, const jstr *s, jv args, jv *out) {
         }
         if ((value.t == J_MISSING && !next_value(r, &v, &value)) || !percent_value(r, &text, type, value, &f)) return fail_out(&text);
     }
-    bool all_taken = args.t == J_TUPLE ? v.taken == args.l->n : v.taken > 0 || args.t == J_DICT || args.t == J_LIST || args.t == J_UNDEF;
+    bool all_taken = args.t == J_TUPLE ? v.taken == args.l->n : v.taken > 0 || args.t == J_DICT || args.t == J_LIST || args.t == J_RANGE || args.t == J_UNDEF;
     if (!all_taken) {
         j_fail(r, "TypeError", "not all arguments converted during string formatting");
         return fail_out(&text);
@@ -293,6 +301,7 @@ static bool format_value(jrender *r, jout *out, jv v, const jstr *spec_text) {
         const jstr *s;
         if (f.type && f.type != 's')
             return j_fail(r, "ValueError", "Unknown format code '%c' for object of type 'str'", f.type);
+        if (f.comma) return j_fail(r, "ValueError", "Cannot specify '%c' with 's'.", f.comma);
         if (f.zero && !f.fill && !(f.fill = j_str_c(r, "0"))) return false;
         return j_str_of(r, v, &s) && format_str(r, out, s, &f, '<');
     }
@@ -300,6 +309,11 @@ static bool format_value(jrender *r, jout *out, jv v, const jstr *spec_text) {
         if (v.t == J_BOOL && spec_text->n == 0) return j_write_str(r, out, v);
         bool known = !f.type || strchr(v.t == J_FLOAT ? "eEfFgG%n" : "bcdoxXneEfFgG%", f.type);
         if (!known) return j_fail(r, "ValueError", "Unknown format code '%c' for object of type '%s'", f.type, j_type_name(v));
+        bool whole = v.t != J_FLOAT && (!f.type || strchr("bcdoxXn", f.type));
+        if (whole && f.precision >= 0) return j_fail(r, "ValueError", "Precision not allowed in integer format specifier");
+        if (f.comma && f.type && (strchr("cn", f.type) || (f.comma == ',' && strchr("boxX", f.type))))
+            return j_fail(r, "ValueError", "Cannot specify '%c' with '%c'.", f.comma, f.type);
+        if (f.type == 'c' && f.sign) return j_fail(r, "ValueError", "Sign not allowed with integer format specifier 'c'");
         if (f.type == 'c') return percent_value(r, out, 'c', v, &f);
         if (f.type == 'n') f.type = v.t == J_FLOAT ? 'g' : 'd';
         return format_number(r, out, v, &f);

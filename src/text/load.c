@@ -24,11 +24,11 @@ static bool is_rank_file(am_str s) {
     return i > 0 && i + 1 < s.n && s.p[i] == ' ' && s.p[i + 1] >= '0' && s.p[i + 1] <= '9';
 }
 
-static am_status load_bytes(am_str text, am_str config, const char *compiled_dir, am_tokenizer **out, am_error *err) {
+static am_status load_bytes(am_str text, am_str config, const char *path, const char *compiled_dir, am_tokenizer **out, am_error *err) {
     size_t i = 0;
     while (i < text.n && memchr(" \t\r\n", text.p[i], 4)) i++;
     if (i < text.n && text.p[i] == '{') return am_hf_load(text, config, compiled_dir, out, err);
-    return is_rank_file(text) ? am_tiktoken_load(text, config, out, err) : am_sentencepiece_load(text, config, out, err);
+    return is_rank_file(text) ? am_tiktoken_load(text, config, path, out, err) : am_sentencepiece_load(text, config, out, err);
 }
 
 static am_status json_from(const char *dir, const char *name, json_t **out, am_error *err) {
@@ -118,7 +118,7 @@ am_status am_tokenizer_load_dir_compiled(const char *dir, const char *compiled_d
     if (status == AM_ENOTFOUND) am_fail(err, status, "%s has no tokenizer.json, tokenizer.model or rank file", dir);
     else if (!status) {
         status = config_complete(dir, strcmp(name, "tokenizer.json") == 0, &config, err);
-        if (!status) status = load_bytes(am_buf_str(&text), am_buf_str(&config), compiled_dir, out, err);
+        if (!status) status = load_bytes(am_buf_str(&text), am_buf_str(&config), name, compiled_dir, out, err);
         if (status) am_error_prefix(err, "%s/%s", dir, name);
     }
     am_buf_free(&text);
@@ -140,7 +140,7 @@ am_status am_tokenizer_load_file(const char *path, am_tokenizer **out, am_error 
     if (status == AM_ENOTFOUND) status = AM_OK;
     if (!status) status = am_fs_read_file(path, &text, MAX_FILE_BYTES, err);
     if (!status) status = config_complete(dir, text.n && text.p[0] == '{', &config, err);
-    if (!status) status = load_bytes(am_buf_str(&text), am_buf_str(&config), NULL, out, err);
+    if (!status) status = load_bytes(am_buf_str(&text), am_buf_str(&config), path, NULL, out, err);
     if (status && status != AM_ENOTFOUND) am_error_prefix(err, "%s", path);
     am_buf_free(&text);
     am_buf_free(&config);

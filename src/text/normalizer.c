@@ -223,7 +223,7 @@ static am_status replace(const am_norm *norm, am_scratch *s, am_view *v) {
 }
 
 static am_status prepend(const am_norm *norm, am_scratch *s, am_view *v) {
-    if (v->n == 0 && !norm->left) return AM_OK;
+    if (s->joined_before || (v->n == 0 && !norm->left && !s->joined_after)) return AM_OK;
     am_mapped *m = &s->text[s->turn];
     m->n = 0;
     am_status status = am_mapped_put(m, norm->content.p, norm->content.n, am_view_at(v, 0));
@@ -253,10 +253,10 @@ static am_status spaces(const am_norm *norm, am_scratch *s, am_view *v) {
     am_mapped *m = &s->text[s->turn];
     m->n = 0;
     size_t e = v->n;
-    for (bool mark = false; e > 0 && (v->p[e - 1] == ' ' || (mark = norm->right && ends_in_mark(v, e))); mark = false) e -= mark ? 3 : 1;
+    for (bool mark = false; !s->joined_after && e > 0 && (v->p[e - 1] == ' ' || (mark = norm->right && ends_in_mark(v, e))); mark = false) e -= mark ? 3 : 1;
     am_status status = AM_OK;
     for (size_t i = 0; i < e && !status; i++)
-        if (v->p[i] != ' ' || (m->n && m->p[m->n - 1] != ' ')) status = am_mapped_copy(m, v, i, i + 1);
+        if (v->p[i] != ' ' || (m->n ? m->p[m->n - 1] != ' ' : s->joined_before)) status = am_mapped_copy(m, v, i, i + 1);
     if (!status) status = am_mapped_close(m, v, v);
     s->turn ^= 1;
     return status;

@@ -21,7 +21,8 @@ struct am_regex {
 #define NON_SPACES                                                                                                     \
     "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}"     \
     "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
-#define WORDS "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+#define WORDS_IN_CLASS "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+#define WORDS WORDS_IN_CLASS "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}" /* Latin-1 has a table of its own there, which classes do not ask */
 #define HEX "0-9a-fA-F"
 
 /* The split patterns nearly all byte-level models use: GPT-2, cl100k and Llama 3, Qwen 2, o200k, in the spellings that occur. */
@@ -36,30 +37,68 @@ enum { MAX_NEST = 64, MATCH_LIMIT = 50000000, HEAP_LIMIT_KIB = 65536, MAX_PATTER
 
 typedef struct translator {
     am_str in;
+    am_dialect dialect;
     size_t i;
     am_buf out;
     size_t group[MAX_NEST]; /* where each open group began in out */
+    unsigned options[MAX_NEST + 1]; /* groups opened for options in the middle of each, and of the whole */
     size_t depth;
     size_t atom; /* where the last atom began in out */
+    am_buf *also; /* in a class: "|[^...]" for each member that is the opposite of a set */
     const char *refused;
 } translator;
 
-static void emit(translator *t, const char *s) {
-    if (am_buf_append(&t->out, s, strlen(s))) t->refused = t->refused ? t->refused : "a pattern of this size";
-}
 static void emit_n(translator *t, const char *s, size_t n) {
     if (am_buf_append(&t->out, s, n)) t->refused = t->refused ? t->refused : "a pattern of this size";
 }
+static void emit(translator *t, const char *s) { emit_n(t, s, strlen(s)); }
 static void refuse(translator *t, const char *what) { t->refused = t->refused ? t->refused : what; }
 static int peek(const translator *t, size_t k) { return t->i + k < t->in.n ? (uint8_t)t->in.p[t->i + k] : -1; }
 
-/* \p{Name}: general categories and a few binary properties mean the same; everything else is taken for a script's name. */
+/* A set of characters, given as members of a class, or its opposite, wherever we are. */
+static void emit_set(translator *t, const char *members, bool negated) {
+    bool in_class = t->also != NULL;
+    if (in_class && negated && am_buf_printf(t->also, "|[^%s]", members)) refuse(t, "a pattern of this size");
+    if (in_class && negated) return;
+    if (!in_class) emit(t, negated ? "[^" : "[");
+    emit(t, members);
+    if (!in_class) emit(t, "]");
+}
+
+/* What [:name:] and \p{name} call by the same names. */
+static const char *const named_sets[][2] = {
+    {"alpha", "\\p{Alphabetic}"}, {"alnum", "\\p{Alphabetic}\\p{Nd}"}, {"punct", "\\p{P}\\p{S}"}, {"digit", "\\p{Nd}"}, {"space", SPACES},
+    {"upper", "\\p{Uppercase}"}, {"lower", "\\p{Lowercase}"}, {"xdigit", HEX}, {"word", WORDS_IN_CLASS}, {"cntrl", "\\p{Cc}"},
+    {"blank", "\\x{9}\\p{Zs}"}, {"ascii", "\\x{0}-\\x{7f}"}, {"whitespace", SPACES}, {"assigned", "\\P{Cn}"},
+    {"letter", "\\p{L}"}, {"mark", "\\p{M}"}, {"number", "\\p{N}"}, {"punctuation", "\\p{P}"}, {"symbol", "\\p{S}"}, {"separator", "\\p{Z}"},
+    {"other", "\\p{C}"}, {"alphabetic", "\\p{Alphabetic}"}, {"uppercase", "\\p{Uppercase}"}, {"lowercase", "\\p{Lowercase}"}, {"any", "\\p{Any}"},
+    {"ideographic", "\\p{Ideographic}"}, {"emoji", "\\p{Emoji}"}, {"extendedpictographic", "\\p{Extended_Pictographic}"},
+    {"uppercaseletter", "\\p{Lu}"}, {"lowercaseletter", "\\p{Ll}"}, {"titlecaseletter", "\\p{Lt}"}, {"modifierletter", "\\p{Lm}"},
+    {"otherletter", "\\p{Lo}"}, {"nonspacingmark", "\\p{Mn}"}, {"spacingmark", "\\p{Mc}"}, {"enclosingmark", "\\p{Me}"},
+    {"decimalnumber", "\\p{Nd}"}, {"letternumber", "\\p{Nl}"}, {"othernumber", "\\p{No}"},
+};
+enum { N_POSIX = 12 }; /* the first of them */
+
+static const char *set_named(am_str name, size_t n_sets) {
+    char plain[32]; /* case, blanks, '_' and '-' mean nothing in a name */
+    size_t n = 0;
+    for (size_t i = 0; i < name.n; i++) {
+        char c = name.p[i];
+        if (c == ' ' || c == '_' || c == '-') continue;
+        if (n == sizeof plain) return NULL;
+        plain[n++] = c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
+    }
+    for (size_t k = 0; k < n_sets; k++)
+        if (am_str_eq((am_str){plain, n}, am_str_of(named_sets[k][0]))) return named_sets[k][1];
+    return NULL;
+}
+
+/* \p{Name}: general categories and what is in the table above; everything else is taken for a script's name. */
 static void property(translator *t) {
     size_t start = t->i; /* at '\' */
-    if (peek(t, 2) != '{') { /* \pL */
-        emit_n(t, t->in.p + start, 3 <= t->in.n - start ? 3 : t->in.n - start);
-        t->i = start + 3 <= t->in.n ? start + 3 : t->in.n;
-        return;
+    if (peek(t, 2) != '{') { /* \pL: a p and an L */
+        t->i += 2;
+        return emit_n(t, t->in.p + start + 1, 1);
     }
     const char *close = memchr(t->in.p + start, '}', t->in.n - start);
     if (!close) return refuse(t, "\\p without }");
@@ -67,38 +106,44 @@ static void property(translator *t) {
     t->i = (size_t)(close - t->in.p) + 1;
     bool negated = name.n && name.p[0] == '^';
     if (negated) name.p++, name.n--;
-    emit_n(t, t->in.p + start, 2);
-    emit(t, negated ? "{^" : "{");
-    static const char *const same[][2] = {
-        {"Letter", "L"}, {"Mark", "M"}, {"Number", "N"}, {"Punctuation", "P"}, {"Symbol", "S"}, {"Separator", "Z"}, {"Other", "C"},
-        {"Alphabetic", "Alphabetic"}, {"Alpha", "Alphabetic"}, {"Uppercase", "Uppercase"}, {"Lowercase", "Lowercase"},
-        {"Upper", "Uppercase"}, {"Lower", "Lowercase"}, {"Any", "Any"}, {"Ideographic", "Ideographic"}, {"Digit", "Nd"},
-    };
-    const char *known = NULL;
-    for (size_t k = 0; k < sizeof same / sizeof *same && !known; k++)
-        if (am_str_eq(name, am_str_of(same[k][0]))) known = same[k][1];
-    if (known) emit(t, known);
-    else {
-        if (name.n > 2) emit(t, "sc:");
-        emit_n(t, name.p, name.n);
-    }
+    negated ^= t->in.p[start + 1] == 'P';
+    const char *set = set_named(name, sizeof named_sets / sizeof *named_sets);
+    if (set && strcmp(set, "\\p{P}\\p{S}") == 0) set = "\\p{P}"; /* unlike [:punct:] */
+    if (set && !t->also && strcmp(set, WORDS_IN_CLASS) == 0) set = WORDS;
+    if (set) return emit_set(t, set, negated);
+    emit(t, negated ? "\\P{" : "\\p{");
+    if (name.n > 2) emit(t, "sc:");
+    emit_n(t, name.p, name.n);
     emit(t, "}");
 }
 
+/* \x{e9}, \x41; without digits an x */
+static void hex_escape(translator *t) {
+    size_t k = 2, most = 4;
+    if (peek(t, 2) == '{') {
+        const char *close = memchr(t->in.p + t->i, '}', t->in.n - t->i);
+        if (!close) return refuse(t, "\\x without }");
+        k = (size_t)(close - t->in.p) + 1 - t->i;
+    } else {
+        while (k < most && peek(t, k) >= 0 && strchr("0123456789abcdefABCDEF", peek(t, k))) k++;
+        if (k == 4 && peek(t, 2) >= '8') return refuse(t, "a raw byte above 0x7f");
+    }
+    emit_n(t, t->in.p + t->i + (k == 2), k - (k == 2));
+    t->i += k;
+}
+
 /* One escape at t->i, inside or outside a class. */
-static void escape(translator *t, bool in_class) {
+static void escape(translator *t) {
     int c = peek(t, 1);
-    const char *set = c == 's' ? SPACES : c == 'S' ? NON_SPACES : c == 'w' || c == 'W' ? WORDS : c == 'h' || c == 'H' ? HEX : NULL;
+    bool in_class = t->also != NULL;
+    const char *words = in_class ? WORDS_IN_CLASS : WORDS;
+    const char *set = c == 's' ? SPACES : c == 'S' ? NON_SPACES : c == 'w' || c == 'W' ? words : c == 'h' || c == 'H' ? HEX : NULL;
     if (set) {
-        bool negated = c == 'W' || c == 'H';
-        if (in_class && negated) return refuse(t, c == 'W' ? "\\W in a class" : "\\H in a class");
-        if (!in_class) emit(t, negated ? "[^" : "[");
-        emit(t, set);
-        if (!in_class) emit(t, "]");
         t->i += 2;
-        return;
+        return emit_set(t, set, c == 'W' || c == 'H');
     }
     if (c == 'p' || c == 'P') return property(t);
+    if (c == 'x') return hex_escape(t);
     if (c < 0) return refuse(t, "a trailing backslash");
     if (strchr("kgKCQEXyYNO", c)) return refuse(t, "this escape");
     if (c == 'b' && !in_class) emit(t, "(?:(?<=[" WORDS "])(?![" WORDS "])|(?<![" WORDS "])(?=[" WORDS "]))");
@@ -110,45 +155,53 @@ static void escape(translator *t, bool in_class) {
         emit_n(t, t->in.p + t->i + 2, 4);
         emit(t, "}");
         t->i += 4;
-    } else if (c == 'x' && peek(t, 2) != '{' && peek(t, 2) >= '8') return refuse(t, "a raw byte above 0x7f");
-    else emit_n(t, t->in.p + t->i, 1 + am_utf8_size((uint8_t)c));
+    } else emit_n(t, t->in.p + t->i, 1 + am_utf8_size((uint8_t)c));
     t->i += 1 + am_utf8_size((uint8_t)c);
     if (t->i > t->in.n) t->i = t->in.n;
 }
 
-/* [:name:] inside a class */
+/* [:name:] and [:^name:] inside a class */
 static void posix(translator *t) {
-    static const char *const sets[][2] = {
-        {"[:alpha:]", "\\p{Alphabetic}"}, {"[:alnum:]", "\\p{Alphabetic}\\p{Nd}"}, {"[:punct:]", "\\p{P}\\p{S}"}, {"[:digit:]", "\\p{Nd}"},
-        {"[:space:]", SPACES}, {"[:upper:]", "\\p{Uppercase}"}, {"[:lower:]", "\\p{Lowercase}"}, {"[:xdigit:]", HEX}, {"[:word:]", WORDS},
-    };
-    am_str rest = {t->in.p + t->i, t->in.n - t->i};
-    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
-        if (!am_str_starts(rest, am_str_of(sets[i][0]))) continue;
-        emit(t, sets[i][1]);
-        t->i += strlen(sets[i][0]);
-        return;
-    }
-    refuse(t, "this bracket expression");
+    am_str rest = {t->in.p + t->i + 2, t->in.n - t->i - 2};
+    bool negated = rest.n && rest.p[0] == '^';
+    if (negated) rest.p++, rest.n--;
+    const char *close = memchr(rest.p, ':', rest.n);
+    const char *set = close ? set_named((am_str){rest.p, (size_t)(close - rest.p)}, N_POSIX) : NULL;
+    if (!set || close + 1 >= rest.p + rest.n || close[1] != ']') return refuse(t, "this bracket expression");
+    t->i = (size_t)(close - t->in.p) + 2;
+    emit_set(t, set, negated);
 }
 
 static void class_at(translator *t, size_t depth);
 
-/* The members of a class up to "&&" or "]"; nested plain classes are joined in. Leaves t->i at what ended it. */
+/* Does a class at '[' hold plain members only, which may join those around it? */
+static bool class_is_plain(const translator *t) {
+    if (peek(t, 1) == '^' || peek(t, 1) == ']') return false;
+    for (size_t k = 1; peek(t, k) >= 0 && peek(t, k) != ']'; k += peek(t, k) == '\\' ? 2 : 1)
+        if (peek(t, k) == '[' || (peek(t, k) == '&' && peek(t, k + 1) == '&')) return false;
+    return true;
+}
+
+/* The members of a class up to "&&" or "]". Leaves t->i at what ended it. */
 static void class_members(translator *t, size_t depth) {
     bool first = true;
     for (; t->i < t->in.n && !t->refused; first = false) {
         int c = peek(t, 0);
         if (c == ']' && !first) return;
         if (c == '&' && peek(t, 1) == '&') return;
-        if (c == '\\') escape(t, true);
+        if (c == '\\') escape(t);
         else if (c == '[' && peek(t, 1) == ':') posix(t);
-        else if (c == '[') {
-            if (peek(t, 1) == '^' || depth >= MAX_NEST) return refuse(t, "a negated class inside a class");
+        else if (c == '[' && class_is_plain(t)) {
             t->i++;
-            class_members(t, depth + 1);
-            if (peek(t, 0) != ']') return refuse(t, "an intersection inside a class");
+            class_members(t, depth);
             t->i++;
+        } else if (c == '[') { /* stands beside this one */
+            size_t start = t->out.n;
+            am_buf *also = t->also;
+            class_at(t, depth + 1);
+            t->also = also;
+            if (am_buf_putc(also, '|') || am_buf_append(also, t->out.p + start, t->out.n - start)) refuse(t, "a pattern of this size");
+            t->out.n = start;
         } else {
             if (c == ']') emit(t, "\\");
             size_t k = am_utf8_size((uint8_t)c);
@@ -159,48 +212,52 @@ static void class_members(translator *t, size_t depth) {
     refuse(t, "a class without ]");
 }
 
-/* What follows "&&": a bracketed class or bare members; written as a class of its own. */
-static void class_operand(translator *t, size_t depth) {
-    if (peek(t, 0) == '[' && peek(t, 1) != ':') {
-        class_at(t, depth + 1);
-        return;
-    }
-    emit(t, "[");
+/* The union of some members, as one expression for a character: [members], or (?:[members]|[^set]|...). */
+static void class_union(translator *t, size_t depth) {
+    am_buf also;
+    am_buf_init(&also, MAX_PATTERN_BYTES * 32);
+    size_t start = t->out.n;
+    t->also = &also;
     class_members(t, depth);
-    emit(t, "]");
+    t->also = NULL;
+    if (!t->refused && t->out.n == start && also.n == 0) refuse(t, "an empty class");
+    am_str members = am_str_own((am_str){t->out.p + start, t->out.n - start});
+    t->out.n = start;
+    if (!members.p) refuse(t, "a pattern of this size");
+    if (also.n) emit(t, "(?:");
+    if (members.n) emit(t, "["), emit_n(t, members.p, members.n), emit(t, "]");
+    if (also.n) emit_n(t, also.p + (members.n == 0), also.n - (members.n == 0)), emit(t, ")");
+    free((char *)members.p);
+    am_buf_free(&also);
 }
 
-/* A class at '['. a[b&&c] becomes a(?:(?=[c])[b]). */
+/* A class at '['. [a&&b] becomes (?:(?=[b])[a]), and the opposite of what is more than members (?:(?!...)(?s:.)). */
 static void class_at(translator *t, size_t depth) {
     if (depth >= MAX_NEST) return refuse(t, "classes nested so deep");
     size_t start = t->out.n;
     t->i++;
     bool negated = peek(t, 0) == '^';
     if (negated) t->i++;
-    emit(t, negated ? "[^" : "[");
-    class_members(t, depth);
-    if (peek(t, 0) != '&') {
-        emit(t, "]");
-        t->i++;
-        return;
-    }
-    /* the first operand moves behind the others, which become lookaheads */
+    class_union(t, depth);
     if (t->refused) return;
-    size_t skip = negated ? 2 : 1;
-    am_str members = am_str_own((am_str){t->out.p + start + skip, t->out.n - start - skip});
-    if (!members.p) return refuse(t, "a pattern of this size");
+    am_str first = am_str_own((am_str){t->out.p + start, t->out.n - start});
+    if (!first.p) return refuse(t, "a pattern of this size");
+    bool several = peek(t, 0) == '&', simple = !several && first.p[0] == '[';
     t->out.n = start;
-    emit(t, negated ? "(?:(?!" : "(?:");
+    if (negated && !simple) emit(t, "(?:(?!");
+    if (several) emit(t, "(?:");
     while (peek(t, 0) == '&' && peek(t, 1) == '&' && !t->refused) {
         t->i += 2;
+        if (peek(t, 0) == '^') return free((char *)first.p), refuse(t, "&&^");
         emit(t, "(?=");
-        class_operand(t, depth);
+        class_union(t, depth);
         emit(t, ")");
     }
-    emit(t, "[");
-    emit_n(t, members.p, members.n);
-    emit(t, negated ? "])(?s:.))" : "])");
-    free((char *)members.p);
+    emit(t, negated && simple ? "[^" : simple ? "[" : "");
+    emit_n(t, first.p + simple, first.n - simple);
+    if (several) emit(t, ")");
+    if (negated && !simple) emit(t, ")(?s:.))");
+    free((char *)first.p);
     if (peek(t, 0) != ']') return refuse(t, "this class");
     t->i++;
 }
@@ -208,9 +265,8 @@ static void class_at(translator *t, size_t depth) {
 /* "(" and, for "(?flags", the flags: Ruby's m is PCRE's s. */
 static void group_open(translator *t) {
     if (t->depth >= MAX_NEST) return refuse(t, "groups nested so deep");
-    bool at_start = t->out.n == 0 || t->out.p[t->out.n - 1] == '(' || t->out.p[t->out.n - 1] == ':';
-    size_t here = t->out.n;
-    t->group[t->depth++] = here;
+    t->group[t->depth++] = t->out.n;
+    t->options[t->depth] = 0;
     emit(t, "(");
     t->i++;
     if (peek(t, 0) != '?') return;
@@ -227,9 +283,14 @@ static void group_open(translator *t) {
     emit(t, "?");
     for (size_t n = 1; n < k; n++) emit(t, peek(t, n) == 'm' ? "s" : peek(t, n) == 'i' ? "i" : "-");
     t->i += k;
-    if (peek(t, 0) == ':') emit(t, ":"), t->i++;
-    else if (peek(t, 0) == ')' && at_start) emit(t, ")"), t->i++, t->depth--;
-    else refuse(t, "an option in the middle of a pattern");
+    if (peek(t, 0) != ':' && peek(t, 0) != ')') return refuse(t, "these options");
+    if (peek(t, 0) == ')') t->options[--t->depth]++; /* alone: up to the end of the group around it, alternatives and all */
+    emit(t, ":");
+    t->i++;
+}
+
+static void options_close(translator *t) {
+    for (; t->options[t->depth]; t->options[t->depth]--) emit(t, ")");
 }
 
 /* An interval at '{'; a '+' or '?' behind it repeats the whole in Oniguruma ('?' only after {n}). */
@@ -246,6 +307,7 @@ static void interval(translator *t) {
     emit_n(t, t->in.p + t->i + 1, k);
     t->i += k + 1;
     int next = peek(t, 0);
+    if (t->dialect == AM_REGEX_RUST) return;
     if (next != '+' && !(next == '?' && commas == 0)) {
         if (next == '?') emit(t, "?"), t->i++;
         return;
@@ -264,15 +326,21 @@ static void translate(translator *t) {
     while (t->i < t->in.n && !t->refused) {
         int c = peek(t, 0);
         size_t here = t->out.n;
-        if (c == '\\') t->atom = here, escape(t, false);
+        if (c == '\\') t->atom = here, escape(t);
         else if (c == '[') t->atom = here, class_at(t, 0);
         else if (c == '(') group_open(t);
         else if (c == ')') {
             if (t->depth == 0) return refuse(t, "an unmatched )");
+            options_close(t);
             t->atom = t->group[--t->depth];
             emit(t, ")");
             t->i++;
         } else if (c == '{') interval(t);
+        else if (t->dialect == AM_REGEX_RUST && (c == '^' || c == '$')) {
+            t->atom = here;
+            emit(t, c == '^' ? "\\A" : "\\z"); /* of the text, not of its lines */
+            t->i++;
+        }
         else {
             if (!strchr("*+?|", c)) t->atom = here;
             size_t k = am_utf8_size((uint8_t)c);
@@ -280,6 +348,7 @@ static void translate(translator *t) {
             t->i += k;
         }
     }
+    if (t->depth == 0) options_close(t);
 }
 
 static am_status regex_build(am_str pattern, const translator *t, am_regex *regex, am_error *err) {
@@ -300,11 +369,11 @@ static am_status regex_build(am_str pattern, const translator *t, am_regex *rege
     return AM_OK;
 }
 
-am_status am_regex_compile(am_str pattern, am_regex **out, am_error *err) {
+am_status am_regex_compile(am_str pattern, am_dialect dialect, am_regex **out, am_error *err) {
     *out = NULL;
     if (pattern.n > MAX_PATTERN_BYTES) return am_fail(err, AM_ELIMIT, "a pattern of %zu bytes", pattern.n);
     if (am_utf8_check(pattern) != pattern.n) return am_fail(err, AM_EFORMAT, "a pattern that is not UTF-8");
-    translator t = {.in = pattern};
+    translator t = {.in = pattern, .dialect = dialect};
     am_buf_init(&t.out, MAX_PATTERN_BYTES * 32);
     translate(&t);
     am_status status = AM_OK;

@@ -10,6 +10,7 @@
 #include "text/hf_int.h"
 #include "text/utf8.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -156,8 +157,18 @@ static am_status stages_adapt(am_tokenizer *t, const am_vocab *v, am_error *err)
     }
     for (size_t i = 0; i < t->n_dec; i++) {
         t->dec[i].loose = t->dec[i].kind == AM_DEC_FALLBACK;
-        if (t->dec[i].kind == AM_DEC_STRIP && tidy) t->dec[i].start = UINT32_MAX - 1; /* every piece at the front loses its mark */
+        if (t->dec[i].kind == AM_DEC_STRIP && tidy) t->dec[i].start = UINT32_MAX - 1, t->dec[i].each = true;
     }
+    for (size_t i = 0; i < t->n_added; i++) t->added[i].joined = !t->added[i].special;
+    float top = -INFINITY; /* Unigram: the score of a user defined piece is as if it were made of the best ones, byte by byte */
+    for (size_t i = 0; t->unigram.score && i < v->n_tokens; i++)
+        if (v->types[i] == 1 && v->scores[i] > top) top = v->scores[i];
+    for (size_t i = 0; t->unigram.score && i < v->n_tokens; i++)
+        if (v->types[i] == 4) t->unigram.score[i] = (double)((float)v->tokens[i].n * top) - 0.1;
+    bool bytes = false;
+    for (size_t b = 0; b < 256; b++) bytes |= t->bpe.fallback_id[b] >= 0;
+    for (size_t i = 0; i < t->n_dec && !bytes; i++) /* without pieces for bytes, "<0x41>" is text */
+        if (t->dec[i].kind == AM_DEC_FALLBACK) t->dec[i].kind = AM_DEC_FUSE;
     return AM_OK;
 }
 

@@ -226,10 +226,14 @@ static am_status text_encode(const job *j, am_str text, size_t from, am_tokens *
     am_match m = {.end = from, .scan = from};
     size_t done = from;
     while (!status && am_matcher_next(j->t, &j->t->raw, &v, j->input, j->n_input, &m)) {
-        if (m.begin > done) status = segment_encode(j, am_view_slice(&v, done, m.begin), out, err);
+        j->s->joined_after = m.joined;
+        bool prefix = m.joined && m.begin == 0; /* what stands before the whole text stands before such a token */
+        if (m.begin > done || prefix) status = segment_encode(j, am_view_slice(&v, done, m.begin < done ? done : m.begin), out, err);
+        j->s->joined_before = m.joined;
         if (!status && am_tokens_push(out, m.id, (uint32_t)m.begin)) status = am_fail(err, AM_ENOMEM, "no memory for tokens");
         done = m.end;
     }
+    j->s->joined_after = false;
     if (!status && done < v.n) status = segment_encode(j, am_view_slice(&v, done, v.n), out, err);
     if (!status && !tokens_reserve(out, out->n + 1)) status = am_fail(err, AM_ENOMEM, "no memory for tokens");
     if (!status) out->offsets[out->n] = (uint32_t)text.n;
@@ -284,7 +288,8 @@ static size_t seam_find(const job *j, am_str text, size_t limit) {
             plain_end = m.begin;
             break;
         }
-        if (m.scan == m.end) seam = m.end; /* else the white space behind it might be part of another match */
+        /* not where the white space behind it might be part of another match, nor inside what SentencePiece reads as one text */
+        if (m.scan == m.end && !m.joined) seam = m.end;
     }
     if (!j->t->cut_lines) return seam;
     for (size_t i = plain_end < limit ? plain_end : limit; i > seam + 1; i--)

@@ -7,8 +7,8 @@
  * A tokenizer.json's `truncation` and `padding` are for batches of a model that reads fixed lengths; texts here are never cut or filled.
  *
  * User text never becomes a control token: `input` names the byte ranges of the text that came from outside (ascending, not
- * overlapping; am_template_render makes them). An added token is recognised only where none of its bytes lies in one, and no
- * model makes a special token of more than one character of such text, even where its vocabulary holds one (</s> in T5's). */
+ * overlapping; am_template_render makes them). An added token is recognised only where none of its bytes lies in one, unless it is
+ * plain text (not special, and without <>[]{}| in it: runs of spaces, for instance), and no model makes a special token of more than one character of such text, even where its vocabulary holds one (</s> in T5's). */
 #ifndef AM_TEXT_TOKENIZER_H
 #define AM_TEXT_TOKENIZER_H
 

@@ -123,6 +123,7 @@ typedef struct am_scratch {
     size_t n_heap, heap_cap;
     void *path; /* unigram.c */
     size_t path_cap;
+    bool joined_before, joined_after; /* the segment at hand touches a joined token there */
     bool guarded; /* the piece at hand came from outside: no model may make a control token of it */
     pcre2_match_data *match;
     pcre2_match_context *context;
@@ -139,14 +140,15 @@ bool am_grow(void *p, size_t *cap, size_t n, size_t size);
 
 am_status am_tokens_push(am_tokens *tokens, int32_t id, uint32_t offset);
 
-/* ---- regex.c: Oniguruma's dialect on PCRE2 */
+/* ---- regex.c: Oniguruma's dialect on PCRE2, and that of Rust's regex, which tiktoken's patterns are written in */
+typedef enum am_dialect { AM_REGEX_ONIGURUMA, AM_REGEX_RUST } am_dialect;
 typedef struct am_regex am_regex;
 #define AM_PATTERN_GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define AM_PATTERN_O200K                                                                                               \
     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"           \
     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"           \
     "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-am_status am_regex_compile(am_str pattern, am_regex **out, am_error *err);
+am_status am_regex_compile(am_str pattern, am_dialect dialect, am_regex **out, am_error *err);
 am_status am_regex_literal(am_str text, am_regex **out, am_error *err); /* matches exactly that */
 void am_regex_free(am_regex *regex);
 /* One of the well-known split patterns, which all end a piece between a newline and an ASCII letter. */
@@ -217,6 +219,8 @@ typedef struct am_added {
     am_str needle;  /* what is looked for: content, or its normalised form; owned when different */
     int32_t id;
     bool single_word, lstrip, rstrip, normalized, special;
+    bool joined; /* SentencePiece's user defined symbols: the text around is one text all the same, and they are looked for before and after normalising */
+    bool plain; /* neither special nor written like a mark: text, also where it came from outside (runs of spaces, words) */
 } am_added;
 typedef struct am_matcher {
     am_trie trie; /* value: index into am_tokenizer.added */
@@ -227,6 +231,7 @@ typedef struct am_match {
     size_t begin, end; /* with what lstrip and rstrip take */
     size_t scan;       /* where its own text ends: the search goes on there, even when rstrip took more */
     int32_t id;
+    bool joined;
 } am_match;
 am_status am_added_put(am_tokenizer *t, const am_added *token, uint64_t id_wanted, am_error *err);
 /* The same for a token whose id is known. */
@@ -302,6 +307,7 @@ typedef struct am_dec {
     am_str find;         /* REPLACE of a string, METASPACE: mark, WORDPIECE: prefix, SUFFIX; owned */
     am_str content;      /* REPLACE: by what; STRIP: the character; owned */
     uint32_t start, stop; /* STRIP: at most so many characters */
+    bool each;            /* STRIP: of each token in front, one */
     bool cleanup;        /* WORDPIECE */
     bool loose;          /* FALLBACK: of a run of bytes what is UTF-8 is text; Hugging Face loses all of it when any is bad */
     bool keep_first;     /* METASPACE: the first token's mark is a space too */

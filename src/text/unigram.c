@@ -29,7 +29,7 @@ am_status am_unigram_seal(am_tokenizer *t, am_error *err) {
     return status;
 }
 
-static inline double sum(const am_tokenizer *t, double a, double b) { return t->unigram.single ? (double)((float)a + (float)b) : a + b; }
+static inline double sum(const am_tokenizer *t, double a, double b) { return t->unigram.single ? (double)(float)(a + b) : a + b; }
 
 static void relax(step *to, double score, uint32_t from, int32_t id) {
     if (to->id >= 0 && score <= to->score) return;

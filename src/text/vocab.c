@@ -41,7 +41,7 @@ am_status am_stage_dec(am_tokenizer *t, am_dec_kind kind, am_str find, am_str co
 
 am_status am_stage_patterns(am_tokenizer *t, const am_pre_name *name, am_error *err) {
     am_status status = AM_OK;
-    for (size_t i = 0; i < 8 && name->pattern[i] && !status; i++) status = am_pre_add_split(t, am_str_of(name->pattern[i]), err);
+    for (size_t i = 0; i < 8 && name->pattern[i] && !status; i++) status = am_pre_add_split(t, am_str_of(name->pattern[i]), AM_REGEX_ONIGURUMA, err);
     return status;
 }
 
@@ -164,9 +164,11 @@ static am_status read_bpe(am_tokenizer *t, const am_vocab *v, bool *add_bos, am_
     t->kind = AM_MODEL_BPE;
     bool marks = pre->flags & AM_PRE_MARKS;
     t->bpe.byte_level = !marks;
-    t->bpe.byte_fallback = t->bpe.whole_lines = marks;
+    t->bpe.byte_fallback = marks;
+    t->bpe.whole_lines = pre->flags & AM_PRE_WHOLE_LINES;
     t->bpe.ignore_merges = pre->flags & AM_PRE_IGNORE_MERGES;
-    *add_bos = (pre->flags & AM_PRE_ADD_BOS) || marks;
+    *add_bos = pre->flags & AM_PRE_ADD_BOS;
+    if (!v->merges && !(pre->flags & AM_PRE_NO_MERGES)) return am_fail(err, AM_EFORMAT, "a BPE vocabulary without merges");
     am_status status = marks ? mark_stages(t, v, v->add_space_prefix > 0, err) : am_stage_dec(t, AM_DEC_BYTES, (am_str){"", 0}, (am_str){"", 0}, err);
     if (!status) status = am_stage_patterns(t, pre, err);
     if (!status) status = words_read(t, v, err);
@@ -264,8 +266,19 @@ static am_status vocab_print(const am_vocab *v, am_buf *out) {
     return status ? status : am_buf_add(out, v->precompiled_charsmap);
 }
 
-am_status am_tokenizer_load_vocab(const am_vocab *v, am_tokenizer **out, am_error *err) {
+/* What GGUF readers take where a file is silent. */
+static void ids_complete(am_vocab *v) {
+    bool spm = am_str_eq(v->model, AM_STR("llama")), unigram = am_str_eq(v->model, AM_STR("t5"));
+    int32_t bos = spm ? 1 : -1, eos = spm ? 2 : unigram ? 1 : -1, unk = spm ? 0 : unigram ? 2 : -1, top = (int32_t)v->n_tokens;
+    if (v->bos < 0 && bos < top) v->bos = bos;
+    if (v->eos < 0 && eos < top) v->eos = eos;
+    if (v->unk < 0 && unk < top) v->unk = unk;
+}
+
+am_status am_tokenizer_load_vocab(const am_vocab *vocab, am_tokenizer **out, am_error *err) {
+    am_vocab whole = *vocab, *v = &whole;
     *out = NULL;
+    ids_complete(v);
     am_tokenizer *t = am_tokenizer_create();
     if (!t) return am_fail(err, AM_ENOMEM, "no memory for the tokenizer");
     am_buf print = {0};

@@ -15,9 +15,14 @@
 #define DIGITS3 "\\p{N}{1,3}"
 #define HAN "[\\x{4e00}-\\x{9fa5}\\x{3040}-\\x{309f}\\x{30a0}-\\x{30ff}]+"
 #define HAN_OLD "[\\x{4e00}-\\x{9fa5}\\x{800}-\\x{4e00}\\x{ac00}-\\x{d7ff}]+"
-#define DEEPSEEK3                                                                                                      \
-    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"                     \
-    " ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define SIGN_WORDS "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
+#define DEEPSEEK3 SIGN_WORDS " ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define YOUTU_SCRIPTS \
+    "[\\x{ac00}-\\x{d7a3}\\x{3131}-\\x{318e}]+|[\\x{ff01}\\x{2026}\\x{201c}\\x{201d}\\x{2018}\\x{2019}\\x{2014}\\x{ff1a}\\x{ff1b}\\x{ff0c}" \
+    "\\x{3001}-\\x{303f}\\x{fe30}-\\x{fe4f}]+|[\\x{3105}-\\x{312f}]+|" HAN
+#define NOT_HAN(kinds) "[" kinds "&&[^\\p{Han}]]"
+#define KIMI_WORD(before, after) \
+    "[^\\r\\n\\p{L}\\p{N}]?" NOT_HAN("\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}") before NOT_HAN("\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}") after WORDS_EN "?|"
 /* DeepSeek's letters: the cased ones of an older Unicode, as its tokenizer.json lists them */
 #define LETTERS_DEEPSEEK \
     "\\s?[A-Za-z\\x{b5}\\x{c0}-\\x{d6}\\x{d8}-\\x{f6}\\x{f8}-\\x{1ba}\\x{1bc}-\\x{1bf}\\x{1c4}-\\x{293}" \
@@ -38,15 +43,27 @@
 
 static const am_pre_name table[] = {
     {"default", {"[\\p{P}\\$\\+<=>\\^~\\|]+", AM_PATTERN_GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}, 0},
-    {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2", {LLAMA3}, AM_PRE_IGNORE_MERGES | AM_PRE_ADD_BOS},
+    {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano", {LLAMA3}, AM_PRE_IGNORE_MERGES | AM_PRE_ADD_BOS},
     {"dbrx smaug-bpe glm4 chatglm-bpe", {LLAMA3}, 0},
-    {"qwen2 deepseek-r1-qwen stablelm2 megrez hunyuan grok-2 kormo solar-open", {QWEN2}, 0},
+    {"qwen2 deepseek-r1-qwen stablelm2 megrez hunyuan grok-2 kormo solar-open f2llmv2", {QWEN2}, 0},
     {"qwen35", {WORDS_EN "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}, 0},
-    {"gpt-4o o200k llama4 kanana2 minimax-m2", {CASED(WORDS_EN "?") "|\\p{N}{1,3}|" SLASH_TAIL}, 0},
+    {"gpt-4o o200k llama4 kanana2 minimax-m2 talkie", {CASED(WORDS_EN "?") "|\\p{N}{1,3}|" SLASH_TAIL}, 0},
+    {"granite-embed-multi-97m", {CASED(WORDS_EN "?") "|\\p{N}{1,3}|" SLASH_TAIL}, AM_PRE_IGNORE_MERGES},
+    {"tiny_aya cohere2moe", {"\\d{1,3}(?=(?:\\d{3})*\\b)", CASED(WORDS_EN "?") "|\\p{N}{1,3}|" SLASH_TAIL}, 0},
+    {"kimi-k2", {"\\p{Han}+|" KIMI_WORD("*", "+") KIMI_WORD("+", "*") "\\p{N}{1,3}|" TAIL}, AM_PRE_NO_MERGES},
     {"tekken", {CASED("") "|\\p{N}|" SLASH_TAIL}, AM_PRE_IGNORE_MERGES | AM_PRE_ADD_BOS},
     {"deepseek-llm", {"[\\r\\n]", LETTERS_DEEPSEEK, PUNCT_DEEPSEEK, "\\s+$", HAN_OLD, "\\p{N}+"}, 0},
     {"deepseek-coder", {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", HAN_OLD, DIGIT}, 0},
-    {"deepseek-v3 hunyuan-dense joyai-llm", {DIGITS3, HAN, DEEPSEEK3}, 0},
+    {"deepseek-v3 hunyuan-dense joyai-llm hy_v4", {DIGITS3, HAN, DEEPSEEK3}, 0},
+    {"spark2_5", {DIGITS3, HAN, SIGN_WORDS " ?[\\p{P}\\p{S}]+|[\\r\\n]|\\s+(?!\\S)|\\s+", DIGIT}, 0},
+    {"youtu", {YOUTU_SCRIPTS, CASED(WORDS_EN "?") "|\\p{N}|" SLASH_TAIL}, AM_PRE_IGNORE_MERGES},
+    {"minicpm5", {DIGITS3, WORDS_EN "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}+|" TAIL}, AM_PRE_IGNORE_MERGES},
+    {"ufakzeka", {"[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|" TAIL}, 0},
+    {"laguna", {"[^\\n]+|[\\n]+", QWEN2}, 0},
+    {"exaone-moe", {WORDS_EN "|[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}\\p{M}*(?: \\p{L}\\p{M}*)*)+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]?|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"}, 0},
+    {"jais-2", {WORDS_EN "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s{512}(?!\\S)|\\s{256}(?!\\S)|\\s{128}(?!\\S)|"
+                "\\s{64}(?!\\S)|\\s{32}(?!\\S)|\\s{16}(?!\\S)|\\s{8}(?!\\S)|\\s{4}(?!\\S)|\\s{1,2}(?!\\S)|\\s{1}"}, 0},
+    {"chameleon", {"<sentinel:[0-9]+>", "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z", "([\\t\\n]|    |  )", DIGIT, "[\\p{P}!-/:-@\\[-`{-~]", AM_PATTERN_GPT2}, AM_PRE_ADD_BOS},
     {"falcon", {"[\\p{P}\\$\\+<=>\\^~\\|`]+", AM_PATTERN_GPT2, "[0-9][0-9][0-9]"}, 0},
     {"starcoder refact command-r smollm codeshell exaone minerva-7b mellum2", {DIGIT, AM_PATTERN_GPT2}, 0},
     {"gpt-2 gpt2 phi phi-2 mpt olmo jais trillion granite-docling gigachat a.x-4.0 mellum modern-bert exaone4 jina-es jina-de jina-v2-es "
@@ -56,7 +73,8 @@ static const am_pre_name table[] = {
     {"bailingmoe bailingmoe2 llada-moe", {"'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"}, 0},
     {"seed-coder", {WORDS_EN "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}, 0},
     {"superbpe", {"\\p{N}+", "(?=(\\d{3})+(?!\\d))"}, 0},
-    {"gemma gemma4", {"[^\\n]+|[\\n]+"}, AM_PRE_MARKS},
+    {"gemma gemma4 granite-embed-multi-311m", {"[^\\n]+|[\\n]+"}, AM_PRE_MARKS | AM_PRE_ADD_BOS | AM_PRE_WHOLE_LINES},
+    {"sarvam-moe", {"[^\\n]+|[\\n]+"}, AM_PRE_MARKS},
 };
 
 static bool named(const char *names, am_str name) {

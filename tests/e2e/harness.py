@@ -31,6 +31,11 @@ def need(module):
         raise Skip(f"no Python package {module}") from e
 
 
+def sanitized():
+    """A build with a sanitizer: it reports crashes its own way, and wants address space without end."""
+    return re.search("lib(asan|tsan)", subprocess.run(["ldd", BINARY], capture_output=True, text=True, check=False).stdout)
+
+
 def expect(condition, text):
     if not condition:
         raise AssertionError(text() if callable(text) else text)
@@ -183,8 +188,10 @@ class Server:
         return {a.get("agent") or a["id"]: a for a in self.request("GET", "/v1/agents").json()["data"]}
 
     def rss_bytes(self):
+        """Resident or in swap: what was swapped out is memory all the same."""
         with open(f"/proc/{self.process.pid}/status", encoding="ascii") as f:
-            return int(re.search(r"VmRSS:\s+(\d+) kB", f.read())[1]) * 1024
+            status = f.read()
+        return sum(int(re.search(key + r":\s+(\d+) kB", status)[1]) for key in ("VmRSS", "VmSwap")) * 1024
 
     def cache_files(self):
         """Files of heads and blocks, with their size."""

@@ -1,6 +1,5 @@
-"""tests/data/browser_attacks.json against the real server: what pages, forms, frames and rebound names send, and what must come back.
-
-Rows whose server is public or public-keyed need an address of the network; tests/test_gate.c runs all rows over the gate itself."""
+"""tests/data/browser_attacks.json against the real server: what pages, forms, frames and rebound names send, and what must come back, and that none of it
+has changed anything. tests/test_gate.c runs the rows over the gate itself."""
 import json
 import os
 import socket
@@ -8,7 +7,7 @@ import socket
 from harness import TOP, Server, expect, temp_dir
 
 ARGS = {"plain": [], "listed": ["--cors-origin", "https://app.example", "--cors-origin", "http://tool.example:8080", "--allow-host", "ai.home.example"],
-        "keyed": ["--cors-origin", "https://app.example"]}
+        "keyed": ["--cors-origin", "https://app.example"], "public": ["--host", "0.0.0.0", "--allow-no-auth"], "public-keyed": ["--host", "0.0.0.0"]}
 KEY = "the-key-of-this-test"
 
 
@@ -53,11 +52,16 @@ def test_browser_attacks():
         rows = json.load(f)
     n = 0
     for kind, args in ARGS.items():
-        with temp_dir() as d, Server(d, *args, env={"AGENT_MEMORY_API_KEY": KEY} if kind == "keyed" else None) as s:
+        keyed = "keyed" in kind
+        mine = {"authorization": "Bearer " + KEY} if keyed else {}
+        with temp_dir() as d, Server(d, *args, env={"AGENT_MEMORY_API_KEY": KEY} if keyed else None) as s:
+            s.request("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}, {"x-agent-id": "x", **mine})
             for row in rows:
                 if row["server"] == kind:
                     check(s.live_port, row)
                     n += 1
+            expect("x" in [a["id"] for a in s.request("GET", "/v1/agents", headers=mine).json()["data"]], "an attack removed an agent")
+            expect(s.request("GET", "/health/ready").status == 200, "an attack closed the server")
             expect(s.stop() == 0, "exit code")
-    expect(n >= 60, f"only {n} rows")
-    return f"{n} of {len(rows)} rows"
+    expect(n == len(rows) >= 60, f"{n} of {len(rows)} rows")
+    return f"{n} rows"

@@ -7,16 +7,14 @@ import shutil
 import signal
 import subprocess
 
-from harness import BINARY, TOP, Server, Skip, expect, run, temp_dir, words
+from harness import TOP, Server, Skip, expect, run, sanitized, temp_dir, words
 
 KINDS = {"segv": signal.SIGSEGV, "abort": signal.SIGABRT, "bus": signal.SIGBUS, "fpe": signal.SIGFPE, "ill": signal.SIGILL,
          "jump": signal.SIGSEGV, "stack": signal.SIGSEGV}
 
 
 def need_reports():
-    """A sanitizer reports its own way."""
-    libraries = subprocess.run(["ldd", BINARY], capture_output=True, text=True, check=False).stdout
-    if re.search("lib(asan|tsan)", libraries):
+    if sanitized():
         raise Skip("a build with a sanitizer")
 
 

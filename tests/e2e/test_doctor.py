@@ -1,12 +1,16 @@
 """doctor and stop: each thing that can be wrong is made wrong, found, and mended where that is safe."""
+import ctypes
 import json
 import os
+import re
+import resource
 import signal
 import socket
 import subprocess
+import sys
 import time
 
-from harness import Server, expect, free_port, run, temp_dir
+from harness import BINARY, Server, Skip, expect, free_port, run, sanitized, temp_dir
 
 
 def doctor(d, port, *flags, code=None):
@@ -135,3 +139,175 @@ def test_a_small_disk():
         finally:
             subprocess.run(["umount", "-l", d], check=False)
     return None
+
+
+def in_a_made_up_machine(d, port, script, *flags, code=None):
+    """doctor in a mount namespace of its own where a script has put other files in the place of the system's; $W is a folder for them."""
+    with temp_dir() as w:
+        command = ["unshare", "--mount", "bash", "-ec", script + '\nexec "$@"', "-", BINARY, "doctor", "--json", "--data-dir", d, "--port", str(port), *flags]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "W": w})
+        if "Operation not permitted" in done.stderr or "permission denied" in done.stderr:
+            raise Skip("no mount namespaces here")
+        expect(done.stdout and (code is None or done.returncode == code), f"{done.returncode}: {done.stdout}{done.stderr}")
+    found = {}
+    for f in json.loads(done.stdout)["findings"]:
+        found.setdefault(f["check"], []).append((f["level"], f["text"], f["todo"]))
+        expect(f["level"] in ("ok", "note", "fixed") or f["todo"], f"nothing to do about {f}")
+    return found
+
+
+FAKE_MEMINFO = """
+sed -E 's/^(MemAvailable:) .*/\\1 204800 kB/; s/^(Mlocked:) .*/\\1 999999999 kB/; s/^(SwapTotal:) .*/\\1 4096000 kB/; s/^(SwapFree:) .*/\\1 1024000 kB/;
+        s/^(HugePages_Total:) .*/\\1 99999/; s/^(HugePages_Free:) .*/\\1 99999/' /proc/meminfo > $W/meminfo
+grep -q HugePages_Total $W/meminfo || printf 'HugePages_Total: 99999\nHugePages_Free: 99999\nHugepagesize: 2048 kB\n' >> $W/meminfo
+mount --bind $W/meminfo /proc/meminfo
+"""
+
+
+def test_memory_of_the_machine():
+    with temp_dir() as d:
+        found = in_a_made_up_machine(d, free_port(), FAKE_MEMINFO, code=3)
+        has(found, "memory", "bad", "200 of ")
+        has(found, "memory", "bad", "3000 of 4000 MiB of swap are used")
+        has(found, "memory", "warning", "more than 70 % of memory is locked")
+        has(found, "memory", "warning", "99999 huge pages of 2048 KiB are set aside, 99999 of them free")
+
+
+FAKE_CGROUP = """
+mkdir $W/cg
+for f in cgroup.controllers:memory memory.max:104857600 memory.current:90000000 memory.events:'oom_kill 3' cpu.max:'50000 100000' cpu.stat:'nr_throttled 7'; do
+    echo "${f#*:}" > $W/cg/${f%%:*}
+done
+mount --bind $W/cg /sys/fs/cgroup
+"""
+
+
+def test_limits_of_a_cgroup():
+    with temp_dir() as d:
+        found = in_a_made_up_machine(d, free_port(), FAKE_CGROUP)
+        has(found, "memory", "warning", "this cgroup may have 100 MiB and has 86")
+        has(found, "memory", "warning", "ended 3 processes of this cgroup for want of memory")
+        has(found, "clock", "warning", "this cgroup has a quota of processor time and was held up 7 times")
+        with Server(d) as s:
+            has(in_a_made_up_machine(d, s.live_port, FAKE_CGROUP), "memory", "warning", "the server's cgroup may have 100 MiB")
+
+
+FAKE_CPU = """
+mkdir -p $W/cpu/cpu0/thermal_throttle $W/cpu/cpu0/cpufreq
+echo 5 > $W/cpu/cpu0/thermal_throttle/core_throttle_count
+echo 2000000 > $W/cpu/cpu0/cpufreq/scaling_max_freq
+echo 4000000 > $W/cpu/cpu0/cpufreq/cpuinfo_max_freq
+echo powersave > $W/cpu/cpu0/cpufreq/scaling_governor
+echo 0 > $W/cpu/online
+mount --bind $W/cpu /sys/devices/system/cpu
+"""
+
+
+def test_what_slows_the_clock():
+    with temp_dir() as d:
+        found = in_a_made_up_machine(d, free_port(), FAKE_CPU)
+        has(found, "clock", "warning", "slowed down for heat 5 times")
+        has(found, "clock", "warning", "limited to 50 %")
+        has(found, "clock", "note", "governor is powersave")
+
+
+def test_instructions():
+    with temp_dir() as d:
+        has(doctor(d, free_port(), "--isa", "scalar", code=0), "cpu", "warning", "kernel table scalar")
+        other = "neon" if os.uname().machine == "x86_64" else "avx2"
+        has(doctor(d, free_port(), "--isa", other, code=3), "cpu", "bad", other)
+
+
+def test_limits_of_the_process():
+    if sanitized():
+        raise Skip("a build with a sanitizer")
+
+    def few():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+        resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    with temp_dir() as d:
+        done = subprocess.run([BINARY, "doctor", "--data-dir", d, "--port", str(free_port())], preexec_fn=few, capture_output=True, text=True, check=False)
+        for wanted in ("only 200 files may be open at once", "the address space is limited to 3072 MiB", "no core files"):
+            expect(wanted in done.stdout, f"no {wanted!r} in {done.stdout}")
+        with Server(d) as s:  # of the server, not of whoever asks
+            resource.prlimit(s.process.pid, resource.RLIMIT_NOFILE, (300, 300))
+            has(doctor(d, s.live_port), "limits", "warning", "only 300 files")
+
+
+def test_shared_memory_without_an_owner():
+    libc = ctypes.CDLL(None, use_errno=True)
+    segment = libc.shmget(0, 5 << 20, 0o1600)  # IPC_PRIVATE, IPC_CREAT
+    if segment < 0:
+        raise Skip("no System V shared memory here")
+    path = f"/dev/shm/agent-memory-doctor-{os.getpid()}"
+    try:
+        with open(path, "w", encoding="ascii"):
+            pass
+        with temp_dir() as d:
+            found = doctor(d, free_port(), code=0)
+            has(found, "shared", "note", "no process any more")
+            has(found, "shared", "warning", "under our name")
+    finally:
+        libc.shmctl(segment, 0, None)  # IPC_RMID
+        os.remove(path)
+
+
+def test_folders():
+    def stranger():
+        os.setgid(65534)
+        os.setuid(65534)
+
+    with temp_dir() as d:
+        done = subprocess.run([BINARY, "doctor", "--json", "--port", str(free_port())], capture_output=True, text=True, check=False,
+                              env={k: v for k, v in os.environ.items() if k not in ("HOME", "AGENT_MEMORY_DATA_DIR")})
+        expect(done.returncode == 3 and "$HOME is not set" in done.stdout, done.stdout)
+        data = os.path.join(d, "data")
+        has(doctor(data, free_port(), code=0), "folder", "ok", "is not there yet")
+        os.makedirs(os.path.join(data, "caches"), 0o700)
+        os.chmod(os.path.join(data, "caches"), 0o500)
+        has(doctor(data, free_port(), code=3), "folder", "bad", "cannot be used by its owner (mode 500)")
+        has(doctor(data, free_port(), "--fix"), "folder", "fixed", "could not be used by its owner")
+        expect(os.stat(os.path.join(data, "caches")).st_mode & 0o777 == 0o700, "mode after --fix")
+        if os.geteuid() != 0:
+            return "not root: without the folder of another user"
+        for path in (d, data, os.path.join(data, "caches")):
+            os.chmod(path, 0o755)
+        done = subprocess.run([BINARY, "doctor", "--json", "--data-dir", data, "--port", str(free_port())], preexec_fn=stranger, capture_output=True, text=True, check=False)
+        if done.returncode == 3 or done.stdout:
+            expect("belongs to user 0" in done.stdout and "chown" in done.stdout, done.stdout)
+        with Server(data) as s:
+            done = subprocess.run([BINARY, "doctor", "--json", "--data-dir", data, "--port", str(s.live_port)], preexec_fn=stranger, capture_output=True, text=True, check=False)
+            expect("belongs to another user's process, a server of ours that answers" in done.stdout, done.stdout)
+    return None
+
+
+def test_disks():
+    for options, level, says, code in (("size=1g", "warning", "0.9 GiB free|1.0 GiB free", 0), ("size=3g,nr_inodes=500", "warning", "files can still be made", 0), ("size=3g,ro", "bad", "doctor.tmp", 3)):
+        with temp_dir() as d:
+            script = f"mount -t tmpfs -o {options.replace(',ro', '')} tmpfs {d} && mkdir -m 700 {d}/caches && chmod 700 {d}" + (f" && mount -o remount,ro {d}" if ",ro" in options else "")
+            found = in_a_made_up_machine(d, free_port(), script, code=code)
+            expect(any(f[0] == level and re.search(says, f[1]) for f in found["disk"]), f"{options}: {found['disk']}")
+
+
+def test_old_crashes_are_a_note():
+    with temp_dir() as d:
+        os.makedirs(os.path.join(d, "crash"))
+        with open(os.path.join(d, "crash", f"{int(time.time()) - 3 * 86400}-1.txt"), "w", encoding="ascii"):
+            pass
+        has(doctor(d, free_port(), code=0), "crashes", "note", "the newest 72.0 hours old")
+
+
+def test_a_server_without_a_port():
+    """One that was started long ago and listens nowhere; the clock of the machine is made to say so."""
+    code = "import ctypes, time; ctypes.CDLL(None).prctl(15, b'agent_memory'); print('up', flush=True); time.sleep(60)"
+    with temp_dir() as d, subprocess.Popen(["agent_memory", "-c", code, "serve"], executable=sys.executable, stdout=subprocess.PIPE) as p:
+        p.stdout.readline()
+        try:
+            later = "awk '{ printf \"%.2f %s\\n\", $1 + 500, $2 }' /proc/uptime > $W/uptime && mount --bind $W/uptime /proc/uptime"
+            has(in_a_made_up_machine(d, free_port(), later), "processes", "warning", f"pid {p.pid} (agent_memory -c")
+            swapped = f"sed -E 's/^VmSwap:.*/VmSwap: 40960 kB/' /proc/{p.pid}/status > $W/status && mount --bind $W/status /proc/{p.pid}/status"
+            has(in_a_made_up_machine(d, free_port(), swapped), "processes", "warning", "partly in swap")
+        finally:
+            p.kill()

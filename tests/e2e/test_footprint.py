@@ -1,8 +1,10 @@
-"""GET /debug/memory and ps --memory: the parts explain the resident memory, also under load; only the admin may ask."""
+"""GET /debug/memory and ps --memory: the parts explain the resident memory, also under load, with two models and after swaps; only the admin may ask."""
+import contextlib
 import json
+import os
 import threading
 
-from harness import Server, expect, run, temp_dir, words
+from harness import TOP, Server, expect, run, temp_dir, words
 
 MAX_UNEXPLAINED = 0.03
 
@@ -50,6 +52,45 @@ def test_the_sum_explains_the_memory():
         expect(after["locked_bytes"] == 0 and not after["turns"], after)
         code, out, err = run("ps", "--memory", "--port", str(s.live_port))
         expect(code == 0 and "weights_packed" in out and "agent0" in out, out + err)
+    return f"explained {min(f['explained'] for f in seen):.3f} to {max(f['explained'] for f in seen):.3f}"
+
+
+def test_two_models_and_swaps():
+    seen = []
+    with temp_dir() as d:
+        other = os.path.join(d, "other")
+        code, out, err = run("convert", os.path.join(TOP, "models", "memo-28m"), other, "--to", "mlx-8", timeout=120)
+        expect(code == 0, out + err)
+        flags = ["--model", f"memo={TOP}/models/memo-28m", "--model", f"other={other}", "--ctx", "2048", "--kv-memory", "48M", "--parallel", "4"]
+        with Server(os.path.join(d, "data"), *flags) as s:
+            s.chat("hello", "x", model="other")
+            seen.append(check(s, "two models"))
+            stop = threading.Event()
+
+            def work(i):
+                n = 0
+                while not stop.is_set():
+                    n += 1
+                    with contextlib.suppress(AssertionError):  # cancelled by a swap
+                        s.chat(words(200, i + n), f"agent{i}", model=("memo", "other")[i % 2], max_tokens=64)
+
+            threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+            for t in threads:
+                t.start()
+            try:
+                for i in range(6):
+                    stop.wait(0.5)
+                    seen.append(check(s, f"two models under load, look {i}"))
+                for i in range(6):
+                    r = s.request("POST", "/v1/admin/models/swap", {"model": ("memo", "other")[i % 2], "timeout_seconds": 1})
+                    expect(r.status == 200, r.body)
+                    seen.append(check(s, f"after swap {i}"))
+            finally:
+                stop.set()
+                for t in threads:
+                    t.join()
+            seen.append(check(s, "at the end"))
+            expect(s.stop() == 0, "exit code")
     return f"explained {min(f['explained'] for f in seen):.3f} to {max(f['explained'] for f in seen):.3f}"
 
 

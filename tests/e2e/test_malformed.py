@@ -114,7 +114,7 @@ def test_configs():
     for key, value in (("rms_norm_eps", "x"), ("rope_theta", 0), ("rope_scaling", 3), ("rope_scaling", {"rope_type": "magic"}), ("head_dim", 17),
                        ("num_key_value_heads", 3), ("hidden_act", "relu"), ("model_type", "gpt5"), ("quantization_config", {"quant_method": "magic"}),
                        ("quantization", {"bits": 7, "group_size": 64}), ("tie_word_embeddings", "yes"), ("eos_token_id", -1)):
-        words = {"head_dim": "head dimension", "rope_scaling": "rope"}.get(key, key)
+        words = {"rope_scaling": "rope"}.get(key, key)
         in_folder({**file, "config.json": {**CONFIG, key: value}}, "config.json" if key != "hidden_act" else "", words)
     in_folder({**file, "config.json": b"[" * 100000}, "config.json")
     in_folder({**file, "config.json": b"\xff\xfe"}, "config.json")

@@ -1,11 +1,14 @@
 """GET /metrics of the real server: its text by Prometheus' grammar, its numbers by what was done, and every name that docs/observability uses."""
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
+import threading
+import time
 
-from harness import TOP, Server, expect, temp_dir, text_of, tier_of, words
+from harness import TOP, Server, expect, run, temp_dir, text_of, tier_of, words
 
 SAMPLE = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\[\\"n])*",?)*)\})? (\S+)')
 
@@ -70,7 +73,9 @@ def test_metrics_tell_what_was_done():
             after, _ = parse(scrape(s))
 
             def one(name, labels=""):
-                return after[name][labels]
+                """A series of the process, or else of its one model."""
+                of_model = 'model="memo-28m"' + ("," + labels if labels else "")
+                return after[name][of_model if of_model in after[name] else labels]
 
             prompt = reply["usage"]["prompt_tokens"]
             expect(one("agent_memory_generated_tokens_total") == 16, "generated")
@@ -97,43 +102,179 @@ def test_metrics_tell_what_was_done():
             expect(tier_of(reply) == "warm", tier_of(reply))
             after, _ = parse(scrape(s))
             expect(after["agent_memory_restore_seconds_count"][""] == 1 and after["agent_memory_read_seconds_count"][""] >= 1, "restored")
-            expect(after["agent_memory_restore_bytes_total"][""] > 1000 and after["agent_memory_restored_blocks_total"][""] >= 1, "bytes")
+            model = 'model="memo-28m"'
+            expect(after["agent_memory_restore_bytes_total"][model] > 1000 and after["agent_memory_restored_blocks_total"][model] >= 1, "bytes")
             expect(text_of(reply), "no answer")
 
 
-def test_promtool_is_content():
+def settled(s, name, labels, at_least, timeout=20):
+    """The value of a series once it has come so far."""
+    end = time.monotonic() + timeout
+    while (value := parse(scrape(s))[0].get(name, {}).get(labels, 0)) < at_least and time.monotonic() < end:
+        time.sleep(0.05)
+    expect(value >= at_least, f"{name}{{{labels}}} is {value}, not {at_least}")
+    return value
+
+
+@contextlib.contextmanager
+def moves(s, *series):
+    """Each (name, labels, by): what happens inside moves it by at least so much."""
+    before, _ = parse(scrape(s))
+    yield
+    for name, labels, by in series:
+        settled(s, "agent_memory_" + name, labels, before.get("agent_memory_" + name, {}).get(labels, 0) + by)
+
+
+def flip(path):
+    size = os.path.getsize(path)
+    with open(path, "r+b") as f:
+        f.seek(size // 2)
+        byte = f.read(1)[0]
+        f.seek(size // 2)
+        f.write(bytes([byte ^ 1]))
+
+
+def test_each_thing_moves_its_series():
+    """What the operator's list names, done one by one: queue, tokens, tiers, misses, restores, saves, evictions, refused files, loads, refusals."""
+    with temp_dir() as d:
+        data, other = os.path.join(d, "data"), os.path.join(d, "other")
+        code, out, err = run("convert", os.path.join(TOP, "models", "memo-28m"), other, "--to", "mlx-8", timeout=120)
+        expect(code == 0, out + err)
+        m, o, g = 'model="memo"', 'model="other"', 'model="gone"'
+        flags = ["--model", f"memo={TOP}/models/memo-28m", "--model", f"other={other}", "--model", "gone=/nowhere", "--parallel", "1", "--ctx", "2048",
+                 "--kv-memory", "32M"]
+        with Server(data, *flags) as s:
+            def ask(text, agent, **more):
+                return s.chat(text, agent, **{"model": "memo", "max_tokens": 4, "ignore_eos": True, **more})
+
+            with moves(s, ("queue_seconds_count", m, 1), ("time_to_first_token_seconds_count", m + ',tier="cold"', 1), ("time_between_tokens_seconds_count", m, 3),
+                       ("prompt_tokens_total", m, 400), ("generated_tokens_total", m, 4), ("cache_misses_total", m + ',reason="new_agent"', 1),
+                       ("turns_total", m + ',finish="length"', 1), ("save_bytes_total", m, 1000), ("save_seconds_count", "", 2), ("steps_total", m, 4),
+                       ("http_requests_total", 'method="POST",route="/v1/chat/completions",status="200"', 1)):
+                ask(words(400, 1), "a")
+            with moves(s, ("cached_tokens_total", m + ',tier="hot"', 256), ("turns_admitted_total", m + ',tier="hot"', 1), ("cache_misses_total", m + ',reason="tokens_differ_at"', 1)):
+                ask(words(350, 1) + " and so on", "a")
+            expect(s.request("POST", "/v1/admin/evict", {}).status == 200, "evict")
+            with moves(s, ("cached_tokens_total", m + ',tier="warm"', 256), ("restore_seconds_count", "", 1), ("read_seconds_count", "", 1), ("restore_bytes_total", m, 1000),
+                       ("restored_blocks_total", m, 1)):
+                ask(words(350, 1) + " and so on", "a")
+            with moves(s, ("requests_queued", m, 1), ("requests_running", m, 1)):
+                waits = [threading.Thread(target=ask, args=("Tell me a story", f"q{i}"), kwargs={"max_tokens": 400}) for i in range(2)]
+                for t in waits:
+                    t.start()
+                settled(s, "agent_memory_requests_queued", m, 1)
+                expect(s.request("POST", "/v1/admin/pause").status == 200, "pause")
+                settled(s, "agent_memory_gate", 'state="paused"', 1)
+                expect(parse(scrape(s))[0]["agent_memory_ready"][""] == 0, "ready while paused")
+            expect(s.request("POST", "/v1/admin/resume").status == 200, "resume")
+            for t in waits:
+                t.join()
+            with moves(s, ("turns_total", m + ',finish="canceled"', 1), ("http_requests_total", 'method="POST",route="/v1/chat/completions",status="200"', 1)):
+                stream = s.stream("Tell me a story", "h", model="memo", max_tokens=2000, ignore_eos=True)
+                next(stream)
+                stream.close()
+            with moves(s, ("evictions_total", m, 1)):
+                last, before = 0, parse(scrape(s))[0]["agent_memory_evictions_total"][m]
+                while parse(scrape(s))[0]["agent_memory_evictions_total"][m] == before and last < 40:
+                    last += 1
+                    ask(words(600, 20 + last), f"e{last}")
+            with moves(s, ("model_loads_total", o + ',result="ok"', 1), ("model_load_seconds_count", "", 1), ("generated_tokens_total", o, 4), ("model_bytes", o, 1 << 20),
+                       ("cache_misses_total", o + ',reason="model_changed"', 1)):
+                ask(words(400, 1), "a", model="other")
+            before = parse(scrape(s))[0]["agent_memory_generated_tokens_total"][o]
+            expect(s.request("POST", "/v1/admin/models/unload", {"model": "other"}).status == 200, "unload")
+            after, _ = parse(scrape(s))
+            expect(after["agent_memory_model_state"][o + ',state="absent"'] == 1 and after["agent_memory_model_bytes"][o] == 0, "state of a model that left")
+            expect(after["agent_memory_generated_tokens_total"][o] == before, "a counter fell when its model left")
+            with moves(s, ("generated_tokens_total", o, 4)):
+                ask("hello", "b", model="other")
+            with moves(s, ("model_loads_total", g + ',result="failed"', 1), ("model_state", g + ',state="failed"', 1)):
+                expect(s.request("POST", "/v1/admin/models/load", {"model": "gone"}).status >= 400, "a model that is not there was loaded")
+            expect(f"agent_memory_steps_total{{{g}" not in scrape(s), "series of a model that never was in memory")
+            expect(s.request("POST", "/v1/admin/evict", {}).status == 200, "evict")
+            for name in s.cache_files():
+                if name.startswith("b-"):
+                    flip(os.path.join(s.caches, name))
+            with moves(s, ("refused_files_total", m, 1), ("cache_misses_total", m + ',reason="checksum"', 1)):
+                ask(words(600, 20 + last), f"e{last}")
+            expect(s.stop() == 0, "exit code")
+        open(os.path.join(data, "caches", "left.tmp.safetensors"), "w", encoding="ascii").close()
+        key = run("keys", "add", "t", "--max-rate", "6", "--max-parallel", "1", "--max-agents", "1", "--data-dir", data)[1].split()[0]
+        with Server(data, *flags[:2]) as s:
+            expect(parse(scrape(s))[0]["agent_memory_orphans_total"]['model="memo"'] == 1, "orphans")
+            mine = {"authorization": "Bearer " + key}
+
+            def post(agent, **more):
+                body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2, **more}
+                return s.request("POST", "/v1/chat/completions", body, {**mine, "x-agent-id": agent}).status
+
+            with moves(s, ("http_refused_total", 'reason="key"', 1), ("http_refused_total", 'reason="origin"', 1), ("http_refused_total", 'reason="quota"', 1)):
+                expect(s.request("GET", "/v1/models").status == 401 and s.request("GET", "/v1/models", headers={"host": "evil.example"}).status == 403, "refusals")
+                expect(post("one") == 200 and post("two") == 429, "quota of agents")
+            with moves(s, ("http_refused_total", 'reason="parallel"', 1), ("http_refused_total", 'reason="rate"', 1), ("http_exchanges", "", 1), ("http_connections", "", 1)):
+                slow = threading.Thread(target=post, args=("one",), kwargs={"max_tokens": 1500, "ignore_eos": True})
+                slow.start()
+                settled(s, "agent_memory_requests_running", 'model="memo"', 1)
+                expect([post("one") for _ in range(4)][0] == 429, "parallel")
+                settled(s, "agent_memory_http_exchanges", "", 2)
+            slow.join()
+
+
+def promtool(*args, **more):
     tool = shutil.which("promtool")
+    if tool:
+        done = subprocess.run([tool, *args], capture_output=True, text=True, check=False, **more)
+        expect(done.returncode == 0, done.stdout + done.stderr)
+    return tool
+
+
+def observability(name):
+    with open(os.path.join(TOP, "docs", "observability", name), encoding="utf-8") as f:
+        return f.read()
+
+
+def board_exprs():
+    board = json.loads(observability("dashboard.json"))
+    return [t["expr"] for p in board["panels"] for t in p.get("targets", [])], [v["query"]["query"] for v in board["templating"]["list"] if isinstance(v["query"], dict)]
+
+
+def test_promtool_is_content():
     with temp_dir() as d, Server(d) as s:
         s.chat("hello", "p")
         text = scrape(s)
         parse(text)
-        if not tool:
+        if not promtool("check", "metrics", input=text):
             return "no promtool here: our own reading only"
-        done = subprocess.run([tool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
-        expect(done.returncode == 0, done.stdout + done.stderr)
         rules = os.path.join(TOP, "docs", "observability", "alerts.yml")
-        done = subprocess.run([tool, "check", "rules", rules], capture_output=True, text=True, check=False)
-        expect(done.returncode == 0, done.stdout + done.stderr)
-        return "promtool check metrics, check rules"
+        promtool("check", "rules", rules)
+        shutil.copy(rules, d)
+        promtool("test", "rules", shutil.copy(os.path.join(TOP, "tests", "data", "alerts_test.yml"), d))
+        groups = {"groups": [{"name": "board", "rules": [{"record": f"board:{i}", "expr": e.replace("$instance", ".*").replace("$model", ".*")}
+                                                        for i, e in enumerate(board_exprs()[0])]}]}
+        with open(os.path.join(d, "board.yml"), "w", encoding="utf-8") as f:
+            json.dump(groups, f)
+        promtool("check", "rules", os.path.join(d, "board.yml"))
+        return "promtool check metrics, check rules (alerts, and the dashboard's expressions), test rules"
 
 
 def test_dashboard_and_alerts_use_metrics_that_are():
-    folder = os.path.join(TOP, "docs", "observability")
-    with open(os.path.join(folder, "dashboard.json"), encoding="utf-8") as f:
-        board = json.load(f)
-    with open(os.path.join(folder, "alerts.yml"), encoding="utf-8") as f:
-        alerts = "\n".join(re.findall(r"expr: (.*)", f.read()))
-    exprs = [t["expr"] for p in board["panels"] for t in p.get("targets", [])] + [v["query"]["query"] for v in board["templating"]["list"] if isinstance(v["query"], dict)]
-    used = set(re.findall(r"\b(?:agent_memory|process)_[a-z0-9_]+", "\n".join(exprs) + alerts))
+    alerts = re.findall(r"expr: (.*)", observability("alerts.yml"))
+    panels, variables = board_exprs()
+    exprs = panels + variables + alerts
+    used = set(re.findall(r"\b(?:agent_memory|process)_[a-z0-9_]+", "\n".join(exprs)))
     expect(len(used) > 30, f"only {used}")
     with temp_dir() as d, Server(d) as s:
         s.chat("hello", "d")
         samples, types = parse(scrape(s))
     for name in used:
         expect(name in samples or name in types, f"{name} is used in docs/observability and not in /metrics")
-    tiers = set(re.findall(r'(tier|reason|finish)="([a-z_]+)"', alerts))
+    has = {name: {k for text in labels for k in re.findall(r'(\w+)="', text)} | {"instance", "job"} for name, labels in samples.items()}
+    for name, filters in re.findall(r"\b((?:agent_memory|process)_[a-z0-9_]+)\{([^}]*)\}", "\n".join(exprs)):
+        wanted = set(re.findall(r'(\w+)[=!]', filters))
+        expect(wanted <= has[name], f"{name} has no label {wanted - has[name]}")
+    values = set(re.findall(r'(tier|reason|finish|result)="([a-z_]+)"', "\n".join(alerts)))
     shown = {(k, v) for labels in samples.values() for text in labels for k, v in re.findall(r'(\w+)="([^"]*)"', text)}
-    expect(tiers <= shown, f"{tiers - shown} are in no series")
+    expect(values <= shown, f"{values - shown} are in no series")
     return f"{len(used)} names"
 
 
@@ -146,15 +287,19 @@ def test_metrics_while_loading_and_with_keys():
         expect(s.request("GET", "/metrics", headers={**far, "authorization": "Bearer a"}).status == 200, "the admin from elsewhere")
 
 
-def test_trace_ids_reach_the_log():
+def test_trace_ids_reach_the_log_and_the_reply():
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     with temp_dir() as d, Server(d) as s:
-        s.request("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2},
-                  {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+        r = s.request("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2},
+                      {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+        m = re.fullmatch(f"00-{trace}-([0-9a-f]{{16}})-01", r.headers.get("traceresponse", ""))
+        expect(m and m[1] != "00f067aa0ba902b7", str(r.headers))
         for bad in (f"00-{trace}-00f067aa0ba902b7", f"00-{'0' * 32}-00f067aa0ba902b7-01", f"ff-{trace}-00f067aa0ba902b7-01",
-                    f"00-{trace.upper()}-00f067aa0ba902b7-01", f"00-{trace}-00f067aa0ba902b7-01-x", "x", f"00_{trace}_00f067aa0ba902b7_01"):
-            expect(s.request("GET", "/v1/models", headers={"traceparent": bad}).status == 200, bad)
+                    f"00-{trace.upper()}-00f067aa0ba902b7-01", f"00-{trace}-00f067aa0ba902b7-01-x", "x", f"00_{trace}_00f067aa0ba902b7_01",
+                    f"00-{trace}-{'0' * 16}-01"):
+            r = s.request("GET", "/v1/models", headers={"traceparent": bad})
+            expect(r.status == 200 and "traceresponse" not in r.headers, bad)
         s.stop()
         with_trace = [line for line in s.log if trace in line]
         events = {word for line in with_trace for word in ("http_request", "turn ") if word in line}
-        expect(len(with_trace) == 2 and len(events) == 2, "\n".join(with_trace))
+        expect(len(with_trace) == 2 and len(events) == 2 and all(f"span_id={m[1]}" in line for line in with_trace), "\n".join(with_trace))

@@ -20,6 +20,17 @@ def test_chat_and_its_usage():
         expect(r.model_extra["agent_memory"]["tier"] == "hot", r)
 
 
+def test_an_answer_goes_on():
+    with temp_dir() as d, Server(d) as s:
+        history = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "I am Memo, a small"}]
+        on = s.chat(history, continue_final_message=True)
+        expect(on["choices"][0]["message"]["content"].startswith(" assistant"), on)
+        closed, bare = s.chat(history, max_tokens=1), s.chat(history, max_tokens=1, add_generation_prompt=False)
+        expect(on["usage"]["prompt_tokens"] < bare["usage"]["prompt_tokens"] < closed["usage"]["prompt_tokens"], (on, bare, closed))
+        r = s.request("POST", "/v1/chat/completions", {"messages": history[:1], "continue_final_message": True})
+        expect(r.status == 400 and b"final message" in r.body, r.body)
+
+
 def test_stream():
     with temp_dir() as d, Server(d) as s:
         c = client(s)

@@ -388,8 +388,8 @@ def test_broken_off_it_goes_on():
             time.sleep(0.3)
             before, small = hub.fetched(WEIGHTS), hub.fetched("tokenizer.json")
             pull(hub, d, "org/memo")
-            again = hub.fetched(WEIGHTS) - before
-            expect(again == size - known, f"{how}: {again} bytes came again, {known} of {size} were there")
+            again = hub.fetched(WEIGHTS) - before  # the hub counts what it wrote; a dead client's last pieces were never read
+            expect(abs(again - (size - known)) <= 1 << 20, f"{how}: {again} bytes came again, {known} of {size} were there")
             expect(hub.fetched("tokenizer.json") == small > 0, "whole files stay")
             is_right(d, files={k: v for k, v in memo().items() if k in kept(d)})
 

@@ -75,3 +75,27 @@ def test_templates_of_jinja2():
             expect(answer.get("text") == case["python"], lambda: f"{case['name']}: {answer} instead of {case['python']!r}")
             n_compared += 1
     return f"{n_compared} templates"
+
+
+def test_a_template_that_does_not_compile():
+    with tempfile.TemporaryDirectory() as d:
+        with open(d + "/t.jinja", "w", encoding="utf-8") as f:
+            f.write("a\n{{ b")
+        done = subprocess.run([BINARY, "text", "render", "--template", d + "/t.jinja"], input='{"b": 1}\n{"b": 2}\n', capture_output=True, text=True, timeout=60, check=False)
+        answers = [json.loads(line)["error"] for line in done.stdout.splitlines()]
+        expect(done.returncode == 1 and [a["line"] for a in answers] == [1, 2], done)
+        expect(all(a["code"] == "malformed" and "line 2: TemplateSyntaxError: unexpected end of template" in a["message"] for a in answers), answers)
+
+
+def test_report():
+    strict = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
+    with tempfile.TemporaryDirectory() as d:
+        for source, appends in ((strict, True), ("{{ messages | length }}" + strict, False)):
+            with open(d + "/t.jinja", "w", encoding="utf-8") as f:
+                f.write(source)
+            done = subprocess.run([BINARY, "text", "report", "--template", d + "/t.jinja"], capture_output=True, text=True, timeout=60, check=False)
+            found = json.loads(done.stdout)
+            expect(done.returncode == 0 and not found["system"] and found["strings"] and not found["tools"] and found["reasoning"] == "text", found)
+            plain = found["histories"]["plain"]
+            expect(plain["appends"] is appends, found)
+            expect(appends or (plain["leaves_at"] == 0 and plain["had"][0] == "1" and plain["has"][0] == "3"), found)

@@ -155,3 +155,61 @@ def test_tenants():
         os.rename(os.path.join(d, "keys.json"), os.path.join(d, "keys.gone"))
         found = verify(d, code=0)
         expect(found["reasons"]["other_tenant"] >= 1, found)
+
+
+def forge(path, token_at, token):
+    """A head with another token and sums that fit it."""
+    with open(path, "rb") as f:
+        data = bytearray(f.read())
+    n = int.from_bytes(data[:8], "little")
+    header, base = json.loads(data[8:8 + n]), 8 + n
+    at = {name: base + t["data_offsets"][0] for name, t in header.items() if name != "__metadata__"}
+    data[at["tokens"] + 4 * token_at:at["tokens"] + 4 * token_at + 4] = token.to_bytes(4, "little")
+    data[at["sum"]:at["sum"] + 16] = xxh3_128(bytes(data[:at["sum"]]))
+    if "rows" in at:
+        data[at["rows_sum"]:at["rows_sum"] + 16] = xxh3_128(bytes(data[at["sum"]:at["rows_sum"]]))
+    with open(path, "wb") as f:
+        f.write(data)
+
+
+def test_forged_heads():
+    with temp_dir() as d:
+        filled(d)
+        caches = os.path.join(d, "caches")
+        head = os.path.join(caches, next(n for n in os.listdir(caches) if n.startswith("a~")))
+        forge(head, 3, 5)
+        found = verify(d, code=3)
+        wrong = [f for f in found["findings"] if f["wrong"]]
+        expect([f["reason"] for f in wrong] == ["chain"] and wrong[0]["file"] == os.path.basename(head), wrong)
+        verify(d, "--repair", code=0)
+        expect(verify(d, "--deep", code=0)["agents"] == 2, "after repair")
+    with temp_dir() as d:
+        with Server(d) as s:
+            s.chat("hello", "short", max_tokens=4)
+            s.stop()
+        caches = os.path.join(d, "caches")
+        forge(os.path.join(caches, next(n for n in os.listdir(caches) if n.startswith("short~"))), 2, 0x00ffffff)
+        verify(d, code=0)  # no block's name depends on it yet
+        found = verify(d, "--deep", code=3)
+        expect(found["reasons"].get("tokens") == 1, found)
+        with Server(d) as s:  # and nobody is served from it
+            expect(s.chat("hello", "short", max_tokens=4)["choices"][0]["message"]["content"], "an answer")
+            expect(s.stop() == 0, "exit code")
+
+
+def test_what_is_only_worth_knowing():
+    with temp_dir() as d:
+        filled(d)
+        caches = os.path.join(d, "caches")
+        for name in os.listdir(caches):
+            if name.startswith(("a~", "c~")):
+                os.remove(os.path.join(caches, name))
+        with open(os.path.join(caches, "notes.txt"), "w", encoding="ascii") as f:
+            f.write("somebody's")
+        found = verify(d, code=0)
+        expect(found["reasons"].get("unused_blocks") == 1 and found["reasons"].get("not_ours") == 1, found)
+        verify(d, "--repair", code=0)
+        expect(os.path.exists(os.path.join(caches, "notes.txt")), "a file that is not ours was moved")
+        with Server(d):
+            open(os.path.join(caches, "x.tmp.safetensors"), "w", encoding="ascii").close()
+            expect(verify(d, code=0)["reasons"].get("being_written") == 1, "a temporary file while a server runs")
