@@ -272,6 +272,9 @@ void am_cache_stats_get(const am_cache *c, am_cache_stats *out) {
     out->n_open_slots = c->open.n_slots;
     out->n_open_used = c->open.n_slots - c->open.n_free;
     out->n_refused = c->n_refused;
-    out->n_dirty = 0;
-    for (const am_head *h = c->head_ring.older; h != &c->head_ring; h = h->older) out->n_dirty += !h->on_disk && h->n_tokens;
+    out->n_dirty = out->n_unnamed = 0;
+    for (const am_head *h = c->head_ring.older; h != &c->head_ring; h = h->older) {
+        out->n_dirty += !h->on_disk && h->n_tokens;
+        out->n_unnamed += h->unnamed && !h->removed;
+    }
 }

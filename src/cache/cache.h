@@ -72,7 +72,9 @@ typedef struct am_cache_options {
     size_t memory_bytes;   /* both kinds of slot together; at least am_cache_least_bytes */
     uint32_t n_turns;      /* turns that may run at once: at least so many open slots are made */
     uint32_t n_ctx;        /* the pool must hold one sequence of this length: AM_ELIMIT with the numbers otherwise */
-    uint64_t disk_bytes;   /* quota for the folder; 0: none. Blocks that no head of any model names go first, then the least recently used. */
+    uint64_t disk_bytes;   /* quota for the folder; 0: none. Blocks that no head of any model names go first, then agents without a name, then the
+                            * least recently used blocks. */
+    uint32_t n_unnamed;    /* agents without a name that each tenant may have here; 0: no limit. The least recently used is forgotten for a new one. */
     am_durability durability;
     void (*wake)(void *arg);
     void *wake_arg;
@@ -177,6 +179,7 @@ typedef struct am_agent_info {
     uint64_t disk_bytes;   /* its head and its blocks (shared ones counted in full) */
     uint64_t memory_bytes; /* pool slots of its blocks (shared ones counted in full) and of its open block; both: of window parts those it keeps */
     bool running, dirty;
+    bool unnamed;          /* no turn of it came with a name: see am_cache_shed */
 } am_agent_info;
 am_status am_cache_agents(am_cache *cache, const am_tenant *tenant /* NULL: all */, am_status (*fn)(void *arg, const am_agent_info *info),
                           void *arg);
@@ -191,6 +194,15 @@ am_status am_cache_evict(am_cache *cache, const am_tenant *tenant, am_str agent,
 uint32_t am_cache_n_coming(const am_cache *cache, const am_tenant *tenant, am_str agent);
 /* Forgets every agent of a tenant (NULL: of all) as am_cache_rm does, but for those that run (*n_busy, also those that are coming). Returns how many are gone. */
 uint32_t am_cache_clear(am_cache *cache, const am_tenant *tenant, uint32_t *n_busy);
+/* The agent that a turn with these tokens and without a name would go on; empty: none. A view until the next call into the cache. */
+am_str am_cache_continues(am_cache *cache, const am_tenant *tenant, const int32_t *tokens, uint32_t n_tokens);
+/* Forgets a tenant's idle agents without a name, least recently used first, until so much is gone or none is left; what is still to go stays in it. */
+typedef struct am_shed {
+    const am_tenant *tenant;
+    am_str except; /* not this one */
+    uint64_t n_agents, disk_bytes; /* as am_agent_info counts them */
+} am_shed;
+void am_cache_shed(am_cache *cache, am_shed *shed);
 am_hash am_cache_tag(const am_cache *cache); /* of its model and form: what its agents' files carry */
 
 /* The same for agents whose model no cache is open for: they are found in the folder. Not on an engine's thread; nobody may open or close a cache of
@@ -247,6 +259,7 @@ typedef struct am_cache_stats {
     uint32_t n_sealed_slots, n_sealed_used, n_open_slots, n_open_used;
     uint32_t n_heads, n_blocks, n_blocks_disk, n_dirty;
     uint64_t disk_bytes, bytes_written, bytes_read, n_evictions, n_refused, n_write_failures, n_restored_blocks, n_orphans;
+    uint64_t n_unnamed, n_shed; /* agents without a name: that there are, that were forgotten for room */
 } am_cache_stats;
 void am_cache_stats_get(const am_cache *cache, am_cache_stats *out);
 
