@@ -75,6 +75,8 @@ bool am_registry_find(am_registry *registry, am_str name, am_model_view *out);
 /* Counters of every instance there was and is, gauges of those there are. */
 void am_registry_stats(am_registry *registry, am_engine_stats *out);
 uint64_t am_registry_memory_limit(const am_registry *registry);
+/* What a tenant's (NULL: all) agents of models that are not in memory take. */
+am_absent_usage am_registry_absent(const am_registry *registry, const am_tenant *tenant, am_str agent);
 uint64_t am_registry_disk_bytes(const am_registry *registry); /* of agents' files of every model */
 
 /* What operators ask for. Each runs after those before it, on the registry's thread. */

@@ -83,6 +83,8 @@ am_status am_block_file_write(am_cache *c, am_job *job, am_error *err) {
         am_sum sum = am_sum_end(state);
         pieces[2 + n_units] = (am_str){(char *)sum.b, sizeof sum.b};
         if (!status) status = am_fs_write_atomic(c->dir, tmp, name, pieces, n_units + 3, c->options.durability == AM_DURABLE_ALWAYS, err);
+        job->file_bytes = 0;
+        for (uint32_t i = 0; i < n_units + 3; i++) job->file_bytes += pieces[i].n;
     }
     free(pieces);
     am_buf_free(&header);

@@ -231,6 +231,7 @@ static am_status hand_over(am_turn *t, am_head *h, const int32_t *pending, uint3
     if (n_pending) memcpy(tokens + t->n_past, pending, n_pending * sizeof *tokens);
     memcpy(chain, t->blocks, n_chain * sizeof *chain);
     am_keep_set_chain(c, h, chain, n_chain);
+    h->unnamed = !t->named && (h->n_tokens == 0 || h->unnamed); /* one that had a name keeps it, whoever goes on with it */
     uint32_t fork = t->point[AM_POINT_FORK];
     h->before = t->point[AM_POINT_BEFORE] < n_chain ? t->point[AM_POINT_BEFORE] : n_chain;
     h->prompt = t->point[AM_POINT_PROMPT] < n_chain ? t->point[AM_POINT_PROMPT] : n_chain;
@@ -278,8 +279,9 @@ void am_turn_commit(am_turn *t, const int32_t *pending, uint32_t n_pending, void
         w->next = *list;
         *list = w;
     }
-    if (h)
+    if (h) {
         am_keep_write_head(c, h);
-    else if (c->options.wake)
+        if (h->unnamed) am_shed_excess(c, &h->tenant);
+    } else if (c->options.wake)
         c->options.wake(c->options.wake_arg);
 }

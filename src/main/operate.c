@@ -106,6 +106,7 @@ static void say_status(const json_t *all) {
                count(m, "running"), count(m, "queued") + count(m, "waiting"), count(m, "loads"), json_is_true(json_object_get(m, "default")) ? "  default" : "");
         if (*text(m, "error")) printf("    %s\n", text(m, "error"));
     }
+    if (count(all, "absent_agents")) printf("%lld agents on disk are of models that are not in memory\n", count(all, "absent_agents"));
 }
 
 int am_command_status(am_settings *settings) {

@@ -212,10 +212,10 @@ void am_handle_admin_status(am_exchange *x) {
     am_registry *registry = am_models_of(x->server);
     status_call call = {x->server, json_array(), 0};
     am_registry_each(registry, add_status, &call);
-    am_reply_json(x, 200, json_pack("{s:s, s:s, s:I, s:I, s:I, s:o}", "state", am_gate_state_name(am_registry_gate(registry)), "default",
+    am_reply_json(x, 200, json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "state", am_gate_state_name(am_registry_gate(registry)), "default",
                                     am_registry_default(registry), "model_bytes", (json_int_t)call.bytes, "model_memory_limit",
-                                    (json_int_t)am_registry_memory_limit(registry), "disk_bytes", (json_int_t)am_registry_disk_bytes(registry), "models",
-                                    call.models));
+                                    (json_int_t)am_registry_memory_limit(registry), "disk_bytes", (json_int_t)am_registry_disk_bytes(registry), "absent_agents",
+                                    (json_int_t)am_registry_absent(registry, NULL, (am_str){0}).n_agents, "models", call.models));
 }
 
 /* Of the model in the default's place; null when it is not in memory. */

@@ -17,11 +17,11 @@ typedef struct agents_call {
 static const am_tenant *tenant_of(const agents_call *call) { return am_account_tenant(call->x->account); }
 
 static json_t *agent_json(const agents_call *call, const am_agent_info *a) {
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "id", a->agent, "object", "agent", "agent", a->agent, "model", call->model, "tier",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b}", "id", a->agent, "object", "agent", "agent", a->agent, "model", call->model, "tier",
                      am_tier_name(a->tier), "tokens", (json_int_t)a->n_tokens, "reusable_tokens", (json_int_t)a->n_rows, "turns",
                      (json_int_t)a->n_turns, "created", (json_int_t)(a->created_ns / 1000000000u), "last_used",
                      (json_int_t)(a->used_ns / 1000000000u), "disk_bytes", (json_int_t)a->disk_bytes, "running", (int)a->running, "dirty",
-                     (int)a->dirty);
+                     (int)a->dirty, "named", (int)!a->unnamed);
 }
 
 static am_status add_agent(void *arg, const am_agent_info *info) {
@@ -150,7 +150,7 @@ void am_handle_agent_fork(am_exchange *x) {
         am_api_fail(&e, 400, "invalid_body", body ? "to" : NULL, "%s", err.message);
         am_reply_error(x, &e);
     } else if (name_ok(x, call.to, "to") && name_ok(x, am_buf_str(&x->param), "id")) {
-        if (!am_admit_agent(x, call.to, NULL, &e)) am_reply_error(x, &e);
+        if (!am_admit_agent(x, call.to, NULL, NULL, &e)) am_reply_error(x, &e);
         else if (ask(&call, fork_one)) am_reply_json(x, 201, call.found);
     }
     json_decref(body);

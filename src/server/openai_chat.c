@@ -161,7 +161,7 @@ static bool start(am_completion *c, const am_openai_request *r, am_str agent, am
     request.prediction = prediction.ids;
     request.n_prediction = (uint32_t)prediction.n;
     snprintf(request.id, sizeof request.id, "%.63s", x->id);
-    bool ok = fit_context(r, prompt.tokens.n, stats.n_ctx, &request.max_tokens, e) && am_admit_agent(x, agent, &request.ephemeral, e);
+    bool ok = fit_context(r, prompt.tokens.n, stats.n_ctx, &request.max_tokens, e) && am_admit_agent(x, agent, &prompt.tokens, &request.ephemeral, e);
     if (ok) {
         if (am_options_of(x->server)->log_content) am_log(AM_LOG_INFO, "prompt", AM_LS("request_id", x->id), AM_LV("text", request.text));
         if (c->n_choices > 1 && !request.sampling.has_seed) {
