@@ -199,6 +199,10 @@ uint64_t am_registry_disk_bytes(const am_registry *registry) {
     (void)registry;
     return 0;
 }
+am_absent_usage am_registry_absent(const am_registry *registry, const am_tenant *tenant, am_str agent) {
+    (void)registry, (void)tenant, (void)agent;
+    return (am_absent_usage){0};
+}
 /* Done at once, with what was asked for as the answer. */
 am_status am_registry_submit(am_registry *registry, const am_op *op, am_error *err) {
     if (!am_registry_has(registry, am_str_of(op->model))) {

@@ -10,6 +10,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -173,4 +174,29 @@ am_status am_cache_clear_absent(const am_absent *which, am_absent_result *result
     free(c.gone.list);
     free(c.kept.list);
     return status ? am_fail(err, status, "agents of models that are not in memory could not be removed: %s", am_status_text(status)) : AM_OK;
+}
+
+typedef struct refused {
+    const char *dir;
+    uint32_t n_files;
+} refused;
+
+static am_status remove_refused(void *arg, const char *name) {
+    refused *r = arg;
+    char path[4096];
+    int result = am_fs_join(path, sizeof path, r->dir, name, NULL) ? -ENAMETOOLONG : am_io->unlink(path);
+    r->n_files += result >= 0;
+    return result >= 0 || result == -ENOENT || result == -EISDIR ? AM_OK : AM_EIO; /* a folder that somebody put in a file's place is not ours */
+}
+
+am_status am_cache_clear_refused(const char *dir, uint32_t *n_files, am_error *err) {
+    char path[4096];
+    struct stat st;
+    refused r = {.dir = path};
+    *n_files = 0;
+    am_status status = am_fs_join(path, sizeof path, dir, "refused", err);
+    if (status || lstat(path, &st) != 0 || !S_ISDIR(st.st_mode)) return status;
+    status = am_fs_list(path, remove_refused, &r, err);
+    *n_files = r.n_files;
+    return status ? am_fail(err, status, "%s could not be emptied: %s", path, am_status_text(status)) : AM_OK;
 }

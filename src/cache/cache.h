@@ -221,6 +221,9 @@ typedef struct am_absent_result {
 } am_absent_result;
 am_status am_cache_clear_absent(const am_absent *which, am_absent_result *result, am_error *err);
 
+/* Removes what was moved to dir's refused/: nobody can say whose it is, and it may hold tokens of conversations. */
+am_status am_cache_clear_refused(const char *dir, uint32_t *n_files, am_error *err);
+
 /* What such agents of a tenant (NULL: of all) take on disk, as am_agent_info counts it; known: one of them has this name. Any thread. Files that somebody
  * removes by hand are counted until a cache is opened alone. */
 typedef struct am_absent_usage {

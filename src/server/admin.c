@@ -26,6 +26,7 @@ static json_t *result_json(const am_op *op, const am_op_result *r) {
     json_t *o = json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:f}", "status", "success", "operation", kinds[op->kind], "models", (int)r->n_models,
                           "requests_finished", (int)r->n_finished, "requests_canceled", (int)r->n_canceled, "agents", (int)r->n_agents, "busy", (int)r->n_busy,
                           "blocks", (json_int_t)r->n_blocks, "bytes", (json_int_t)r->bytes, "ms", r->ms);
+    if (op->kind == AM_OP_CLEAR) json_object_set_new(o, "refused", json_integer(r->n_refused));
     if (op->kind == AM_OP_SWAP) json_object_update_new(o, json_pack("{s:s, s:s}", "old_model_id", r->from, "new_model_id", r->model));
     if (r->model[0]) json_object_update_new(o, json_pack("{s:s, s:s}", "model", r->model, "model_id", r->model));
     return o;

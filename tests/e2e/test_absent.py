@@ -59,3 +59,40 @@ def test_quotas_count_them():
         expect(code == 0, err)
         with two(d, other, "--admin-key", "boss", "--default-model", "other") as s:
             expect(turn(s, "other", "e", 429)["error"]["code"] == "disk_quota_exceeded", "bytes of the other model's agents")
+
+
+def test_delete_reaches_every_model():
+    with two_models() as (d, other), two(d, other) as s:
+        def turns(agent, *models):
+            for model in models:
+                r = s.request("POST", "/v1/chat/completions", {"model": model, "messages": [{"role": "user", "content": words(300, 1)}], "max_tokens": 4}, {"x-agent-id": agent})
+                expect(r.status == 200, str(r.body))
+
+        def heads():
+            return sorted(f.split("~")[0] for f in s.cache_files() if "~" in f)
+
+        def delete(agent, status, query=""):
+            r = s.request("DELETE", f"/v1/agents/{agent}{query}")
+            expect(r.status == status, f"{agent} {query}: {r.status} {r.body}")
+            return r.json()
+
+        turns("a", "memo", "other")
+        turns("b", "memo", "other")
+        turns("c", "other", "memo")
+        delete("a", 200)
+        expect(heads() == ["b", "b", "c", "c"], f"of both models in memory: {heads()}")
+        expect(delete("b", 200, "?model=other")["deleted"] and heads() == ["b", "c", "c"], f"of one: {heads()}")
+        turns("b", "other")
+        turns("d", "other")
+        expect(s.request("POST", "/v1/admin/models/unload", {"model": "other"}).status == 200, "unload")
+        delete("b", 200)
+        expect(heads() == ["c", "c", "d"], f"also what is not in memory: {heads()}")
+        delete("d", 200)
+        delete("d", 404)
+        delete("a", 404)
+        for word in ("?evict_only", "?evict_only=", "?evict_only=tru", "?evict_only=%zz"):
+            delete("c", 400, word)
+        expect(delete("c", 200, "?evict_only=true")["tier"] == "warm" and heads() == ["c", "c"], "out of memory, not forgotten")
+        delete("nobody", 404, "?evict_only=1")
+        delete("c", 200, "?evict_only=false")
+        expect(heads() == [] and not any(f.startswith("b-") for f in s.cache_files()), f"{s.cache_files()}")
