@@ -86,7 +86,7 @@ typedef struct am_softmax {
 } am_softmax;
 
 typedef struct am_kernels {
-    const char *name; /* "scalar", "avx2", "avx512", "avx512vnni", "neon" */
+    const char *name; /* "scalar", "avx2", "avx512", "avx512vnni", "amx", "neon", "neondot", "neoni8mm" */
     bool (*supported)(void);
 
     /* y[r*ldy + o] = sum_k x[r*ldx + k] * W[o][k] for the outputs of panels [p0, p1), o < n_out. */
