@@ -172,6 +172,10 @@ static void wrong_doors(void **state) {
     assert_null(http_header(&reply, "access-control-allow-origin"));
     http_ask(port, "POST", "/v1/chat/completions", "Content-Type: text/plain\r\n", "{}", &reply);
     expect_error(415, "invalid_request_error", NULL);
+    http_ask(port, "POST", "/v1/chat/completions", "Content-Encoding: gzip\r\n", "{}", &reply);
+    expect_error(415, "invalid_request_error", "unsupported_media_type");
+    http_ask(port, "POST", "/v1/chat/completions", "Content-Encoding: Identity\r\n", "{}", &reply);
+    expect_error(400, "invalid_request_error", "missing_required_parameter");
     http_ask(port, "GET", "/v1/models", "x-request-id: mine-1\r\n", NULL, &reply);
     assert_string_equal(http_header(&reply, "x-request-id"), "mine-1");
     http_ask(port, "GET", "/v1/models", "x-request-id: no good\r\n", NULL, &reply);
@@ -330,8 +334,14 @@ static void tool_calls(void **state) {
     assert_int_equal(s.n_calls, 1);
     assert_string_equal(s.arguments, "{\"b\":1,\"a\":\"x\"}");
     assert_string_equal(s.finish, "tool_calls");
+    assert_string_equal(member("agent_memory.not_enforced"), "(absent)");
     chat(call, TOOLS ",\"tool_choice\":\"none\"");
     assert_string_equal(member("choices.0.finish_reason"), "stop");
+    chat(call, TOOLS ",\"tool_choice\":\"required\"");
+    assert_string_equal(member("agent_memory.not_enforced.0"), "tool_choice");
+    chat(call, TOOLS ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"get\"}},\"response_format\":{\"type\":\"json_object\"}");
+    assert_string_equal(member("agent_memory.not_enforced.0"), "tool_choice");
+    assert_string_equal(member("agent_memory.not_enforced.1"), "response_format");
     chat("say:<tool_call>{\\\"name\\\": \\\"other\\\"}</tool_call> <tool_cal", TOOLS); /* no such function: text */
     assert_string_equal(member("choices.0.message.content"), "<tool_call>{\"name\": \"other\"}</tool_call> <tool_cal");
     chat("say:<tool_call>{\\\"name\\\": \\\"get\\\"}", TOOLS); /* ended instead of closed */
@@ -364,7 +374,9 @@ static void bad_requests(void **state) {
                   {"\"max_tokens\":-9223372036854775808", "max_tokens"}, {"\"n\":0", "n"}, {"\"n\":1000000", "n"}, {"\"top_k\":[]", "top_k"},
                   {"\"stream\":1", "stream"}, {"\"stop\":5", "stop"}, {"\"stop\":[[]]", "stop"}, {"\"logit_bias\":[]", "logit_bias"},
                   {"\"logit_bias\":{\"x\":1}", "logit_bias"}, {"\"logit_bias\":{\"1000\":1}", "logit_bias"}, {"\"logit_bias\":{\"1\":101}", "logit_bias"},
-                  {"\"top_logprobs\":21", "top_logprobs"}, {"\"tools\":{}", "tools"}, {"\"tools\":[1]", "tools[0]"}, {"\"model\":1", "model"},
+                  {"\"top_logprobs\":21", "top_logprobs"}, {"\"agent_id\":5", "agent_id"}, {"\"tool_choice\":\"always\"", "tool_choice"},
+                  {"\"tool_choice\":{\"type\":\"function\"}", "tool_choice"}, {TOOLS ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"other\"}}", "tool_choice"},
+                  {"\"response_format\":{\"type\":\"json_text\"}", "response_format"}, {"\"tools\":{}", "tools"}, {"\"tools\":[1]", "tools[0]"}, {"\"model\":1", "model"},
                   {"\"response_format\":{\"type\":\"xml\"}", "response_format"}, {"\"chat_template\":\"x\"", "chat_template"},
                   {"\"chat_template_kwargs\":{\"chat_template\":\"x\"}", "chat_template_kwargs"}, {"\"stop_token_ids\":[1000]", "stop_token_ids"},
                   {"\"stream_options\":[]", "stream_options"}, {"\"agent_id\":\"a\\u0001\"", "agent_id"}, {"\"messages\":{}", "messages"},
@@ -384,7 +396,11 @@ static void bad_requests(void **state) {
     http_ask(port, "POST", "/v1/chat/completions", NULL, "[]", &reply);
     expect_error(400, "invalid_request_error", NULL);
     http_ask(port, "POST", "/v1/chat/completions", NULL, NULL, &reply);
-    expect_error(400, "invalid_request_error", NULL);
+    expect_error(400, "invalid_request_error", "invalid_json");
+    assert_non_null(strstr(reply.body.p, "empty"));
+    http_ask(port, "POST", "/v1/chat/completions", NULL, "\xef\xbb\xbf{}", &reply);
+    expect_error(400, "invalid_request_error", "invalid_json");
+    assert_non_null(strstr(reply.body.p, "byte order mark"));
     chat("refuse me", "");
     expect_error(400, "invalid_request_error", "template_error");
     assert_non_null(strstr(reply.body.p, "must alternate"));
