@@ -613,6 +613,37 @@ static void two_hundred_streams(void **state) {
     assert_true(n_active_max > N / 2);
 }
 
+/* Six prompts that take long keep two of the four threads, and nobody else waits for them. */
+static void long_bodies_leave_threads_to_others(void **state) {
+    (void)state;
+    enum { N = 6, BYTES = 300 << 10 };
+    int fds[N];
+    char *body = malloc(BYTES + 100);
+    size_t n = (size_t)sprintf(body, "{\"messages\":[{\"role\":\"user\",\"content\":\"hold");
+    memset(body + n, 'x', BYTES);
+    strcpy(body + n + BYTES, "\"}]}");
+    for (int i = 0; i < N; i++) {
+        char head[128];
+        fds[i] = http_connect(port);
+        int n_head = snprintf(head, sizeof head, "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %zu\r\n\r\n", strlen(body));
+        http_send(fds[i], head, (size_t)n_head);
+        http_send(fds[i], body, strlen(body));
+    }
+    while (n_held < 2) usleep(1000);
+    for (int i = 0; i < 3; i++) {
+        chat("say:x", "");
+        assert_int_equal(reply.status, 200);
+        assert_int_equal(n_held, 2);
+    }
+    let_go = true;
+    for (int i = 0; i < N; i++) {
+        http_read(fds[i], &reply);
+        expect_error(400, "invalid_request_error", "context_length_exceeded");
+        close(fds[i]);
+    }
+    free(body);
+}
+
 static void a_taken_port_is_explained(void **state) {
     (void)state;
     am_server *second;
@@ -686,6 +717,7 @@ int main(void) {
         cmocka_unit_test(slow_senders_are_cut_off),
         cmocka_unit_test(connections_persist),
         cmocka_unit_test(two_hundred_streams),
+        cmocka_unit_test(long_bodies_leave_threads_to_others),
         cmocka_unit_test(a_taken_port_is_explained),
         cmocka_unit_test(stopping),
     };
