@@ -19,13 +19,14 @@ typedef struct am_openai_request {
     json_t *tools;         /* functions the model may call, our reference; NULL: none */
     json_t *kwargs;        /* template variables, our reference; may be NULL */
     am_buf prediction;     /* text that the answer may equal for the most part; owned */
-    am_str model, reasoning_effort;
+    am_str model, agent_id, reasoning_effort;
     double temperature, top_p, min_p, typical_p; /* NAN: not said */
     double repetition_penalty, frequency_penalty, presence_penalty;
     int64_t top_k, max_tokens, max_completion_tokens, n, top_logprobs; /* INT64_MIN: not said */
     int64_t seed;
     bool stream, include_usage, logprobs, ignore_eos, skip_special_tokens, cache_prompt, has_seed;
     bool has_thinking, enable_thinking, add_generation_prompt, continue_final_message;
+    bool choice_unforced, format_unforced; /* tool_choice or response_format asks for what is not enforced */
     am_str stops[AM_MAX_STOPS];
     uint32_t n_stops;
     int32_t stop_tokens[AM_MAX_STOP_TOKENS];
@@ -66,7 +67,7 @@ struct am_completion {
     const am_model *model;       /* of x->instance, as the next two: until the last choice ended */
     const am_model_info *about;
     am_engine *engine;
-    bool stream, include_usage, logprobs;
+    bool stream, include_usage, logprobs, choice_unforced, format_unforced;
     char id[40];
     long long created_s;
     uint32_t n_choices;

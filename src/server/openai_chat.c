@@ -41,6 +41,8 @@ static am_completion *completion_create(am_exchange *x, const am_openai_request 
     c->stream = r->stream;
     c->include_usage = r->include_usage;
     c->logprobs = r->logprobs;
+    c->choice_unforced = r->choice_unforced;
+    c->format_unforced = r->format_unforced;
     c->created_s = (long long)(am_wall_ns() / 1000000000u);
     c->n_choices = (uint32_t)r->n;
     am_openai_random_id("chatcmpl-", c->id, sizeof c->id);
