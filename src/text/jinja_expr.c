@@ -44,7 +44,9 @@ static jnode *pow_(jparser *p) {
     if (!jp_add(p, &c.nodes, unary(p, true))) return NULL;
     while (jp_skip_if(p, JT_POW))
         if (!chain_op(p, &c, JO_POW) || !jp_add(p, &c.nodes, unary(p, true))) return NULL;
-    return chain_node(p, &c, JN_ARITH, line);
+    jnode *n = chain_node(p, &c, JN_ARITH, line);
+    if (n && c.nodes.n > 1) n->flag = jx_is_constant(n->list[0], 0) && !jx_is_constant(n->list[1], 0);
+    return n;
 }
 
 static jnode *math2(jparser *p) {
