@@ -230,6 +230,7 @@ am_status am_prompt_make(const am_model *model, const am_chat_request *chat, am_
     const json_t *last = json_array_get(chat->messages, json_array_size(chat->messages) - 1);
     const char *text = json_string_value(json_object_get(last, "content"));
     *out = (am_prompt){.rendered.text.max = SIZE_MAX / 2};
+    am_answer_form_default(&out->form);
     if (strcmp(text, "refuse me") == 0) return am_fail(err, AM_EINVAL, "Conversation roles must alternate");
     if (strcmp(text, "dump") == 0) {
         char *all = json_dumps(chat->messages, JSON_COMPACT);

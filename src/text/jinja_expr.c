@@ -324,8 +324,8 @@ static jnode *dict_literal(jparser *p) {
     n->list = keys.v;
     n->list2 = values.v;
     n->n = keys.n;
-    for (uint32_t i = 0; i < n->n && !p->unhashable; i++)
-        if ((keys.v[i]->kind == JN_LIST || keys.v[i]->kind == JN_DICT) && jx_is_constant(n, 0)) p->unhashable = keys.v[i]->kind == JN_LIST ? "list" : "dict";
+    for (uint32_t i = 0; i < n->n && !p->unhashable && jx_is_constant(keys.v[i], 0) && jx_is_constant(values.v[i], 0); i++)
+        if (keys.v[i]->kind == JN_LIST || keys.v[i]->kind == JN_DICT) p->unhashable = keys.v[i]->kind == JN_LIST ? "list" : "dict";
     return n;
 }
 
