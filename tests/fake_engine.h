@@ -243,6 +243,7 @@ am_status am_prompt_make(const am_model *model, const am_chat_request *chat, am_
         for (uint64_t start = am_now_ns(); !let_go && am_ms_since(start) < 10000; usleep(1000)) {}
         n_held--;
     }
+    am_answer_form_default(&out->form);
     if (strcmp(text, "refuse me") == 0) return am_fail(err, AM_EINVAL, "Conversation roles must alternate");
     if (strcmp(text, "dump") == 0) {
         char *all = json_dumps(chat->messages, JSON_COMPACT);
