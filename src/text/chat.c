@@ -312,9 +312,8 @@ static am_status render_adapted(const am_chat *chat, const am_chat_traits *trait
     am_chat_request adapted = *request;
     json_t *messages;
     *out = (am_rendered){0};
-    am_status status = am_chat_adapt(traits, request, &messages, &adapted.tools, err);
+    am_status status = am_chat_adapt(traits, request, &messages, &adapted, err);
     if (status) return status;
-    adapted.messages = messages;
     if (request->continue_final) {
         adapted.add_generation_prompt = false;
         status = mark_end(messages, err);
