@@ -194,6 +194,30 @@ static void documents_are_shown(void **state) {
     json_decref(documents);
 }
 
+/* Schemas made of unsigned types have them, and ids of 20 digits. */
+static void wide_integers_keep_their_digits(void **state) {
+    (void)state;
+    static const char tools[] = "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"properties\":{\"n\":{\"maximum\":18446744073709551615}}}}}]";
+    static const char *const sources[] = {FULL, PLAIN, "{% for t in tools %}{% set m = t.function.parameters.properties.n %}{{ m }}{{ m.maximum is number }}{{ m.maximum is string }}{{ m.maximum }}{% endfor %}" PLAIN};
+    static const char *const shown[] = {"{\"maximum\": 18446744073709551615}", "{\"maximum\": 18446744073709551615}", "{'maximum': 18446744073709551615}TrueFalse18446744073709551615"};
+    json_t *messages = json_loads("[{\"role\":\"user\",\"content\":\"hi\"}]", 0, NULL), *given, *taken;
+    char param[AM_CHAT_PARAM_BYTES];
+    assert_int_equal(am_json_parse_exact(am_str_of(tools), &given, NULL), AM_OK);
+    assert_int_equal(am_chat_tools(given, &taken, param, NULL), AM_OK);
+    for (size_t i = 0; i < sizeof sources / sizeof *sources; i++) {
+        am_chat *chat = load(sources[i]);
+        am_chat_request request = {.messages = messages, .tools = taken, .add_generation_prompt = true};
+        am_rendered r;
+        assert_int_equal(am_chat_render(chat, &request, &r, NULL), AM_OK);
+        if (!strstr(r.text.p, shown[i])) fail_msg("%s", r.text.p);
+        am_rendered_free(&r);
+        am_chat_free(chat);
+    }
+    json_decref(messages);
+    json_decref(given);
+    json_decref(taken);
+}
+
 static void calls_keep_all_they_say(void **state) {
     (void)state;
     /* as they are, but results stand in the order of their calls */
@@ -361,7 +385,7 @@ static void every_failed_allocation_is_survived(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(traits_are_found),        cmocka_unit_test(systems_move_into_the_user), cmocka_unit_test(turns_are_joined),
-        cmocka_unit_test(tools_are_told_in_words), cmocka_unit_test(documents_are_shown), cmocka_unit_test(calls_keep_all_they_say),    cmocka_unit_test(ids_of_nine),
+        cmocka_unit_test(tools_are_told_in_words), cmocka_unit_test(documents_are_shown), cmocka_unit_test(wide_integers_keep_their_digits), cmocka_unit_test(calls_keep_all_they_say),    cmocka_unit_test(ids_of_nine),
         cmocka_unit_test(reasoning_goes_where_it_is_read), cmocka_unit_test(who_begins), cmocka_unit_test(final_message_goes_on),
         cmocka_unit_test(moved_text_is_still_input), cmocka_unit_test(every_failed_allocation_is_survived),
     };

@@ -293,7 +293,7 @@ bool am_openai_request_parse(am_str body, uint32_t n_vocab, am_openai_request *r
                              .max_completion_tokens = INT64_MIN, .n = 1, .top_logprobs = 0, .seed = INT64_MIN, .skip_special_tokens = true,
                              .cache_prompt = true, .add_generation_prompt = true};
     am_error err;
-    if (am_json_parse(body, false, &r->root, &err)) return am_api_fail(e, 400, "invalid_json", NULL, "%s", err.message);
+    if (am_json_parse_exact(body, &r->root, &err)) return am_api_fail(e, 400, "invalid_json", NULL, "%s", err.message);
     if (!json_is_object(r->root)) return am_api_fail(e, 400, "invalid_json", NULL, "the body must be a JSON object, not %s", kind_of(r->root));
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         const json_t *v = json_object_get(r->root, fields[i].name);
