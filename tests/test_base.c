@@ -100,6 +100,13 @@ static void json_members_say_what_is_wrong(void **state) {
     assert_int_equal(am_json_u64(v, "c", 10, &n, &err), AM_ENOTFOUND);
     json_decref(v);
     assert_int_equal(am_json_parse(AM_STR("{\"a\":1,\"a\":2}"), true, &v, &err), AM_EFORMAT);
+    am_buf exact;
+    am_buf_init(&exact, 1 << 16);
+    assert_int_equal(am_json_parse_exact(AM_STR("{\"a\": [18446744073709551615, -99999999999999999999, 1.5, 7, \"\\u00017\"], \"\\u000112345678901234567890\": 2}"), &v, &err), AM_OK);
+    assert_int_equal(am_json_dump(v, &exact), AM_OK);
+    assert_string_equal(exact.p, "{\"a\":[18446744073709551615,-99999999999999999999,1.5,7,\"\\u00017\"],\"\\u000112345678901234567890\":2}");
+    json_decref(v);
+    am_buf_free(&exact);
     assert_int_equal(am_json_parse(AM_STR("[1000000000000000019884624838656,\"\\\"12345678901234567890\",-0.12345678901234567890]"), true, &v, &err), AM_OK);
     assert_true(json_is_real(json_array_get(v, 0)) && json_real_value(json_array_get(v, 0)) == 1e30);
     assert_string_equal(json_string_value(json_array_get(v, 1)), "\"12345678901234567890");

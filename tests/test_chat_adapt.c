@@ -79,19 +79,19 @@ static void traits_are_found(void **state) {
     static const struct {
         const char *source, *traits;
     } cases[] = {
-        {PLAIN, "tools tool_results " NO_CALLS "| text |"},
-        {STRICT, "system systems late_system same_role assistant_first tools tool_results results " NO_CALLS "| text |"},
-        {FULL, "| reasoning_content |"},
-        {FORGETS, "tools tool_results " NO_CALLS "| nowhere | reasoning"},
-        {REWRITES, "tools tool_results " NO_CALLS "| text | plain system tools calls reasoning"},
-        {SINGLE, "parallel_calls call_content | text |"},
-        {FIRST_ONLY, "parallel_calls | thinking |"},
-        {NINE, "any_id no_id call_content | text |"},
-        {NULLS, "object_arguments empty_content call_content | text |"},
-        {PARTS, "strings tools tool_results " NO_CALLS "| text |"},
-        {LOSES, "system_tools no_user results past_calls | text | calls"},
+        {PLAIN, "tools documents tool_results " NO_CALLS "| text |"},
+        {STRICT, "system systems late_system same_role assistant_first tools documents tool_results results " NO_CALLS "| text |"},
+        {FULL, "documents | reasoning_content |"},
+        {FORGETS, "tools documents tool_results " NO_CALLS "| nowhere | reasoning"},
+        {REWRITES, "tools documents tool_results " NO_CALLS "| text | plain system tools calls reasoning"},
+        {SINGLE, "documents parallel_calls call_content | text |"},
+        {FIRST_ONLY, "documents parallel_calls | thinking |"},
+        {NINE, "documents any_id no_id call_content | text |"},
+        {NULLS, "documents object_arguments empty_content call_content | text |"},
+        {PARTS, "strings tools documents tool_results " NO_CALLS "| text |"},
+        {LOSES, "system_tools no_user documents results past_calls | text | calls"},
         {"{{ raise_exception('never') }}", "| reasoning_content |"},
-        {"{% for m in messages %}{{ bos_token + m.content }}{% endfor %}", "tools tool_results " NO_CALLS "| text |"},
+        {"{% for m in messages %}{{ bos_token + m.content }}{% endfor %}", "tools documents tool_results " NO_CALLS "| text |"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         am_chat *chat = load(cases[i].source);
@@ -171,6 +171,52 @@ static void tools_are_told_in_words(void **state) {
 #define B CALL("call_2", "b", "")
 #define SAID_A "{\"name\": \"a\", \"arguments\": {\"x\": 1}}"
 #define SAID_B "{\"name\": \"b\", \"arguments\": {}}"
+
+/* Documents go to a template that shows them, and into a system text where none does. */
+static void documents_are_shown(void **state) {
+    (void)state;
+    static const char *const sources[] = {PLAIN, "{% for d in documents or [] %}({{ d.title }}:{{ d.text }}){% endfor %}" PLAIN, STRICT};
+    static const char *const wanted[] = {
+        "[system]These documents are there, each as JSON:\n<documents>\n{\"title\": \"T\", \"text\": \"body\"}\n</documents>[user]hi[assistant]",
+        "(T:body)[user]hi[assistant]",
+        "[user]These documents are there, each as JSON:\n<documents>\n{\"title\": \"T\", \"text\": \"body\"}\n</documents>\n\nhi[assistant]"};
+    json_t *messages = json_loads("[{\"role\":\"user\",\"content\":\"hi\"}]", 0, NULL), *documents = json_loads("[{\"title\":\"T\",\"text\":\"body\"}]", 0, NULL);
+    for (size_t i = 0; i < sizeof sources / sizeof *sources; i++) {
+        am_chat *chat = load(sources[i]);
+        am_chat_request request = {.messages = messages, .documents = documents, .add_generation_prompt = true};
+        am_rendered r;
+        assert_int_equal(am_chat_render(chat, &request, &r, NULL), AM_OK);
+        assert_string_equal(r.text.p, wanted[i]);
+        am_rendered_free(&r);
+        am_chat_free(chat);
+    }
+    json_decref(messages);
+    json_decref(documents);
+}
+
+/* Schemas made of unsigned types have them, and ids of 20 digits. */
+static void wide_integers_keep_their_digits(void **state) {
+    (void)state;
+    static const char tools[] = "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"properties\":{\"n\":{\"maximum\":18446744073709551615}}}}}]";
+    static const char *const sources[] = {FULL, PLAIN, "{% for t in tools %}{% set m = t.function.parameters.properties.n %}{{ m }}{{ m.maximum is number }}{{ m.maximum is string }}{{ m.maximum }}{% endfor %}" PLAIN};
+    static const char *const shown[] = {"{\"maximum\": 18446744073709551615}", "{\"maximum\": 18446744073709551615}", "{'maximum': 18446744073709551615}TrueFalse18446744073709551615"};
+    json_t *messages = json_loads("[{\"role\":\"user\",\"content\":\"hi\"}]", 0, NULL), *given, *taken;
+    char param[AM_CHAT_PARAM_BYTES];
+    assert_int_equal(am_json_parse_exact(am_str_of(tools), &given, NULL), AM_OK);
+    assert_int_equal(am_chat_tools(given, &taken, param, NULL), AM_OK);
+    for (size_t i = 0; i < sizeof sources / sizeof *sources; i++) {
+        am_chat *chat = load(sources[i]);
+        am_chat_request request = {.messages = messages, .tools = taken, .add_generation_prompt = true};
+        am_rendered r;
+        assert_int_equal(am_chat_render(chat, &request, &r, NULL), AM_OK);
+        if (!strstr(r.text.p, shown[i])) fail_msg("%s", r.text.p);
+        am_rendered_free(&r);
+        am_chat_free(chat);
+    }
+    json_decref(messages);
+    json_decref(given);
+    json_decref(taken);
+}
 
 static void calls_keep_all_they_say(void **state) {
     (void)state;
@@ -339,7 +385,7 @@ static void every_failed_allocation_is_survived(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(traits_are_found),        cmocka_unit_test(systems_move_into_the_user), cmocka_unit_test(turns_are_joined),
-        cmocka_unit_test(tools_are_told_in_words), cmocka_unit_test(calls_keep_all_they_say),    cmocka_unit_test(ids_of_nine),
+        cmocka_unit_test(tools_are_told_in_words), cmocka_unit_test(documents_are_shown), cmocka_unit_test(wide_integers_keep_their_digits), cmocka_unit_test(calls_keep_all_they_say),    cmocka_unit_test(ids_of_nine),
         cmocka_unit_test(reasoning_goes_where_it_is_read), cmocka_unit_test(who_begins), cmocka_unit_test(final_message_goes_on),
         cmocka_unit_test(moved_text_is_still_input), cmocka_unit_test(every_failed_allocation_is_survived),
     };

@@ -349,6 +349,33 @@ static void tool_calls(void **state) {
     assert_string_equal(member("choices.0.message.content"), "null");
 }
 
+static void tools_that_are_no_functions(void **state) {
+    (void)state;
+    static const char *const refused[][2] = {{"\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"get\"}},{\"type\":\"web_search_20250305\",\"name\":\"web_search\"}]", "tools[1]"},
+                                             {"\"tools\":[{\"type\":\"custom\",\"custom\":{\"name\":\"x\"}}]", "tools[0]"},
+                                             {"\"functions\":[{\"name\":\"get\"}]", "functions"},
+                                             {"\"documents\":[\"text\"]", "documents"},
+                                             {"\"documents\":{}", "documents"},
+                                             {"\"reasoning_format\":\"other\"", "reasoning_format"}};
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        chat("say:x", refused[i][0]);
+        assert_int_equal(reply.status, 400);
+        assert_string_equal(member("error.param"), refused[i][1]);
+    }
+    chat("say:x", "\"functions\":[],\"documents\":[{\"title\":\"t\",\"text\":\"x\"}]");
+    assert_int_equal(reply.status, 200);
+}
+
+static void reasoning_is_apart(void **state) {
+    (void)state;
+    chat("say:<think>\\nhm, so\\n</think>\\n\\nYes.", "\"seed\":1");
+    assert_string_equal(member("choices.0.message.content"), "Yes.");
+    assert_string_equal(member("choices.0.message.reasoning_content"), "hm, so");
+    assert_true(atoi(member("usage.completion_tokens_details.reasoning_tokens")) > 2);
+    chat("say:<think>hm</think>Yes.", "\"reasoning_format\":\"none\"");
+    assert_string_equal(member("choices.0.message.content"), "<think>hm</think>Yes.");
+}
+
 static void messages_for_templates(void **state) {
     (void)state;
     static const char body[] = "{\"messages\":[{\"role\":\"developer\",\"content\":\"d\",\"cache_control\":1},"
@@ -705,7 +732,7 @@ int main(void) {
         cmocka_unit_test(whole_answers),
         cmocka_unit_test(choices_and_logprobs),
         cmocka_unit_test(streams),
-        cmocka_unit_test(tool_calls),
+        cmocka_unit_test(tool_calls), cmocka_unit_test(tools_that_are_no_functions), cmocka_unit_test(reasoning_is_apart),
         cmocka_unit_test(messages_for_templates),
         cmocka_unit_test(bad_requests),
         cmocka_unit_test(sizes),

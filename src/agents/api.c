@@ -134,9 +134,9 @@ static am_status run_turn(turn *t) {
     json_t *given = NULL, *messages = NULL, *offered = NULL, *tools = NULL;
     char param[AM_CHAT_PARAM_BYTES];
     am_prompt prompt = {0};
-    am_status status = am_json_parse(am_str_of(p->messages), false, &given, &t->error);
+    am_status status = am_json_parse_exact(am_str_of(p->messages), &given, &t->error);
     if (!status) status = am_chat_messages(given, &messages, param, &t->error);
-    if (!status && p->tools) status = am_json_parse(am_str_of(p->tools), false, &offered, &t->error);
+    if (!status && p->tools) status = am_json_parse_exact(am_str_of(p->tools), &offered, &t->error);
     if (!status && p->tools) status = am_chat_tools(offered, &tools, param, &t->error);
     if (status) goto out;
     am_chat_request chat = {.messages = messages, .tools = tools, .add_generation_prompt = true, .now_s = (int64_t)time(NULL)};

@@ -8,8 +8,8 @@
 #include <string.h>
 
 /* A copy of the text in which integers that may not fit 64 bits are written as reals: Hugging Face's tokenizer_config.json says
- * "model_max_length": 1000000000000000019884624838656. */
-static am_status widen_integers(am_str text, am_buf *out) {
+ * "model_max_length": 1000000000000000019884624838656. exact: as marked strings, which lose no digit. */
+static am_status widen_integers(am_str text, bool exact, am_buf *out) {
     bool in_string = false;
     am_status status = AM_OK;
     for (size_t i = 0; !status && i < text.n;) {
@@ -24,11 +24,15 @@ static am_status widen_integers(am_str text, am_buf *out) {
             while (i + digits < text.n && text.p[i + digits] >= '0' && text.p[i + digits] <= '9') digits++;
             n = digits ? digits : 1;
         }
-        status = am_buf_append(out, text.p + i, n);
         bool whole = i + n >= text.n || !strchr(".eE", text.p[i + n]);
         bool begins = i == 0 || !strchr(".eE+", text.p[i - 1]); /* and is no fraction or exponent */
         bool wide = digits > 19 || (digits == 19 && memcmp(text.p + i, "9223372036854775807", 19) > 0);
-        if (!status && wide && whole && begins) status = am_buf_add(out, AM_STR(".0"));
+        bool alone = wide && whole && begins;
+        bool minus = alone && exact && i > 0 && text.p[i - 1] == '-';
+        if (minus) out->n--;
+        if (alone && exact) status = am_buf_add(out, minus ? AM_STR("\"\\u0001-") : AM_STR("\"\\u0001"));
+        if (!status) status = am_buf_append(out, text.p + i, n);
+        if (!status && alone) status = am_buf_add(out, exact ? AM_STR("\"") : AM_STR(".0"));
         i += n;
     }
     return status;
@@ -54,31 +58,63 @@ static am_status replace_nul_names(am_str text, am_buf *out) {
 }
 
 /* What jansson cannot read and JSON allows is written in another way and read again. */
-static json_t *load_json(am_str text, bool strict, json_error_t *e) {
+static json_t *load_json(am_str text, bool strict, bool exact, json_error_t *e) {
     size_t flags = JSON_ALLOW_NUL | JSON_DECODE_ANY | (strict ? JSON_REJECT_DUPLICATES : 0);
     json_t *v = json_loadb(text.n ? text.p : "", text.n, flags, e);
     am_buf copy, named;
-    am_buf_init(&copy, text.n + text.n / 8 + 64); /* at most 2 bytes more for each run of 19 digits */
+    am_buf_init(&copy, text.n + text.n / 2 + 64); /* at most 8 bytes more for each run of 19 digits */
     am_buf_init(&named, text.n + text.n / 8 + 64);
     if (!v && json_error_code(e) == json_error_null_byte_in_key && !replace_nul_names(text, &named)) {
         text = am_buf_str(&named);
         v = json_loadb(text.p, text.n, flags, e);
     }
-    if (!v && json_error_code(e) == json_error_numeric_overflow && !widen_integers(text, &copy)) v = json_loadb(copy.p, copy.n, flags, e);
+    if (!v && json_error_code(e) == json_error_numeric_overflow && !widen_integers(text, exact, &copy)) v = json_loadb(copy.p, copy.n, flags, e);
     am_buf_free(&copy);
     am_buf_free(&named);
     return v;
 }
 
-am_status am_json_parse(am_str text, bool strict, json_t **out, am_error *err) {
+static am_status parse(am_str text, bool strict, bool exact, json_t **out, am_error *err) {
     json_error_t e;
     *out = NULL;
     const char *nul = text.n ? memchr(text.p, 0, text.n) : NULL; /* jansson takes it for the end */
     if (nul) return am_fail(err, AM_EFORMAT, "bad JSON: a NUL at byte %zu", (size_t)(nul - text.p));
-    *out = load_json(text, strict, &e);
+    *out = load_json(text, strict, exact, &e);
     if (*out) return AM_OK;
     if (json_error_code(&e) == json_error_out_of_memory) return am_fail(err, AM_ENOMEM, "no memory for the JSON text");
     return am_fail(err, AM_EFORMAT, "bad JSON at line %d column %d, byte %d: %s", e.line, e.column, e.position, e.text);
+}
+
+am_status am_json_parse(am_str text, bool strict, json_t **out, am_error *err) { return parse(text, strict, false, out, err); }
+am_status am_json_parse_exact(am_str text, json_t **out, am_error *err) { return parse(text, false, true, out, err); }
+
+bool am_json_is_wide(am_str s) {
+    size_t sign = s.n > 1 && s.p[1] == '-', n = 1 + sign;
+    if (s.n < 20 + sign || s.p[0] != 1) return false;
+    while (n < s.n && s.p[n] >= '0' && s.p[n] <= '9') n++;
+    return n == s.n;
+}
+
+/* Marked strings that were dumped from `from` on become the integers they stand for. */
+static void unmark(am_buf *buf, size_t from) {
+    static const char mark[] = "\"\\u0001";
+    const char *first = buf->n > from ? memmem(buf->p + from, buf->n - from, mark, 7) : NULL;
+    if (!first) return;
+    size_t to = (size_t)(first - buf->p);
+    for (size_t i = to; i < buf->n;) {
+        size_t begin = i + 7, end = begin;
+        bool wide = buf->n - i >= 27 && memcmp(buf->p + i, mark, 7) == 0 && (i == 0 || buf->p[i - 1] != '\\');
+        if (wide && buf->p[end] == '-') end++;
+        size_t digits = end;
+        while (wide && end < buf->n && buf->p[end] >= '0' && buf->p[end] <= '9') end++;
+        wide = wide && end - digits >= 19 && end < buf->n && buf->p[end] == '"' && (end + 1 == buf->n || buf->p[end + 1] != ':');
+        size_t n = wide ? end - begin : 1;
+        memmove(buf->p + to, buf->p + (wide ? begin : i), n);
+        to += n;
+        i = wide ? end + 1 : i + 1;
+    }
+    buf->n = to;
+    buf->p[to] = 0;
 }
 
 am_status am_json_read(const char *path, size_t max_bytes, json_t **out, am_error *err) {
@@ -159,7 +195,9 @@ static int dump_to_buf(const char *p, size_t n, void *arg) {
 
 static am_status dump(const json_t *value, am_buf *buf, size_t flags) {
     sink to = {.buf = buf};
+    size_t from = buf->n;
     int failed = json_dump_callback(value, dump_to_buf, &to, flags | JSON_ENCODE_ANY);
+    unmark(buf, from);
     return to.status ? to.status : failed ? AM_ELIMIT : AM_OK;
 }
 

@@ -10,6 +10,10 @@
  * (requests, as clients' own libraries do). Integers beyond 64 bits become reals, a NUL in a member's name U+FFFD; half a surrogate pair and
  * bytes that are not UTF-8 are refused. AM_EFORMAT says line and column. Depth is bounded by jansson (2048). */
 am_status am_json_parse(am_str text, bool strict, json_t **out, am_error *err);
+/* The same, not strict, for what is to be shown to a model: an integer beyond 64 bits loses no digit. It is a string of U+0001 and the digits, which
+ * am_json_dump writes as the integer again, and templates too (am_json_is_wide). */
+am_status am_json_parse_exact(am_str text, json_t **out, am_error *err);
+bool am_json_is_wide(am_str string);
 am_status am_json_read(const char *path, size_t max_bytes, json_t **out, am_error *err);
 
 /* Members with a type: AM_ENOTFOUND when absent or null, AM_EFORMAT (naming key and type found) when of another type. */

@@ -113,7 +113,7 @@ static void answer(filter *f, filter_fn *fn, am_str text, size_t number) {
     json_t *line = NULL;
     am_error err = {0};
     am_buf_clear(&f->out);
-    am_status status = am_json_parse(text, false, &line, &err);
+    am_status status = am_json_parse_exact(text, &line, &err);
     bool parsed = !status;
     if (parsed && !json_is_object(line)) status = am_fail(&err, AM_EINVAL, "a line must be a JSON object");
     if (!status) status = fn(f, line, &err);

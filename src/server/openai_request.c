@@ -319,7 +319,7 @@ bool am_openai_request_parse(am_str body, uint32_t n_vocab, am_openai_request *r
     am_error err;
     if (body.n == 0) return am_api_fail(e, 400, "invalid_json", NULL, "the body is empty; it must be a JSON object");
     if (am_str_starts(body, AM_STR("\xef\xbb\xbf"))) return am_api_fail(e, 400, "invalid_json", NULL, "the body begins with a byte order mark; JSON has none");
-    if (am_json_parse(body, false, &r->root, &err)) return am_api_fail(e, 400, "invalid_json", NULL, "%s", err.message);
+    if (am_json_parse_exact(body, &r->root, &err)) return am_api_fail(e, 400, "invalid_json", NULL, "%s", err.message);
     if (!json_is_object(r->root)) return am_api_fail(e, 400, "invalid_json", NULL, "the body must be a JSON object, not %s", kind_of(r->root));
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         const json_t *v = json_object_get(r->root, fields[i].name);

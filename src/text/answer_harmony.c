@@ -98,7 +98,8 @@ bool am_harmony_advance(am_answer *a, bool last, const am_answer_sink *sink) {
     else if (a->body == IN_TEXT) am_answer_give_text(a, body, sink);
     else if (length || last) end_call(a, body, sink);
     else return false;
-    bool begins = length && (memcmp(held.p + at, "<|start|>", length) == 0 || memcmp(held.p + at, "<|channel|>", length) == 0);
+    am_str end = {held.p + at, length};
+    bool begins = am_str_eq(end, AM_STR("<|start|>")) || am_str_eq(end, AM_STR("<|channel|>"));
     if (length || (last && a->body == IN_CALL)) a->body = IN_HEAD;
     a->thinking = a->body == IN_THOUGHT;
     am_answer_drop(a, at + (begins ? 0 : length));

@@ -52,7 +52,10 @@ static am_status add_template(am_chat *chat, am_str name, am_str source, am_erro
     if (source.n > MAX_TEMPLATE_BYTES) return am_fail(err, AM_ELIMIT, "a chat template of %zu bytes is too long", source.n);
     named *n = &chat->list[chat->n];
     am_status status = am_template_compile(source, &n->t, err);
-    if (status) return am_error_prefix(err, "chat template '%.*s'", (int)(name.n < 60 ? name.n : 60), name.p);
+    if (status) {
+        am_error_prefix(err, "chat template '%.*s'", (int)(name.n < 60 ? name.n : 60), name.p);
+        return status; /* a caller without err learns it too */
+    }
     n->name = am_calloc(name.n + 1, 1);
     chat->n++; /* from here on am_chat_free takes care of t */
     if (!n->name) return no_memory(err);
@@ -312,9 +315,8 @@ static am_status render_adapted(const am_chat *chat, const am_chat_traits *trait
     am_chat_request adapted = *request;
     json_t *messages;
     *out = (am_rendered){0};
-    am_status status = am_chat_adapt(traits, request, &messages, &adapted.tools, err);
+    am_status status = am_chat_adapt(traits, request, &messages, &adapted, err);
     if (status) return status;
-    adapted.messages = messages;
     if (request->continue_final) {
         adapted.add_generation_prompt = false;
         status = mark_end(messages, err);

@@ -36,6 +36,7 @@ void am_chat_free(am_chat *chat);
     X(assistant_first)  /* an assistant's message before any of the user */                                            \
     X(no_user)          /* no message of the user at all */                                                            \
     X(tools)                                                                                                           \
+    X(documents)                                                                                                       \
     X(tool_results)     /* a call in the history and its result */                                                     \
     X(results)          /* a result behind an answer without calls */                                                  \
     X(past_calls)       /* calls and results before the user's last message */                                         \

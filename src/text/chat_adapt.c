@@ -1,6 +1,7 @@
 /* Owns how a request is said to a template that cannot say it as it is. Nothing is dropped: what has no place of its own becomes text in the nearest
  * message that has one.
  *
+ *   documents                    a system text with each as JSON
  *   tools                        a system text that lists them and says how to call one (the form that the server reads calls in)
  *   calls and results            chat_calls.c
  *   further system messages      at the beginning: joined; later: a user's message
@@ -23,6 +24,21 @@ static json_t *tools_message(const json_t *tools) {
     if (!failed && am_buf_add(&text, AM_STR("</tools>\nTo call one, write its name and arguments as JSON:\n<tool_call>\n"
                                             "{\"name\": \"...\", \"arguments\": {...}}\n</tool_call>")))
         failed = -1;
+    json_t *message = failed ? NULL : json_pack("{s:s, s:s%}", "role", "system", "content", text.p, text.n);
+    am_buf_free(&text);
+    return message;
+}
+
+static json_t *documents_message(const json_t *documents) {
+    am_buf text;
+    am_buf_init(&text, SIZE_MAX / 2);
+    int failed = am_buf_add(&text, AM_STR("These documents are there, each as JSON:\n<documents>\n")) ? -1 : 0;
+    size_t i;
+    json_t *document;
+    json_array_foreach((json_t *)documents, i, document) {
+        if (!failed) failed = am_json_dump_spaced(document, &text) || am_buf_putc(&text, '\n');
+    }
+    if (!failed) failed = am_buf_add(&text, AM_STR("</documents>")) ? -1 : 0;
     json_t *message = failed ? NULL : json_pack("{s:s, s:s%}", "role", "system", "content", text.p, text.n);
     am_buf_free(&text);
     return message;
@@ -93,9 +109,11 @@ static int begin_with_user(const frame *f) {
     return json_array_insert_new(f->to, at, json_pack("{s:s, s:s}", "role", "user", "content", ""));
 }
 
-am_status am_chat_adapt(const am_chat_traits *traits, const am_chat_request *request, json_t **messages, const json_t **tools, am_error *err) {
+am_status am_chat_adapt(const am_chat_traits *traits, const am_chat_request *request, json_t **messages, am_chat_request *adapted, am_error *err) {
     bool has_tools = json_array_size(request->tools) > 0, in_words = has_tools && !traits->tools;
-    *tools = in_words ? NULL : request->tools;
+    bool has_documents = json_array_size(request->documents) > 0 && !traits->documents;
+    if (in_words) adapted->tools = NULL;
+    if (has_documents) adapted->documents = NULL;
     *messages = NULL;
     json_t *said = json_array(), *message;
     bool ends_with_user = am_chat_is(json_array_get(request->messages, json_array_size(request->messages) - 1), "user");
@@ -103,6 +121,7 @@ am_status am_chat_adapt(const am_chat_traits *traits, const am_chat_request *req
     int failed = said && f.to ? am_chat_say_calls(traits, request->messages, said) : -1;
     bool start = true;
     size_t i;
+    if (!failed && has_documents) failed = add(&f, documents_message(request->documents), start);
     if (!failed && in_words) failed = add(&f, tools_message(request->tools), start);
     json_array_foreach(said, i, message) {
         if (failed) break;
@@ -114,7 +133,7 @@ am_status am_chat_adapt(const am_chat_traits *traits, const am_chat_request *req
     if (!failed) failed = begin_with_user(&f);
     if (!failed) failed = am_chat_put(traits, f.to);
     if (!failed) {
-        *messages = f.to;
+        adapted->messages = *messages = f.to;
         return AM_OK;
     }
     json_decref(f.to);

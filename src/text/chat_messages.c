@@ -91,7 +91,7 @@ static json_t *arguments_of(const json_t *function) {
     if (json_is_object(arguments)) return json_incref(arguments);
     if (!json_is_string(arguments) || json_string_length(arguments) == 0) return json_object();
     am_str text = {json_string_value(arguments), json_string_length(arguments)};
-    if (am_json_parse(text, false, &object, NULL) == AM_OK && json_is_object(object)) return object;
+    if (am_json_parse_exact(text, &object, NULL) == AM_OK && json_is_object(object)) return object;
     json_decref(object);
     return json_incref(arguments); /* not JSON: as the model wrote it */
 }

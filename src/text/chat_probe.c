@@ -39,17 +39,18 @@ typedef struct probe {
     json_t *tokens; /* empty ones where the chat has none, so that a template alone can be looked at */
     am_chat_traits *can; /* what is known so far */
     bool *no_memory; /* set when a rendering had none: then nothing that was found counts */
+    const json_t *documents;
     bool adapt; /* as a request would be put; if not, only ids, arguments and contents are */
 } probe;
 
 static bool render_part(const probe *p, const char *messages, const char *tools, bool prompt, am_rendered *out) {
     json_t *m = json_loads(messages, 0, NULL), *t = tools ? json_loads(tools, 0, NULL) : NULL, *put = NULL;
-    am_chat_request request = {.messages = m, .tools = t, .kwargs = p->tokens, .add_generation_prompt = prompt};
+    am_chat_request request = {.messages = m, .tools = t, .documents = p->documents, .kwargs = p->tokens, .add_generation_prompt = prompt};
     *out = (am_rendered){0};
     am_status status = m && (t || !tools) ? AM_OK : AM_ENOMEM;
     if (!status && p->adapt) {
-        status = am_chat_adapt(p->can, &request, &put, &request.tools, NULL);
-        request.messages = put;
+        am_chat_request as_is = request;
+        status = am_chat_adapt(p->can, &as_is, &put, &request, NULL);
     } else if (!status && am_chat_put(p->can, m)) {
         status = AM_ENOMEM;
     }
@@ -131,6 +132,15 @@ static void probe_reasoning(const probe *p) {
     else can->reasoning = AM_REASONING_NOWHERE;
 }
 
+static void probe_documents(probe *p) {
+    json_t *documents = json_pack("[{s:s, s:s, s:s}]", "title", "ztitlez", "text", "zdocumentz", "contents", "zdocumentz");
+    p->documents = documents;
+    *p->no_memory |= !documents;
+    p->can->documents = SHOWS(USER, NULL, "zuserz", "ztitlez", "zdocumentz");
+    p->documents = NULL;
+    json_decref(documents);
+}
+
 static void excerpt(const am_rendered *r, size_t at, char out[40]) {
     size_t n = r->text.n - at < 39 ? r->text.n - at : 39;
     if (n) memcpy(out, r->text.p + at, n);
@@ -194,7 +204,7 @@ static json_t *missing_tokens(const am_chat *chat) {
 am_chat_traits am_chat_traits_lowered(const am_chat_traits *traits, int level) {
     am_chat_traits t = *traits;
     if (level > 0) t.tool_results = t.results = false;
-    if (level > 1) t.system = t.systems = t.late_system = t.same_role = t.assistant_first = t.no_user = t.tools = false;
+    if (level > 1) t.system = t.systems = t.late_system = t.same_role = t.assistant_first = t.no_user = t.tools = t.documents = false;
     return t;
 }
 
@@ -218,6 +228,7 @@ bool am_chat_traits_probe(const am_chat *chat, am_chat_traits *out) {
         probe_roles(&p);
         probe_calls(&p);
         probe_reasoning(&p);
+        probe_documents(&p);
         am_chat_form_probe(render_form, &p, &out->form);
         p.adapt = true;
         probe_histories(&p);

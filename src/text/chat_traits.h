@@ -8,9 +8,9 @@
 /* Fills *out; false: no memory. A template that cannot even render one user message has every trait: requests then go to it as they are. */
 bool am_chat_traits_probe(const am_chat *chat, am_chat_traits *out);
 
-/* The request's messages and tools as the template can say them. *messages is a new reference; *tools is request->tools, or NULL when they are
- * told in words. AM_ENOMEM. */
-am_status am_chat_adapt(const am_chat_traits *traits, const am_chat_request *request, json_t **messages, const json_t **tools, am_error *err);
+/* The request as the template can say it: *messages is a new reference and adapted->messages; tools and documents there are NULL when they are told
+ * in words. adapted begins as a copy of the request. AM_ENOMEM. */
+am_status am_chat_adapt(const am_chat_traits *traits, const am_chat_request *request, json_t **messages, am_chat_request *adapted, am_error *err);
 
 /* The same with less asked of the template, for requests that it refuses nevertheless: level 1 tells calls and results in words, level 2 all that can be. */
 enum { AM_CHAT_LEVELS = 3 };

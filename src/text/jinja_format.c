@@ -35,6 +35,7 @@ static bool write_int(jrender *r, jout *out, int64_t i) {
 }
 
 static bool repr_str(jrender *r, jout *out, const jstr *s) {
+    if (s->number) return j_out_str(r, out, s);
     bool input = j_str_is_input(s);
     char quote = memchr(s->p, '\'', s->n) && !memchr(s->p, '"', s->n) ? '"' : '\'';
     if (!j_out_bytes(r, out, &quote, 1, false)) return false;
@@ -242,7 +243,7 @@ bool j_write_json(jrender *r, jout *out, jv v, const jdump *how, int depth) {
     case J_BOOL: return j_out_c(r, out, v.b ? "true" : "false");
     case J_INT: return write_int(r, out, v.i);
     case J_FLOAT: return json_float(r, out, v.f);
-    case J_STR: return json_str(r, out, v.s, how);
+    case J_STR: return v.s->number ? j_out_str(r, out, v.s) : json_str(r, out, v.s, how);
     case J_LIST: case J_TUPLE: return json_list(r, out, v.l, how, depth);
     case J_DICT: return json_dict(r, out, v.d, how, depth);
     default: return j_fail(r, "TypeError", "Object of type %s is not JSON serializable", j_type_name(v));

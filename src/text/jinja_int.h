@@ -72,6 +72,7 @@ struct jstr {
     size_t n_chars; /* code points; SIZE_MAX: not counted yet */
     const am_span *in;
     size_t n_in;
+    bool number; /* the digits of an integer beyond 64 bits: printed as such, never calculated with */
     bool markup; /* made by escape or safe: `+` escapes what is added */
     struct jgrow *grow;
 };
@@ -366,6 +367,7 @@ uint64_t j_hash_str(const jstr *s);
 bool j_str_eq(const jstr *a, am_str b);
 const jstr *j_str_new(jrender *r, am_str s, bool input); /* copies */
 const jstr *j_str_view(jrender *r, am_str s, bool input);/* keeps the bytes, which must outlive the rendering */
+const jstr *j_str_number(jrender *r, am_str digits, bool input); /* a view, too */
 const jstr *j_str_c(jrender *r, const char *s);          /* view of a literal */
 size_t j_str_chars(const jstr *s);
 const jstr *j_str_slice(jrender *r, const jstr *s, size_t begin, size_t end); /* bytes */

@@ -38,6 +38,11 @@ static jstr *str_alloc(jrender *r, const char *p, size_t n, bool input) {
 uint64_t j_hash_str(const jstr *s) { return am_hash64(s->p, s->n); }
 bool j_str_eq(const jstr *a, am_str b) { return a->n == b.n && memcmp(a->p, b.p, b.n) == 0; }
 const jstr *j_str_view(jrender *r, am_str s, bool input) { return str_alloc(r, s.n ? s.p : "", s.n, input); }
+const jstr *j_str_number(jrender *r, am_str digits, bool input) {
+    jstr *s = (jstr *)str_alloc(r, digits.p, digits.n, input);
+    if (s) s->number = true;
+    return s;
+}
 const jstr *j_str_c(jrender *r, const char *s) { return str_alloc(r, s, strlen(s), false); }
 bool j_str_is_input(const jstr *s) { return s->n_in > 0; }
 

@@ -301,7 +301,9 @@ bool jv_from_json(jrender *r, const json_t *json, bool input, jv *out) {
     case JSON_INTEGER: *out = jv_int(json_integer_value(json)); return true;
     case JSON_REAL: *out = jv_float(json_real_value(json)); return true;
     case JSON_STRING: {
-        const jstr *s = j_str_view(r, (am_str){json_string_value(json), json_string_length(json)}, input);
+        am_str text = {json_string_value(json), json_string_length(json)};
+        bool wide = am_json_is_wide(text);
+        const jstr *s = wide ? j_str_number(r, (am_str){text.p + 1, text.n - 1}, input) : j_str_view(r, text, input);
         *out = s ? jv_str(s) : jv_none;
         return s != NULL;
     }
