@@ -83,6 +83,7 @@ $(BUILD)/bench/bench_%: $(BUILD)/bench/bench_%.o $(LIB)
 	$(Q)$(CC) -o $@ $^ $(LIBS)
 
 tests: $(TESTS)
+benches: $(BENCHES)
 
 # one line a test, then the totals; ONLY=name builds and runs one binary
 WANTED := $(if $(ONLY),$(BUILD)/tests/test_$(ONLY),$(TESTS))
@@ -168,6 +169,6 @@ help:
 	@echo "make soak       half an hour of mixed load with evictions, hang-ups, drains and kill -9 (SECONDS=1800)"
 	@echo "make install PREFIX=/usr/local;  make deb  a Debian package (wants dpkg-dev)"
 
-.PHONY: all tests test cmocka check tsan fuzz lint bench torture soak install deb libs clean help
+.PHONY: all tests benches test cmocka check tsan fuzz lint bench torture soak arm-objects install deb libs clean help
 .SECONDARY:
 -include $(OBJ:.o=.d) $(TESTS:=.d) $(TEST_LIB:.o=.d) $(BENCHES:=.d) $(FUZZERS:%=$(BUILD)/tests/fuzz/fuzz_%.d)

@@ -46,7 +46,7 @@ static void sum_task(void *arg, size_t task, size_t worker) {
 }
 
 static double memory_rate(am_workers *workers) {
-    void *p = am_alloc_aligned(MEMORY_BYTES);
+    void *p = am_alloc_room(MEMORY_BYTES); /* as weights lie */
     double best = 0;
     if (!p) return 0;
     memset(p, 1, MEMORY_BYTES);
@@ -74,7 +74,18 @@ static am_status make_sealed(bench *b, uint32_t n_streams, uint32_t n_blocks, am
     return AM_OK;
 }
 
-/* n tokens behind n_past, block by block; each full block is sealed. */
+typedef struct seal_job {
+    const bench *b;
+    void *const *units;
+} seal_job;
+
+static void seal_layer(void *arg, size_t layer, size_t worker) {
+    const seal_job *job = arg;
+    (void)worker;
+    am_kv_seal(job->b->kernels, &job->b->layout, job->b->open[0], job->units, (uint32_t)layer);
+}
+
+/* n tokens behind n_past, block by block; each full block is sealed, its layers shared out as in use. */
 static am_status prefill(bench *b, uint32_t n_past, uint32_t n, am_error *err) {
     int32_t tokens[AM_BLOCK_TOKENS];
     uint32_t n_vocab = am_model_info_of(b->model)->n_vocab;
@@ -88,8 +99,8 @@ static am_status prefill(bench *b, uint32_t n_past, uint32_t n, am_error *err) {
         am_status status = am_model_forward(b->model, b->ws, &segment, 1, err);
         if (status) return status;
         if ((at + count) % AM_BLOCK_TOKENS) continue;
-        void *const *units = (void *const *)(uintptr_t)b->units[0][at / AM_BLOCK_TOKENS];
-        for (uint32_t l = 0; l < b->layout.spec.n_layer; l++) am_kv_seal(b->kernels, &b->layout, b->open[0], units, l);
+        seal_job job = {b, (void *const *)(uintptr_t)b->units[0][at / AM_BLOCK_TOKENS]};
+        am_workers_run(b->workers, b->layout.spec.n_layer, seal_layer, &job);
     }
     return AM_OK;
 }

@@ -22,6 +22,7 @@ typedef struct way {
     am_kv_layout layout;
     am_workspace *ws;
     void *sealed[WINDOW / AM_BLOCK_TOKENS], *open;
+    const void *const *units[WINDOW / AM_BLOCK_TOKENS]; /* the blocks' tables */
     float *logits; /* [AM_BLOCK_TOKENS][n_vocab] */
     double nll, kld, same;
 } way;
@@ -37,16 +38,23 @@ static am_status way_open(way *w, const char *path, const char *table, uint32_t 
     if (status) return status;
     w->open = am_alloc_aligned(w->layout.open_bytes);
     w->logits = am_calloc((size_t)AM_BLOCK_TOKENS * am_model_info_of(w->model)->n_vocab, sizeof *w->logits);
-    for (int i = 0; i < WINDOW / AM_BLOCK_TOKENS; i++) w->sealed[i] = am_alloc_aligned(w->layout.sealed_bytes);
-    return w->open && w->logits ? AM_OK : am_fail(err, AM_ENOMEM, "no memory for blocks");
+    bool ok = w->open && w->logits;
+    for (int i = 0; ok && i < WINDOW / AM_BLOCK_TOKENS; i++) {
+        void **units = am_calloc(w->layout.n_units, sizeof *units);
+        w->sealed[i] = am_alloc_aligned(w->layout.sealed_bytes);
+        ok = units && w->sealed[i];
+        if (ok) am_kv_units_of(&w->layout, w->sealed[i], units);
+        w->units[i] = (const void *const *)units;
+    }
+    return ok ? AM_OK : am_fail(err, AM_ENOMEM, "no memory for blocks");
 }
 
 static am_status way_block(way *w, const int32_t *ids, uint32_t at, am_error *err) {
-    am_segment segment = {.tokens = ids, .n_tokens = AM_BLOCK_TOKENS, .n_past = at, .sealed = (const void *const *)w->sealed, .open = w->open,
+    am_segment segment = {.tokens = ids, .n_tokens = AM_BLOCK_TOKENS, .n_past = at, .sealed = w->units, .open = w->open,
                           .logits = w->logits, .n_logits = AM_BLOCK_TOKENS};
     am_status status = am_model_forward(w->model, w->ws, &segment, 1, err);
     for (uint32_t l = 0; !status && l < w->layout.spec.n_layer; l++)
-        am_kv_seal(w->kernels, &w->layout, w->open, w->sealed[at / AM_BLOCK_TOKENS], l);
+        am_kv_seal(w->kernels, &w->layout, w->open, (void *const *)(uintptr_t)w->units[at / AM_BLOCK_TOKENS], l);
     return status;
 }
 

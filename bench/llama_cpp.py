@@ -76,7 +76,7 @@ class Peer:
             raise SystemExit(f"llama.cpp cannot load {model}")
         self.n_vocab = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self.model))
         self.batch = lib.llama_batch_init(2048, 0, 1)
-        self.context, self.key, self.filled = None, None, 0
+        self.context, self.contexts = None, {}  # by kind, the oldest first: a deep one takes minutes to fill
 
     def decode(self, entries):
         """One batch of (token, position, sequence); logits for the last of each sequence."""
@@ -93,28 +93,37 @@ class Peer:
     def token(self, position):
         return position * 7919 % self.n_vocab
 
-    def prepare(self, kv, flash, past, streams, total):
-        """A context whose every sequence has `past` tokens; kept while the same is asked for."""
-        key = (kv, flash, past, streams, total)
+    def make(self, kv, flash, past, n_sequences, total):
         lib = self.lib
-        if key != self.key:
-            if self.context:
-                lib.llama_free(self.context)
-            params = lib.llama_context_default_params()
-            params.n_seq_max = max(streams, 1)
-            params.n_ctx = (total + 255) // 256 * 256 * params.n_seq_max
-            params.n_batch, params.n_ubatch = 2048, 512
-            params.n_threads = params.n_threads_batch = self.threads
-            params.type_k = params.type_v = GGML_TYPE[kv]
-            params.flash_attn_type, params.kv_unified, params.no_perf = flash, False, True
-            self.context = lib.llama_init_from_model(self.model, params)
-            if not self.context:
-                raise SystemExit(f"llama.cpp makes no context of {params.n_ctx} tokens")
-            for at in range(0, past, 512):
-                self.decode([(self.token(at + i), at + i, 0) for i in range(min(512, past - at))])
-            for s in range(1, params.n_seq_max):
-                lib.llama_memory_seq_cp(lib.llama_get_memory(self.context), 0, s, -1, -1)
-            self.key = key
+        params = lib.llama_context_default_params()
+        params.n_seq_max = n_sequences
+        params.n_ctx = (total + 255) // 256 * 256 * n_sequences
+        params.n_batch, params.n_ubatch = 2048, 512
+        params.n_threads = params.n_threads_batch = self.threads
+        params.type_k = params.type_v = GGML_TYPE[kv]
+        params.flash_attn_type, params.kv_unified, params.no_perf = flash, False, True
+        self.context = lib.llama_init_from_model(self.model, params)
+        if not self.context:
+            raise SystemExit(f"llama.cpp makes no context of {params.n_ctx} tokens")
+        for at in range(0, past, 512):
+            self.decode([(self.token(at + i), at + i, 0) for i in range(min(512, past - at))])
+        for s in range(1, n_sequences):
+            lib.llama_memory_seq_cp(lib.llama_get_memory(self.context), 0, s, -1, -1)
+
+    def prepare(self, kv, flash, past, streams, total):
+        """A context whose every sequence has `past` tokens and room for `total`; two are kept, for rows that ask for the same."""
+        key = (kv, flash, past, max(streams, 1))
+        lib = self.lib
+        self.context, room = self.contexts.pop(key, (None, 0))
+        if room < total:
+            old = [self.context] if self.context else []
+            while len(self.contexts) > 1:
+                old.append(self.contexts.pop(next(iter(self.contexts)))[0])
+            for context in old:
+                lib.llama_free(context)
+            room = total
+            self.make(*key, total)
+        self.contexts[key] = (self.context, room)
         memory = lib.llama_get_memory(self.context)
         if past == 0:
             lib.llama_memory_clear(memory, False)

@@ -12,7 +12,7 @@
  * The including file defines, besides int8.h's operations: quad (64 bytes: [4][16]), q_four(p: 64 bytes) q_pairs(p: 32 bytes, low nibbles of 16
  * before high ones) q_rows(p,stride: 16 bytes of each of four rows) q_low q_high (nibbles) q_fifth(q,bits: 16 more in byte i where bit i is
  * set) q_store(to,q: transposed to [16][4]). */
-enum { CODE_ROWS = 32, CODE_TOKENS = 128, CODE_PANELS = 4 };
+enum { CODE_ROWS = 48, CODE_TOKENS = 128, CODE_PANELS = 4 };
 
 /* Rows of inputs, as codes, for at most AM_RUN inputs (or CODE_TOKENS tokens). */
 typedef struct code_rows {

@@ -587,9 +587,9 @@ INLINE vec v_cap(vec s, float scale, float softcap) {
     return softcap == 0.0f ? x : v_mul(v_set(softcap), v_tanh(v_div(x, v_set(softcap))));
 }
 
-static void softmax_query(const am_softmax *step, size_t i) {
+/* whole: the query sees every key of the run, as most do: no lane is masked, and no bit differs. */
+INLINE void softmax_query(const am_softmax *step, size_t i, uint32_t from, uint32_t to, const bool whole) {
     float *s = step->s + i * step->ld, *acc = step->acc + i * step->ld_acc;
-    uint32_t from = step->from[i], to = step->to[i] < step->n_keys ? step->to[i] : step->n_keys;
     uint32_t first = from < to ? from / LANES * LANES : 0, last = from < to ? (to + LANES - 1) / LANES * LANES : 0;
     memset(s, 0, first * sizeof *s);
     memset(s + last, 0, (step->n_keys - last) * sizeof *s);
@@ -597,7 +597,7 @@ static void softmax_query(const am_softmax *step, size_t i) {
     for (uint32_t t = first; t < last; t += LANES) {
         vec x = v_cap(v_load(s + t), step->scale, step->softcap);
         v_store(s + t, x);
-        most = v_max(most, v_range(t, from, to, x, most));
+        most = v_max(most, whole ? x : v_range(t, from, to, x, most));
     }
     float m = v_most(most);
     if (first == last || m == -INFINITY) {
@@ -605,7 +605,8 @@ static void softmax_query(const am_softmax *step, size_t i) {
         return;
     }
     for (uint32_t t = first; t < last; t += LANES) {
-        vec p = v_range(t, from, to, v_exp(v_sub(v_load(s + t), v_set(m))), v_zero());
+        vec p = v_exp(v_sub(v_load(s + t), v_set(m)));
+        if (!whole) p = v_range(t, from, to, p, v_zero());
         v_store(s + t, p);
         sum = v_add(sum, p);
     }
@@ -620,7 +621,13 @@ static void softmax_query(const am_softmax *step, size_t i) {
 }
 
 static void softmax_step(const am_softmax *step) {
-    for (size_t i = 0; i < step->n_q; i++) softmax_query(step, i);
+    for (size_t i = 0; i < step->n_q; i++) {
+        uint32_t from = step->from[i], to = step->to[i] < step->n_keys ? step->to[i] : step->n_keys;
+        if (from == 0 && to == step->n_keys)
+            softmax_query(step, i, 0, to, true);
+        else
+            softmax_query(step, i, from, to, false);
+    }
 }
 
 /* The last n < LANES elements, zeros behind them. */

@@ -101,7 +101,7 @@ struct am_model {
 /* Adds a rope to the model, with the config's scaling. */
 am_status am_model_add_rope(am_model *model, const am_rope_config *rope, am_error *err);
 
-enum { AM_TILE_ROWS = 32 }; /* query rows of one attention task */
+enum { AM_TILE_ROWS = 48 }; /* query rows of one attention task */
 
 /* Scratch of one worker for one attention task. */
 typedef struct am_tile {

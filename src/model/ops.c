@@ -4,7 +4,12 @@
 #include <math.h>
 #include <string.h>
 
-enum { ROWS_PER_INT8_TASK = 16 };
+enum {
+    ROWS_PER_INT8_TASK = 16,
+    LEAST_PANELS = 4,         /* of a task: what a tile of few rows takes at once */
+    TASK_BYTES = 512 << 10,   /* at most, of weights that many rows read: half of a second cache */
+    MANY_ROWS = 8,
+};
 
 static void embed_rows(const am_row_job *job, size_t r0, size_t r1) {
     const am_model *m = job->pass->model;
@@ -96,7 +101,9 @@ typedef struct linear_job {
     const am_pass *pass;
     const am_projection *projections;
     size_t n_projections;
-    uint32_t unit;    /* panels a task */
+    uint32_t n_panels; /* of all projections, one behind the other */
+    uint32_t most;     /* panels a task, at most */
+    uint32_t share;    /* a task takes one share-th of the panels that are left */
     const float *x;   /* the rows that were turned into 8-bit codes: all of one length, one behind the other; NULL: none */
     size_t n_in, n_rows;
 } linear_job;
@@ -130,18 +137,28 @@ static void int8_task(void *arg, size_t task, size_t worker) {
         job->pass->kernels->row_int8(job->pass->ws->int8 + r * row_bytes, job->x + r * job->n_in, job->n_in);
 }
 
-static uint32_t tasks_of(const linear_job *job, size_t i) {
-    return (am_mat_panels(&job->projections[i].linear->w) + job->unit - 1) / job->unit;
+/* Tasks take a share of what is left, so that the first read long runs of weights and the last end together. */
+static uint32_t task_panels(const linear_job *job, uint32_t at) {
+    uint32_t left = job->n_panels - at, n = (left / job->share + LEAST_PANELS - 1) / LEAST_PANELS * LEAST_PANELS;
+    if (n > job->most) n = job->most;
+    if (n < LEAST_PANELS) n = LEAST_PANELS;
+    return n < left ? n : left;
 }
 
-static void linear_task(void *arg, size_t task, size_t worker) {
-    const linear_job *job = arg;
-    const am_projection *p = job->projections;
-    (void)worker;
-    for (size_t i = 0; task >= tasks_of(job, i); i++, p++) task -= tasks_of(job, i);
+/* The tasks that take `most` panels come first. */
+static uint32_t full_tasks(const linear_job *job) {
+    uint32_t rest = job->most * job->share;
+    return job->n_panels > rest ? (job->n_panels - rest) / job->most : 0;
+}
+
+static size_t count_tasks(const linear_job *job) {
+    size_t n = full_tasks(job);
+    for (uint32_t at = (uint32_t)n * job->most; at < job->n_panels; at += task_panels(job, at)) n++;
+    return n;
+}
+
+static void project(const linear_job *job, const am_projection *p, uint32_t p0, uint32_t p1) {
     const am_mat *w = &p->linear->w;
-    uint32_t p0 = (uint32_t)task * job->unit, p1 = p0 + job->unit;
-    if (p1 > am_mat_panels(w)) p1 = am_mat_panels(w);
     size_t ldy = p->ldy ? p->ldy : w->n_out, ldx = p->ldx ? p->ldx : w->n_in;
     if (job->x && quantised(p)) {
         const uint8_t *x = job->pass->ws->int8 + (size_t)(p->x - job->x) / job->n_in * am_int8_row_bytes(job->n_in);
@@ -155,17 +172,38 @@ static void linear_task(void *arg, size_t task, size_t worker) {
         for (uint32_t o = o0; o < o1; o++) p->y[r * ldy + o] += p->linear->bias[o];
 }
 
+static void linear_task(void *arg, size_t task, size_t worker) {
+    const linear_job *job = arg;
+    (void)worker;
+    size_t full = full_tasks(job), i = task < full ? task : full;
+    uint32_t at = (uint32_t)i * job->most, end;
+    for (; i < task; i++) at += task_panels(job, at);
+    end = at + task_panels(job, at);
+    for (const am_projection *p = job->projections; at < end; p++) { /* those that the task's panels are of */
+        uint32_t n = am_mat_panels(&p->linear->w);
+        if (at < n) project(job, p, at, end < n ? end : n);
+        at = at < n ? 0 : at - n;
+        end = end < n ? 0 : end - n;
+    }
+}
+
 void am_op_linear(const am_pass *pass, const am_projection *projections, size_t n) {
     linear_job job = {.pass = pass, .projections = projections, .n_projections = n};
-    size_t n_panels = 0, n_tasks = 0, n_workers = pass->ws->workers ? am_workers_count(pass->ws->workers) : 1;
+    size_t n_workers = pass->ws->workers ? am_workers_count(pass->ws->workers) : 1, n_rows = 0, widest = 1;
     if (pass->ws->int8 && shared_rows(&job))
         am_pass_run(pass, (job.n_rows + ROWS_PER_INT8_TASK - 1) / ROWS_PER_INT8_TASK, int8_task, &job);
     else
         job.x = NULL;
-    for (size_t i = 0; i < n; i++) n_panels += am_mat_panels(&projections[i].linear->w);
-    job.unit = (uint32_t)(n_panels / (4 * n_workers)) + 1; /* a few tasks a worker even out what cores do otherwise */
-    for (size_t i = 0; i < n; i++) n_tasks += tasks_of(&job, i);
-    am_pass_run(pass, n_tasks, linear_task, &job);
+    for (size_t i = 0; i < n; i++) {
+        size_t bytes = am_mat_panel_bytes(&projections[i].linear->w);
+        job.n_panels += am_mat_panels(&projections[i].linear->w);
+        if (projections[i].n_rows > n_rows) n_rows = projections[i].n_rows;
+        if (bytes > widest) widest = bytes;
+    }
+    size_t fit = TASK_BYTES / widest / LEAST_PANELS * LEAST_PANELS;
+    job.most = n_rows < MANY_ROWS || fit == 0 ? job.n_panels : (uint32_t)fit;
+    job.share = (uint32_t)(2 * n_workers);
+    am_pass_run(pass, count_tasks(&job), linear_task, &job);
 }
 
 void am_op_attention(const am_pass *pass, uint32_t i) {
