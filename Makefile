@@ -46,7 +46,8 @@ TEST_LIB := $(patsubst tests/%.c,$(BUILD)/tests/%.o,$(filter-out $(wildcard test
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 BENCHES := $(patsubst bench/bench_%.c,$(BUILD)/bench/bench_%,$(sort $(wildcard bench/bench_*.c)))
 
-all: $(BIN) compile_commands.json
+# compile_commands.json is for editors: what makes it is no tool that a build needs
+all: $(BIN) $(if $(shell command -v python3),compile_commands.json)
 
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -83,9 +84,14 @@ $(BUILD)/bench/bench_%: $(BUILD)/bench/bench_%.o $(LIB)
 
 tests: $(TESTS)
 
-# one line a test, then the totals; ONLY=name runs one binary
-test: $(TESTS) $(BIN)
-	@tools/run-tests $(if $(ONLY),$(BUILD)/tests/test_$(ONLY),$(TESTS))
+# one line a test, then the totals; ONLY=name builds and runs one binary
+WANTED := $(if $(ONLY),$(BUILD)/tests/test_$(ONLY),$(TESTS))
+test: $(WANTED) $(BIN)
+	@tools/run-tests $(WANTED)
+
+$(TESTS:=.o) $(TEST_LIB): | cmocka
+cmocka:
+	@pkg-config --exists cmocka || { echo "tests want libcmocka-dev; tools/setup --test installs all that they need" >&2; exit 1; }
 
 check:
 	@$(MAKE) --no-print-directory test BUILD=build/asan OPT=-O1 SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
@@ -153,15 +159,15 @@ clean:
 
 help:
 	@echo "make            build/agent-memory and build/libagent-memory.a (release)"
-	@echo "make test       every C test, one line each (ONLY=name for one file)"
+	@echo "make test       every C test, one line each (ONLY=name for one file); tools/setup --test installs what tests need"
 	@echo "make check      the same under AddressSanitizer and UBSan;  make tsan  under ThreadSanitizer"
 	@echo "make fuzz FUZZ=name SECONDS=60   one target of tests/fuzz under libFuzzer (clang-14)"
 	@echo "make lint       rooms, sizes, formatting"
 	@echo "make bench      the benchmarks of docs/BENCHMARKS.md (RUNS=5)"
 	@echo "make torture    1,000 kills, 2,000 turns, 100 bit flips of each kind of file"
 	@echo "make soak       half an hour of mixed load with evictions, hang-ups, drains and kill -9 (SECONDS=1800)"
-	@echo "make install PREFIX=/usr/local;  make deb  a Debian package"
+	@echo "make install PREFIX=/usr/local;  make deb  a Debian package (wants dpkg-dev)"
 
-.PHONY: all tests test check tsan fuzz lint bench torture soak install deb libs clean help
+.PHONY: all tests test cmocka check tsan fuzz lint bench torture soak install deb libs clean help
 .SECONDARY:
 -include $(OBJ:.o=.d) $(TESTS:=.d) $(TEST_LIB:.o=.d) $(BENCHES:=.d) $(FUZZERS:%=$(BUILD)/tests/fuzz/fuzz_%.d)
