@@ -50,12 +50,14 @@ static size_t default_kv_memory(const am_kv_layout *layout, uint32_t n_ctx, uint
 static uint32_t choose(uint32_t own, uint32_t general, uint32_t otherwise) { return own ? own : general ? general : otherwise; }
 
 static am_status load_model(am_instance *in, const am_instance_options *o, const am_model_entry *entry, am_error *err) {
-    char vocab_dir[4096];
+    char vocab_dir[4096], packed_dir[4096];
     am_status status = am_workers_create(choose(entry->n_threads, o->n_threads, core_count()), &in->workers, err);
     if (!status) status = am_fs_join(vocab_dir, sizeof vocab_dir, o->data_dir, "vocabularies", err);
+    if (!status) status = am_fs_join(packed_dir, sizeof packed_dir, o->data_dir, "packed", err);
     if (status) return status;
     am_model_options model = {.kernels = o->kernels, .workers = in->workers, .progress = o->progress, .progress_arg = o->progress_arg,
-                              .n_ctx = entry->n_ctx ? entry->n_ctx : o->n_ctx, .vocab_dir = vocab_dir, .template_path = entry->template_path};
+                              .n_ctx = entry->n_ctx ? entry->n_ctx : o->n_ctx, .vocab_dir = vocab_dir, .template_path = entry->template_path,
+                              .packed_dir = o->packed_least_bytes ? packed_dir : NULL, .packed_least_bytes = o->packed_least_bytes};
     return am_model_load(entry->path, &model, &in->model, err);
 }
 

@@ -21,6 +21,7 @@ typedef struct am_runtime_options {
     uint32_t n_ctx;       /* 0: the model's */
     uint64_t kv_memory_bytes; /* 0: a quarter of the machine's memory, at least one full context */
     uint64_t disk_bytes;  /* 0: no quota */
+    uint64_t packed_least_bytes; /* models that take so much are kept packed in the data folder too; 0: none */
     uint32_t n_unnamed;   /* as in am_cache_options */
     uint32_t bits_k, bits_v;  /* 0: 5 and 4 */
     uint32_t n_threads;   /* 0: the cores of the machine */

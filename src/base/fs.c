@@ -72,24 +72,23 @@ static am_status open_failed(const char *path, int r, am_error *err) {
 }
 
 /* Opens a regular file for reading and tells its size. O_NONBLOCK so that a FIFO in a file's place cannot hang us. */
-static am_status open_regular(const char *path, bool follow, int *fd, size_t *n, am_error *err) {
+static am_status open_regular(const char *path, bool follow, int *fd, struct stat *st, am_error *err) {
     int r = follow ? result(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) : am_io->open(path, O_RDONLY | O_NONBLOCK, 0);
     if (r < 0) return open_failed(path, r, err);
-    struct stat st;
-    if (fstat(r, &st) != 0 || !S_ISREG(st.st_mode)) {
+    if (fstat(r, st) != 0 || !S_ISREG(st->st_mode)) {
         am_io->close(r);
         return am_fail(err, AM_EFORMAT, "%s: not a regular file", path);
     }
     *fd = r;
-    *n = (size_t)st.st_size;
     return AM_OK;
 }
 
 am_status am_fs_read_file(const char *path, am_buf *buf, size_t max, am_error *err) {
     int fd;
-    size_t n;
-    am_status status = open_regular(path, true, &fd, &n, err);
+    struct stat st;
+    am_status status = open_regular(path, true, &fd, &st, err);
     if (status) return status;
+    size_t n = (size_t)st.st_size;
     am_buf_clear(buf);
     if (n > max) {
         status = am_fail(err, AM_ELIMIT, "%s: %zu bytes, more than the %zu allowed", path, n, max);
@@ -167,12 +166,15 @@ am_status am_fs_list(const char *dir, am_status (*fn)(void *arg, const char *nam
     return status;
 }
 
+static uint64_t ns_of(struct timespec t) { return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec; }
+
 am_status am_map_open(const char *path, am_map *map, am_error *err) {
     int fd;
-    size_t n;
+    struct stat st;
     *map = (am_map){0};
-    am_status status = open_regular(path, true, &fd, &n, err);
+    am_status status = open_regular(path, true, &fd, &st, err);
     if (status) return status;
+    size_t n = (size_t)st.st_size;
     if (n == 0) {
         status = am_fail(err, AM_EFORMAT, "%s: empty file", path);
     } else {
@@ -180,7 +182,7 @@ am_status am_map_open(const char *path, am_map *map, am_error *err) {
         if (p == MAP_FAILED)
             status = am_fail(err, AM_EIO, "%s: mmap of %zu bytes: %s", path, n, strerror(errno));
         else
-            *map = (am_map){p, n};
+            *map = (am_map){p, n, {st.st_dev, st.st_ino, ns_of(st.st_mtim), ns_of(st.st_ctim)}};
         if (map->p) am_inhand_map(map->p, n, path);
     }
     am_io->close(fd);

@@ -48,6 +48,7 @@ am_status am_fs_list(const char *dir, am_status (*fn)(void *arg, const char *nam
 typedef struct am_map {
     const uint8_t *p;
     size_t n;
+    uint64_t id[4]; /* device, inode, time of the last change of content and of anything, in ns: another file, or a changed one, has others */
 } am_map;
 am_status am_map_open(const char *path, am_map *map, am_error *err);
 void am_map_close(am_map *map);

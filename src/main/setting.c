@@ -34,6 +34,7 @@ const am_setting am_setting_table[] = {
     {"default-model", AM_SET_TEXT, AT(default_model), 0, 0, "", "NAME", S, "model of requests that name none (default: the first)"},
     {"model-memory", AM_SET_SIZE, AT(model_memory_bytes), 0, 16384 * GIB, "0", "SIZE", S, "most that loaded models may take together, with their attention state; 0: three quarters of the machine's"},
     {"model-idle", AM_SET_TIME, AT(model_idle_ms), 0, 4294967295.0, "0", "TIME", S, "time without requests after which a model leaves memory; 0: it stays"},
+    {"packed-from", AM_SET_SIZE, AT(packed_least_bytes), 0, 16384 * GIB, "256M", "SIZE", S | C, "keep the weights of models from this size on packed in the data folder too, for quick starts; 0: of none"},
     {"ctx", AM_SET_COUNT, AT(ctx), 0, 16777216, "0", "TOKENS", S | C | W, "longest conversation; 0: what the model was made for"},
     {"kv-memory", AM_SET_SIZE, AT(kv_memory_bytes), 0, 16384 * GIB, "0", "SIZE", S | C | A | W, "memory for agents' attention state; 0: a quarter of the machine's"},
     {"kv-bits", AM_SET_BITS, AT(bits_k), 4, 32, "5,4", "K,V", S | C | A | L | W, "bits of cached keys and values: 16, 8, 5 or 4 (32 for tests)"},

@@ -19,6 +19,7 @@ am_status am_start_runtime(const am_settings *settings, const char *who, am_runt
         .isa = settings->isa,
         .who = who,
         .lock_wait_ms = LOCK_WAIT_MS,
+        .packed_least_bytes = settings->packed_least_bytes,
         .n_ctx = (uint32_t)settings->ctx,
         .kv_memory_bytes = settings->kv_memory_bytes,
         .disk_bytes = settings->disk_bytes,

@@ -73,8 +73,10 @@ static am_status load_kv_b(const am_model *m, am_loader *l, am_mla *mla, am_erro
     am_blobs *kept = l->blobs, passing = {0};
     am_linear whole;
     l->blobs = &passing;
+    l->passing = true;
     am_status status = am_loader_linear(l, "self_attn.kv_b_proj", n_head * rows, m->kv_lora, false, &whole, err);
     l->blobs = kept;
+    l->passing = false;
     l->packed_bytes = packed_bytes;
     float *row = am_calloc(m->kv_lora, sizeof *row), *turned = am_calloc((size_t)m->kv_lora * m->nope_dim, sizeof *turned);
     if (!status && (!row || !turned)) status = am_fail(err, AM_ENOMEM, "no memory to turn kv_b_proj");

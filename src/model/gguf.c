@@ -349,6 +349,13 @@ am_status am_gguf_open(const char *path, am_gguf **out, am_error *err) {
     return status;
 }
 
+void am_gguf_identify(const am_gguf *g, am_sum_state *sum) {
+    for (size_t i = 0; i < g->n_parts; i++) {
+        am_sum_add(sum, &g->parts[i].map.n, sizeof g->parts[i].map.n);
+        am_sum_add(sum, g->parts[i].map.id, sizeof g->parts[i].map.id);
+    }
+}
+
 void am_gguf_free(am_gguf *g) {
     if (!g) return;
     for (size_t i = 0; i < g->n_parts; i++) am_map_close(&g->parts[i].map);

@@ -7,6 +7,7 @@
 #ifndef AM_MODEL_GGUF_H
 #define AM_MODEL_GGUF_H
 
+#include "base/hash.h"
 #include "model/ggml_blocks.h"
 #include "text/tokenizer.h"
 
@@ -39,6 +40,7 @@ am_status am_gguf_open(const char *path, am_gguf **out, am_error *err);
 /* One file in memory that outlives the reader. */
 am_status am_gguf_open_bytes(const uint8_t *p, size_t n, const char *name, am_gguf **out, am_error *err);
 void am_gguf_free(am_gguf *gguf);
+void am_gguf_identify(const am_gguf *gguf, am_sum_state *sum); /* adds which files these are, and since when */
 
 const am_gguf_value *am_gguf_get(const am_gguf *gguf, const char *key); /* NULL when absent */
 /* With conversion between the integer kinds (and to a double): AM_ENOTFOUND when absent, AM_EFORMAT when of another kind or out of range. */

@@ -71,7 +71,9 @@ struct am_model {
     char name[256], format[48], forms[512];
     am_tokenizer *tokenizer;
     am_chat *chat;
-    am_blobs blobs; /* owns everything the pointers below point to */
+    am_blobs blobs; /* owns what the pointers below point to */
+    am_packed *packed;               /* or this does; NULL: packed at this start */
+    am_packed_writer *packed_writer; /* reads matrices of blobs; NULL: none */
 
     am_linear embed;
     am_layer *layers;        /* [n_layer] */

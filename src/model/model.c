@@ -104,12 +104,18 @@ static bool may_stay_unused(void *arg, am_str name) {
     return name.n > sizeof inv_freq && strcmp(name.p + name.n - (sizeof inv_freq - 1), inv_freq) == 0;
 }
 
-static void make_fingerprint(am_model *m, am_sum_state *sum, const am_buf *description) {
+/* All that changes a logit besides the tensors. */
+static void sum_text(const am_model *m, am_sum_state *sum, const am_buf *description) {
     uint8_t tokenizer[16] = {0};
     if (m->tokenizer) am_tokenizer_fingerprint(m->tokenizer, tokenizer);
     am_sum_add(sum, description->p, description->n);
     am_sum_add(sum, tokenizer, sizeof tokenizer);
+}
+
+static void make_fingerprint(am_model *m, am_sum_state *sum, const am_buf *description) {
+    sum_text(m, sum, description);
     am_sum s = am_sum_end(sum);
+    if (m->packed) memcpy(s.b, am_packed_fingerprint(m->packed), sizeof s.b); /* of these very files; sum has seen but the vectors */
     memcpy(m->info.fingerprint, s.b, sizeof m->info.fingerprint);
 }
 
@@ -135,6 +141,7 @@ static void fill_info(am_model *m, const am_loader *l) {
     fill_forms(m, l);
     i->n_params = l->n_params;
     i->weight_bytes = l->packed_bytes;
+    i->mapped_bytes = l->mapped_bytes;
     i->file_bytes = l->total_bytes;
     i->n_layer = c->n_layer;
     i->n_vocab = c->n_vocab;
@@ -177,9 +184,39 @@ static void find_root(am_loader *l) {
     l->root[0] = 0;
 }
 
-static am_status load_weights(am_model *m, const source *s, const am_model_options *options, am_error *err) {
+/* Of packed weights: what they are made of, and by whom. The files are told by their inodes and times, because reading them is what shall not be. */
+static am_status packed_key(const am_model *m, const source *s, const am_buf *description, am_sum *out, am_error *err) {
+    am_sum_state *sum = am_sum_begin();
+    if (!sum) return am_fail(err, AM_ENOMEM, "no memory for a checksum");
+    am_sum_add(sum, AM_VERSION, sizeof AM_VERSION);
+    am_tensors_identify(s->tensors, sum);
+    sum_text(m, sum, description);
+    *out = am_sum_end(sum);
+    return AM_OK;
+}
+
+/* A file that is refused is written anew: derived data, no reason not to start. */
+static void open_packed(am_model *m, am_loader *l, am_sum key, am_packed_list *made) {
+    am_error why = {0};
+    am_status status = am_packed_open(l->options->packed_dir, key, l->options->workers, &m->packed, &why);
+    if (status && status != AM_ENOTFOUND) am_log(AM_LOG_WARN, "packed_weights_refused", AM_LS("reason", why.message));
+    l->packed = m->packed;
+    l->made = status ? made : NULL;
+}
+
+static void write_packed(am_model *m, const am_loader *l, const char *path, am_sum key) {
+    am_error why = {0};
+    am_packed_job job = {.dir = l->options->packed_dir, .source = path, .key = key, .list = *l->made};
+    memcpy(job.fingerprint, m->info.fingerprint, sizeof job.fingerprint);
+    *l->made = (am_packed_list){0};
+    if (am_packed_write_begin(&job, &m->packed_writer, &why)) am_log(AM_LOG_WARN, "packed_weights_not_written", AM_LS("model", path), AM_LS("reason", why.message));
+}
+
+static am_status load_weights(am_model *m, const char *path, const source *s, const am_model_options *options, am_error *err) {
     am_loader l = {.config = &m->config, .options = options, .tensors = s->tensors, .blobs = &m->blobs, .sum = am_sum_begin()};
     am_buf description;
+    am_packed_list made = {0};
+    am_sum key;
     am_buf_init(&description, 1 << 20);
     l.total_bytes = s->tensors ? am_tensors_bytes(s->tensors) : 0;
     l.gguf = s->gguf != NULL;
@@ -187,17 +224,21 @@ static am_status load_weights(am_model *m, const source *s, const am_model_optio
     am_status status = l.sum && m->layers ? AM_OK : am_fail(err, AM_ENOMEM, "no memory for the model's layers");
     if (!status) status = am_model_add_rope(m, &m->config.rope, err);
     find_root(&l);
-    if (!status) status = m->arch->load(m, &l, err);
-    if (!status && s->tensors) status = am_tensors_all_used(s->tensors, may_stay_unused, &m->config, err);
     if (!status && (status = am_config_describe(&m->config, &description)))
         am_fail(err, status, "the config's description: %s", am_status_text(status));
+    if (!status && options->packed_dir && !bare(options) && path && !(status = packed_key(m, s, &description, &key, err))) open_packed(m, &l, key, &made);
+    if (!status) status = m->arch->load(m, &l, err);
+    /* packed weights were written when all tensors had been used */
+    if (!status && s->tensors && !m->packed) status = am_tensors_all_used(s->tensors, may_stay_unused, &m->config, err);
     if (!status) {
         make_fingerprint(m, l.sum, &description);
         fill_info(m, &l);
         notice_unpacked(m, options);
+        if (l.made && m->info.weight_bytes >= options->packed_least_bytes) write_packed(m, &l, path, key);
     } else if (l.sum) {
         am_sum_end(l.sum);
     }
+    am_packed_list_free(&made);
     am_buf_free(&description);
     return status;
 }
@@ -270,7 +311,7 @@ static am_status load(const char *path, const am_model_options *options, am_mode
     m->attention_scale = 1 / sqrtf((float)m->config.head_dim);
     m->cache_heads = m->config.n_kv_head;
     m->cache_dim_k = m->cache_dim_v = (m->config.head_dim + 15) / 16 * 16;
-    if (!status && (status = load_weights(m, &s, options, err)) && path) am_error_prefix(err, "%s", path);
+    if (!status && (status = load_weights(m, path, &s, options, err)) && path) am_error_prefix(err, "%s", path);
     source_free(&s);
     /* these point into what was just freed or into JSON that nobody needs any more */
     m->config.quant_json = NULL;
@@ -313,6 +354,8 @@ void am_model_free(am_model *m) {
     if (!m) return;
     am_tokenizer_free(m->tokenizer);
     am_chat_free(m->chat);
+    am_packed_write_end(m->packed_writer);
+    am_packed_free(m->packed);
     am_blobs_free(&m->blobs);
     am_config_free(&m->config);
     free(m->layers);

@@ -38,6 +38,8 @@ typedef struct am_model_options {
     am_status (*weight)(void *arg, const am_weight *weight, am_error *err);
     void *weight_arg;
     const char *vocab_dir; /* where large vocabularies are kept compiled (am_tokenizer_load_dir_compiled); NULL: nowhere */
+    const char *packed_dir;     /* where packed weights are kept for the next start (packed.h); NULL: nowhere */
+    uint64_t packed_least_bytes; /* of models that take so much memory */
     const char *template_path; /* a chat template instead of the model's own; NULL: its own */
 } am_model_options;
 
@@ -50,6 +52,7 @@ typedef struct am_model_info {
     const char *forms;        /* all of them, with the number of their matrices: "gguf Q4_K 145, gguf Q6_K 24" */
     uint64_t n_params;
     uint64_t weight_bytes; /* as packed */
+    uint64_t mapped_bytes; /* of them, in a file of packed weights: the kernel's page cache, not our memory */
     uint64_t file_bytes;   /* of all weight files; 0: from a config alone */
     uint32_t n_layer, n_vocab, n_embd, n_head, n_kv_head, head_dim_k, head_dim_v;
     uint32_t n_ctx; /* longest context the model was made for */

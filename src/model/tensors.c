@@ -137,7 +137,7 @@ am_status am_tensors_open_bytes(const uint8_t *p, size_t n, const char *name, am
         return am_fail(err, AM_ENOMEM, "no memory for a list of weight files");
     }
     t->n_files = 1;
-    t->files[0].map = (am_map){p, n};
+    t->files[0].map = (am_map){.p = p, .n = n};
     am_status status = parse_file(&t->files[0], err);
     if (status)
         am_tensors_free(t);
@@ -244,6 +244,14 @@ void am_tensors_drop(const am_tensors *t, const am_tensor *tensor, size_t at, si
         return;
     }
     am_map_drop(&t->files[tensor->n_file].map, tensor->info->at + at, n_bytes);
+}
+
+void am_tensors_identify(const am_tensors *t, am_sum_state *sum) {
+    if (t->gguf) am_gguf_identify(t->gguf, sum);
+    for (size_t i = 0; i < t->n_files; i++) {
+        am_sum_add(sum, &t->files[i].map.n, sizeof t->files[i].map.n);
+        am_sum_add(sum, t->files[i].map.id, sizeof t->files[i].map.id);
+    }
 }
 
 uint64_t am_tensors_bytes(const am_tensors *t) {

@@ -4,6 +4,7 @@
 #ifndef AM_MODEL_TENSORS_H
 #define AM_MODEL_TENSORS_H
 
+#include "base/hash.h"
 #include "model/gguf.h"
 #include "model/safetensors.h"
 
@@ -30,6 +31,7 @@ bool am_tensors_has(const am_tensors *tensors, const char *name); /* does not co
 bool am_tensors_find(am_tensors *tensors, const char *name, am_tensor *out);
 /* n_bytes from byte `at` of the tensor are not needed any more. */
 void am_tensors_drop(const am_tensors *tensors, const am_tensor *tensor, size_t at, size_t n_bytes);
+void am_tensors_identify(const am_tensors *tensors, am_sum_state *sum); /* adds which files these are, and since when */
 uint64_t am_tensors_bytes(const am_tensors *tensors); /* of all files */
 /* AM_EUNSUPPORTED naming the first tensor that was never looked up and that `ignore` does not accept. */
 am_status am_tensors_all_used(const am_tensors *tensors, bool (*ignore)(void *arg, am_str name), void *arg, am_error *err);

@@ -229,15 +229,15 @@ static am_status show_vector(am_loader *l, const am_matrix *m, const char *suffi
 
 /* Counts a matrix under the name of its stored form; past AM_MAX_FORMS names they stay uncounted. */
 void am_loader_note(am_loader *l, const am_matrix *m, const char *format, ...) {
-    char name[sizeof l->forms[0].name];
+    char *name = l->form;
     va_list args;
     va_start(args, format);
-    vsnprintf(name, sizeof name, format, args);
+    vsnprintf(name, sizeof l->form, format, args);
     va_end(args);
     uint32_t i = 0;
     while (i < l->n_forms && strcmp(l->forms[i].name, name) != 0) i++;
     if (i == AM_MAX_FORMS) return;
-    if (i == l->n_forms) memcpy(l->forms[l->n_forms++].name, name, sizeof name);
+    if (i == l->n_forms) memcpy(l->forms[l->n_forms++].name, name, sizeof l->form);
     l->forms[i].n_params += (uint64_t)m->n_out * m->n_in;
     l->forms[i].n_matrices++;
 }
@@ -520,14 +520,40 @@ static am_status count_matrix(am_loader *l, const am_matrix *m, am_mat *mat, am_
     return am_loader_codes(l, mat, NULL, NULL, NULL, err);
 }
 
-am_status am_loader_matrix(am_loader *l, const am_matrix *m, am_linear *out, am_error *err) {
-    *out = (am_linear){.w = {.n_out = m->n_out, .n_in = m->n_in}};
+static am_status load_matrix(am_loader *l, const am_matrix *m, am_linear *out, am_error *err) {
     bool quantised = am_loader_has_part(l, m->path, m->underscored ? "_scales" : ".scales");
     am_status status;
     if (!l->tensors) status = count_matrix(l, m, &out->w, err);
     else if (am_loader_has_part(l, m->path, ".qweight")) status = am_int_packed_load(l, m, &out->w, err);
     else if (l->config->scheme.kind == AM_SCHEME_FP8 && am_fp8_is(l, m)) status = am_fp8_load(l, m, &out->w, err);
     else status = quantised ? load_quantised(l, m, &out->w, err) : load_plain(l, m, &out->w, err);
+    return status;
+}
+
+/* Which tensor, and which rows of it in which order. */
+static uint64_t part_of(const am_loader *l, const am_matrix *m) {
+    char text[NAME_MAX_BYTES + 200];
+    name_of(l, m->path, "", text);
+    size_t n = strlen(text);
+    n += (size_t)snprintf(text + n, sizeof text - n, " %u %u %u %u %u %u %u %u %u %d", m->n_out, m->n_in, m->first, m->of, m->stride, m->expert, m->n_expert,
+                          m->head, m->turned, m->transposed);
+    return am_hash64(text, n);
+}
+
+static bool take_packed(am_loader *l, const am_matrix *m, am_mat *mat) {
+    const char *form;
+    if (!l->packed || l->passing || !am_packed_take(l->packed, part_of(l, m), mat, &form)) return false;
+    am_loader_note(l, m, "%s", form);
+    l->packed_bytes += am_mat_bytes(mat);
+    l->mapped_bytes += am_mat_bytes(mat);
+    return true;
+}
+
+am_status am_loader_matrix(am_loader *l, const am_matrix *m, am_linear *out, am_error *err) {
+    *out = (am_linear){.w = {.n_out = m->n_out, .n_in = m->n_in}};
+    bool packed = take_packed(l, m, &out->w);
+    am_status status = packed ? AM_OK : load_matrix(l, m, out, err);
+    if (!status && l->made && !l->passing && (status = am_packed_add(l->made, part_of(l, m), &out->w, l->form))) am_fail(err, status, "no memory for a list of matrices");
     if (!status && l->options->weight) status = show_matrix(l, m, &out->w, err);
     if (status) return status;
     l->n_params += (uint64_t)m->n_out * m->n_in;

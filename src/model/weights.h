@@ -4,6 +4,7 @@
 
 #include "base/hash.h"
 #include "model/config.h"
+#include "model/packed.h"
 #include "model/tensors.h"
 
 typedef struct am_linear {
@@ -30,13 +31,17 @@ typedef struct am_loader {
     am_sum_state *sum; /* over every tensor used: name, type, shape, bytes */
     const uint8_t *beside; /* the tensor that is summed up while it is packed; NULL: none. beside_bytes: of it, as long as that has yet to begin */
     size_t beside_bytes;
+    am_packed *packed;    /* a file that has the matrices already; NULL: none */
+    am_packed_list *made; /* matrices for such a file; NULL: for none */
+    bool passing;         /* matrices that are loaded now are not kept: neither of the two */
+    char form[AM_PACKED_FORM]; /* what the last matrix was stored as */
     char root[64];     /* before every name: where the text model lies in the file */
     char prefix[128];  /* after root, before every name: the layer */
     bool gguf;         /* names and values are a GGUF converter's: norms whole, for one */
     float norm_offset; /* added to the weights of norms (Gemma stores them less 1) */
-    uint64_t n_params, packed_bytes, done_bytes, total_bytes;
+    uint64_t n_params, packed_bytes, mapped_bytes /* of packed_bytes, in `packed` */, done_bytes, total_bytes;
     struct {
-        char name[48];
+        char name[AM_PACKED_FORM];
         uint64_t n_params;
         uint32_t n_matrices;
     } forms[AM_MAX_FORMS]; /* what matrices were stored as */

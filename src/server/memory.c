@@ -64,7 +64,7 @@ static am_status add_instance(am_instance *instance, look *l, sums *s) {
     const am_cache_memory *m = &l->memory;
     am_engine_stats stats;
     am_engine_stats_get(am_instance_engine(instance), &stats);
-    s->weights += am_instance_info(instance)->weight_bytes;
+    s->weights += am_instance_info(instance)->weight_bytes - am_instance_info(instance)->mapped_bytes; /* those are among the mapped files */
     s->stats.workspace_bytes += stats.workspace_bytes;
     s->index += m->index_bytes;
     s->resident[0] += am_footprint_resident(m->sealed, m->sealed_mapped_bytes);
