@@ -23,15 +23,18 @@ LIBS    := $(shell pkg-config --libs $(PKGS)) -lm -pthread $(SAN) $(LDFLAGS)
 ARCH    := $(shell $(CC) -dumpmachine | cut -d- -f1)
 SRC     := $(sort $(wildcard src/*/*.c))
 # one instruction set, one file, one set of flags; the rest is built for the portable baseline
-ISA_x86_64  := avx2 avx512 avx512vnni
-ISA_aarch64 := neon
-ISA_ALL     := avx2 avx512 avx512vnni neon
+ISA_x86_64  := avx2 avx512 avx512vnni amx
+ISA_aarch64 := neon neondot neoni8mm
+ISA_ALL     := avx2 avx512 avx512vnni amx neon neondot neoni8mm
 SRC     := $(filter-out $(foreach i,$(filter-out $(ISA_$(ARCH)),$(ISA_ALL)),src/kernels/$(i).c),$(SRC))
 FLAGS_scalar := -O3
 FLAGS_avx2   := -O3 -mavx2 -mfma -mf16c
 FLAGS_avx512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 FLAGS_avx512vnni := $(FLAGS_avx512) -mavx512vnni
+FLAGS_amx    := $(FLAGS_avx512)
 FLAGS_neon   := -O3
+FLAGS_neondot := -O3 -march=armv8.2-a+dotprod
+FLAGS_neoni8mm := -O3 -march=armv8.2-a+dotprod+i8mm
 
 OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(patsubst %.S,$(BUILD)/%.o,$(wildcard src/*/*.S))
 MAIN_OBJ := $(filter $(BUILD)/src/main/%,$(OBJ))
@@ -43,7 +46,8 @@ TEST_LIB := $(patsubst tests/%.c,$(BUILD)/tests/%.o,$(filter-out $(wildcard test
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 BENCHES := $(patsubst bench/bench_%.c,$(BUILD)/bench/bench_%,$(sort $(wildcard bench/bench_*.c)))
 
-all: $(BIN) compile_commands.json
+# compile_commands.json is for editors: what makes it is no tool that a build needs
+all: $(BIN) $(if $(shell command -v python3),compile_commands.json)
 
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -80,9 +84,14 @@ $(BUILD)/bench/bench_%: $(BUILD)/bench/bench_%.o $(LIB)
 
 tests: $(TESTS)
 
-# one line a test, then the totals; ONLY=name runs one binary
-test: $(TESTS) $(BIN)
-	@tools/run-tests $(if $(ONLY),$(BUILD)/tests/test_$(ONLY),$(TESTS))
+# one line a test, then the totals; ONLY=name builds and runs one binary
+WANTED := $(if $(ONLY),$(BUILD)/tests/test_$(ONLY),$(TESTS))
+test: $(WANTED) $(BIN)
+	@tools/run-tests $(WANTED)
+
+$(TESTS:=.o) $(TEST_LIB): | cmocka
+cmocka:
+	@pkg-config --exists cmocka || { echo "tests want libcmocka-dev; tools/setup --test installs all that they need" >&2; exit 1; }
 
 check:
 	@$(MAKE) --no-print-directory test BUILD=build/asan OPT=-O1 SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
@@ -100,6 +109,14 @@ fuzz:
 	@mkdir -p build/fuzz/corpus/$(FUZZ) build/fuzz/found
 	@build/fuzz/fuzz_$(FUZZ) -max_total_time=$(or $(SECONDS),60) -timeout=20 -rss_limit_mb=3072 -max_len=16384 -print_final_stats=1 -verbosity=1 \
 	    -artifact_prefix=build/fuzz/found/$(FUZZ)- $(patsubst %,-dict=%,$(wildcard tests/fuzz/$(FUZZ).dict)) build/fuzz/corpus/$(FUZZ) tests/data/fuzz/$(FUZZ)
+
+# prints the objects of the kernels' room, built for ARM by a cross compiler without libraries (tools/test-arm)
+ARM_OBJ := $(patsubst src/%.c,$(BUILD)/%.o,$(filter-out $(patsubst %,src/kernels/%.c,avx2 avx512 avx512vnni amx),$(wildcard src/kernels/*.c))              src/base/buf.c src/base/fault.c src/base/status.c)
+arm-objects: $(ARM_OBJ)
+	@echo $^
+$(ARM_OBJ): $(BUILD)/%.o: src/%.c Makefile
+	@mkdir -p $(@D)
+	$(Q)$(ARM_CC) -std=gnu11 -O2 -D_GNU_SOURCE -Isrc -pthread -ffp-contract=off -fno-strict-aliasing $(WARN) $(FLAGS_$(*F)) -MMD -MP -c $< -o $@
 
 lint:
 	@tools/lint
@@ -142,15 +159,15 @@ clean:
 
 help:
 	@echo "make            build/agent-memory and build/libagent-memory.a (release)"
-	@echo "make test       every C test, one line each (ONLY=name for one file)"
+	@echo "make test       every C test, one line each (ONLY=name for one file); tools/setup --test installs what tests need"
 	@echo "make check      the same under AddressSanitizer and UBSan;  make tsan  under ThreadSanitizer"
 	@echo "make fuzz FUZZ=name SECONDS=60   one target of tests/fuzz under libFuzzer (clang-14)"
 	@echo "make lint       rooms, sizes, formatting"
 	@echo "make bench      the benchmarks of docs/BENCHMARKS.md (RUNS=5)"
 	@echo "make torture    1,000 kills, 2,000 turns, 100 bit flips of each kind of file"
 	@echo "make soak       half an hour of mixed load with evictions, hang-ups, drains and kill -9 (SECONDS=1800)"
-	@echo "make install PREFIX=/usr/local;  make deb  a Debian package"
+	@echo "make install PREFIX=/usr/local;  make deb  a Debian package (wants dpkg-dev)"
 
-.PHONY: all tests test check tsan fuzz lint bench torture soak install deb libs clean help
+.PHONY: all tests test cmocka check tsan fuzz lint bench torture soak install deb libs clean help
 .SECONDARY:
 -include $(OBJ:.o=.d) $(TESTS:=.d) $(TEST_LIB:.o=.d) $(BENCHES:=.d) $(FUZZERS:%=$(BUILD)/tests/fuzz/fuzz_%.d)

@@ -229,11 +229,21 @@ am_str am_tokenizer_piece(const am_tokenizer *tokenizer, int32_t id) {
 }
 
 /* The prompt is the last message's content, a token a byte. */
+/* How many prompts are being made that stand still until let_go, or 10 s long. */
+static _Atomic int n_held;
+static _Atomic bool let_go;
+
 am_status am_prompt_make(const am_model *model, const am_chat_request *chat, am_prompt *out, am_error *err) {
     (void)model;
     const json_t *last = json_array_get(chat->messages, json_array_size(chat->messages) - 1);
     const char *text = json_string_value(json_object_get(last, "content"));
     *out = (am_prompt){.rendered.text.max = SIZE_MAX / 2};
+    if (strncmp(text, "hold", 4) == 0) {
+        n_held++;
+        for (uint64_t start = am_now_ns(); !let_go && am_ms_since(start) < 10000; usleep(1000)) {}
+        n_held--;
+    }
+    am_answer_form_default(&out->form);
     if (strcmp(text, "refuse me") == 0) return am_fail(err, AM_EINVAL, "Conversation roles must alternate");
     if (strcmp(text, "dump") == 0) {
         char *all = json_dumps(chat->messages, JSON_COMPACT);

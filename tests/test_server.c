@@ -172,6 +172,10 @@ static void wrong_doors(void **state) {
     assert_null(http_header(&reply, "access-control-allow-origin"));
     http_ask(port, "POST", "/v1/chat/completions", "Content-Type: text/plain\r\n", "{}", &reply);
     expect_error(415, "invalid_request_error", NULL);
+    http_ask(port, "POST", "/v1/chat/completions", "Content-Encoding: gzip\r\n", "{}", &reply);
+    expect_error(415, "invalid_request_error", "unsupported_media_type");
+    http_ask(port, "POST", "/v1/chat/completions", "Content-Encoding: Identity\r\n", "{}", &reply);
+    expect_error(400, "invalid_request_error", "missing_required_parameter");
     http_ask(port, "GET", "/v1/models", "x-request-id: mine-1\r\n", NULL, &reply);
     assert_string_equal(http_header(&reply, "x-request-id"), "mine-1");
     http_ask(port, "GET", "/v1/models", "x-request-id: no good\r\n", NULL, &reply);
@@ -313,25 +317,31 @@ static void streams(void **state) {
     assert_string_equal(s.text, "ok");
 }
 
-#define TOOLS "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"get\"}},{\"type\":\"web_search\"}]"
+#define TOOLS "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"get\"}}]"
 static void tool_calls(void **state) {
     (void)state;
     static const char call[] = "say:So: <tool_call>\\n{\\\"name\\\": \\\"get\\\", \\\"arguments\\\": {\\\"b\\\": 1, \\\"a\\\": \\\"x\\\"}}\\n</tool_call>\\n";
     chat(call, TOOLS);
     assert_string_equal(member("choices.0.finish_reason"), "tool_calls");
-    assert_string_equal(member("choices.0.message.content"), "So: ");
+    assert_string_equal(member("choices.0.message.content"), "So:");
     assert_string_equal(member("choices.0.message.tool_calls.0.function.name"), "get");
     assert_string_equal(member("choices.0.message.tool_calls.0.function.arguments"), "{\"b\":1,\"a\":\"x\"}");
     seen s = {0};
     bool done;
     chat(call, "\"stream\":true," TOOLS);
     events(look, &s, &done);
-    assert_string_equal(s.text, "So: ");
+    assert_string_equal(s.text, "So:");
     assert_int_equal(s.n_calls, 1);
     assert_string_equal(s.arguments, "{\"b\":1,\"a\":\"x\"}");
     assert_string_equal(s.finish, "tool_calls");
+    assert_string_equal(member("agent_memory.not_enforced"), "(absent)");
     chat(call, TOOLS ",\"tool_choice\":\"none\"");
     assert_string_equal(member("choices.0.finish_reason"), "stop");
+    chat(call, TOOLS ",\"tool_choice\":\"required\"");
+    assert_string_equal(member("agent_memory.not_enforced.0"), "tool_choice");
+    chat(call, TOOLS ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"get\"}},\"response_format\":{\"type\":\"json_object\"}");
+    assert_string_equal(member("agent_memory.not_enforced.0"), "tool_choice");
+    assert_string_equal(member("agent_memory.not_enforced.1"), "response_format");
     chat("say:<tool_call>{\\\"name\\\": \\\"other\\\"}</tool_call> <tool_cal", TOOLS); /* no such function: text */
     assert_string_equal(member("choices.0.message.content"), "<tool_call>{\"name\": \"other\"}</tool_call> <tool_cal");
     chat("say:<tool_call>{\\\"name\\\": \\\"get\\\"}", TOOLS); /* ended instead of closed */
@@ -364,7 +374,9 @@ static void bad_requests(void **state) {
                   {"\"max_tokens\":-9223372036854775808", "max_tokens"}, {"\"n\":0", "n"}, {"\"n\":1000000", "n"}, {"\"top_k\":[]", "top_k"},
                   {"\"stream\":1", "stream"}, {"\"stop\":5", "stop"}, {"\"stop\":[[]]", "stop"}, {"\"logit_bias\":[]", "logit_bias"},
                   {"\"logit_bias\":{\"x\":1}", "logit_bias"}, {"\"logit_bias\":{\"1000\":1}", "logit_bias"}, {"\"logit_bias\":{\"1\":101}", "logit_bias"},
-                  {"\"top_logprobs\":21", "top_logprobs"}, {"\"tools\":{}", "tools"}, {"\"tools\":[1]", "tools[0]"}, {"\"model\":1", "model"},
+                  {"\"top_logprobs\":21", "top_logprobs"}, {"\"agent_id\":5", "agent_id"}, {"\"tool_choice\":\"always\"", "tool_choice"},
+                  {"\"tool_choice\":{\"type\":\"function\"}", "tool_choice"}, {TOOLS ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"other\"}}", "tool_choice"},
+                  {"\"response_format\":{\"type\":\"json_text\"}", "response_format"}, {"\"tools\":{}", "tools"}, {"\"tools\":[1]", "tools[0]"}, {"\"model\":1", "model"},
                   {"\"response_format\":{\"type\":\"xml\"}", "response_format"}, {"\"chat_template\":\"x\"", "chat_template"},
                   {"\"chat_template_kwargs\":{\"chat_template\":\"x\"}", "chat_template_kwargs"}, {"\"stop_token_ids\":[1000]", "stop_token_ids"},
                   {"\"stream_options\":[]", "stream_options"}, {"\"agent_id\":\"a\\u0001\"", "agent_id"}, {"\"messages\":{}", "messages"},
@@ -384,7 +396,11 @@ static void bad_requests(void **state) {
     http_ask(port, "POST", "/v1/chat/completions", NULL, "[]", &reply);
     expect_error(400, "invalid_request_error", NULL);
     http_ask(port, "POST", "/v1/chat/completions", NULL, NULL, &reply);
-    expect_error(400, "invalid_request_error", NULL);
+    expect_error(400, "invalid_request_error", "invalid_json");
+    assert_non_null(strstr(reply.body.p, "empty"));
+    http_ask(port, "POST", "/v1/chat/completions", NULL, "\xef\xbb\xbf{}", &reply);
+    expect_error(400, "invalid_request_error", "invalid_json");
+    assert_non_null(strstr(reply.body.p, "byte order mark"));
     chat("refuse me", "");
     expect_error(400, "invalid_request_error", "template_error");
     assert_non_null(strstr(reply.body.p, "must alternate"));
@@ -597,6 +613,37 @@ static void two_hundred_streams(void **state) {
     assert_true(n_active_max > N / 2);
 }
 
+/* Six prompts that take long keep two of the four threads, and nobody else waits for them. */
+static void long_bodies_leave_threads_to_others(void **state) {
+    (void)state;
+    enum { N = 6, BYTES = 300 << 10 };
+    int fds[N];
+    char *body = malloc(BYTES + 100);
+    size_t n = (size_t)sprintf(body, "{\"messages\":[{\"role\":\"user\",\"content\":\"hold");
+    memset(body + n, 'x', BYTES);
+    strcpy(body + n + BYTES, "\"}]}");
+    for (int i = 0; i < N; i++) {
+        char head[128];
+        fds[i] = http_connect(port);
+        int n_head = snprintf(head, sizeof head, "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %zu\r\n\r\n", strlen(body));
+        http_send(fds[i], head, (size_t)n_head);
+        http_send(fds[i], body, strlen(body));
+    }
+    while (n_held < 2) usleep(1000);
+    for (int i = 0; i < 3; i++) {
+        chat("say:x", "");
+        assert_int_equal(reply.status, 200);
+        assert_int_equal(n_held, 2);
+    }
+    let_go = true;
+    for (int i = 0; i < N; i++) {
+        http_read(fds[i], &reply);
+        expect_error(400, "invalid_request_error", "context_length_exceeded");
+        close(fds[i]);
+    }
+    free(body);
+}
+
 static void a_taken_port_is_explained(void **state) {
     (void)state;
     am_server *second;
@@ -670,6 +717,7 @@ int main(void) {
         cmocka_unit_test(slow_senders_are_cut_off),
         cmocka_unit_test(connections_persist),
         cmocka_unit_test(two_hundred_streams),
+        cmocka_unit_test(long_bodies_leave_threads_to_others),
         cmocka_unit_test(a_taken_port_is_explained),
         cmocka_unit_test(stopping),
     };

@@ -149,6 +149,20 @@ unsigned am_runtime_shutdown(am_runtime *rt, uint32_t drain_ms, const volatile i
     return n_dirty;
 }
 
+/* The control tokens among the marks of an answer; of calls only where there are functions to call. */
+static am_status find_kept(const am_tokenizer *tokenizer, bool with_calls, am_prompt *p, am_error *err) {
+    am_buf marks;
+    am_tokens tokens = {0};
+    am_buf_init(&marks, 1 << 16);
+    am_status status = am_answer_marks(&p->form, with_calls, &marks);
+    if (!status && marks.n) status = am_tokenizer_encode(tokenizer, am_buf_str(&marks), NULL, 0, 0, &tokens, err);
+    for (size_t i = 0; i < tokens.n && p->n_kept < AM_MAX_KEPT; i++)
+        if (am_tokenizer_is_special(tokenizer, tokens.ids[i])) p->kept[p->n_kept++] = tokens.ids[i];
+    am_tokens_free(&tokens);
+    am_buf_free(&marks);
+    return status;
+}
+
 am_status am_prompt_make(const am_model *model, const am_chat_request *chat, am_prompt *out, am_error *err) {
     memset(out, 0, sizeof *out);
     const am_tokenizer *tokenizer = am_model_tokenizer(model);
@@ -159,6 +173,8 @@ am_status am_prompt_make(const am_model *model, const am_chat_request *chat, am_
     if (!status)
         status = am_tokenizer_encode(tokenizer, am_buf_str(&out->rendered.text), out->rendered.input, out->rendered.n_input, 0,
                                      &out->tokens, err);
+    out->form = am_chat_traits_of(am_model_chat(model))->form;
+    if (!status) status = find_kept(tokenizer, json_array_size(chat->tools) > 0, out, err);
     if (status) am_prompt_free(out);
     return status;
 }

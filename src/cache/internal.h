@@ -291,6 +291,7 @@ void am_refuse_file(am_cache *cache, const char *name, am_status status, const c
 void am_keep_count_disk(am_cache *cache, int64_t bytes); /* files of this cache grew, or shrank */
 static inline bool am_keep_wanted(const am_part *part) { return part->kind == AM_KV_GLOBAL || part->n_keeps > 0; } /* on disk */
 void am_keep_write_part(am_cache *cache, am_part *part);
+void am_keep_delete_file(am_cache *cache, am_part *part); /* of a part that is on disk */
 void am_keep_write_head(am_cache *cache, am_head *head);
 bool am_keep_evictable(const am_part *part);
 void am_keep_evict_part(am_cache *cache, am_part *part);

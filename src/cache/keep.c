@@ -41,7 +41,7 @@ void am_keep_give_units(am_cache *c, am_part *p) {
     p->resident = false;
 }
 
-static void delete_file(am_cache *c, am_part *p) {
+void am_keep_delete_file(am_cache *c, am_part *p) {
     char name[96];
     am_block_file_name(p->kind, &p->block->hash, name);
     if (unlink_file(c, name) == -ENOENT && p->block->foreign)
@@ -56,7 +56,7 @@ static void delete_file(am_cache *c, am_part *p) {
 static void delete_part(am_cache *c, am_part *p) {
     p->unwanted = p->busy != AM_PART_IDLE;
     if (p->unwanted) return;
-    if (p->on_disk) delete_file(c, p);
+    if (p->on_disk) am_keep_delete_file(c, p);
     if (p->resident && p->n_pins == 0) am_keep_give_units(c, p);
 }
 
@@ -69,7 +69,7 @@ void am_keep_delete_block(am_cache *c, am_block *b) {
 void am_keep_unkeep(am_cache *c, am_part *p) {
     if (--p->n_keeps > 0) return;
     p->unwanted = p->busy != AM_PART_IDLE;
-    if (p->on_disk && !p->unwanted && !p->block->foreign) delete_file(c, p);
+    if (p->on_disk && !p->unwanted && !p->block->foreign) am_keep_delete_file(c, p);
     am_index_demote(c, p);
     am_index_drop_block(c, p->block);
 }

@@ -91,6 +91,7 @@ static am_status match_chain(am_turn *t) {
             if (b->part[AM_KV_GLOBAL] || b->n_heads || am_part_usable(b->part[AM_KV_WINDOW])) n_known = i + 1;
             status = set_tokens(b, &parent, tokens);
             b->n_turns--;
+            if (status) am_index_drop_block(c, b); /* it may have been named just now */
         }
         if (status == AM_ENOTFOUND) break;
         if (status) return status;
@@ -186,9 +187,7 @@ static void part_read(am_cache *c, am_job *job) {
         p->payer = NULL;
     }
     if (job->status != AM_OK) {
-        am_keep_count_disk(c, -(int64_t)p->file_bytes);
-        c->stats.n_blocks_disk--;
-        p->on_disk = false;
+        am_keep_delete_file(c, p); /* where it is still there: nobody would know of it any more */
         p->lost = job->status == AM_ECORRUPT    ? AM_MISS_CHECKSUM
                   : job->status == AM_EFORMAT   ? AM_MISS_REFUSED
                   : job->status == AM_ENOTFOUND ? AM_MISS_EVICTED

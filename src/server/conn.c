@@ -43,6 +43,12 @@ static bool content_type_ok(const am_http_head *head) {
     return false;
 }
 
+/* Bodies are read as they come: a compressed one would be taken for bad JSON. */
+static bool content_coding_ok(const am_http_head *head) {
+    am_str coding = am_http_field_of(head, "content-encoding");
+    return coding.n == 0 || am_http_name_is(coding, "identity");
+}
+
 /* The head is there and well formed: everything that can be said before the body. */
 static void begin_exchange(am_conn *conn) {
     am_exchange *x = conn->x;
@@ -67,6 +73,8 @@ static void begin_exchange(am_conn *conn) {
         refuse(conn, 503, "loading", "the model is still being loaded; ask again in a moment");
     } else if (has_body && !content_type_ok(&x->head)) {
         refuse(conn, 415, "unsupported_media_type", "the body must be JSON; send the header content-type: application/json");
+    } else if (has_body && !content_coding_ok(&x->head)) {
+        refuse(conn, 415, "unsupported_media_type", "a body is taken as it is, without content-encoding");
     } else if (x->head.content_length > (int64_t)am_options_of(server)->max_body_bytes) {
         refuse(conn, 413, "body_too_large", "the request body is longer than this server takes");
     } else if (has_body) {

@@ -108,14 +108,37 @@ static bool parse_tools(am_openai_request *r, const json_t *v, uint32_t n_vocab,
     return !status || am_api_fail(e, 400, "invalid_value", param, "%s", err.message);
 }
 
+static bool is_offered(const json_t *tools, const char *name) {
+    size_t i;
+    json_t *tool;
+    json_array_foreach((json_t *)tools, i, tool) {
+        const char *offered = json_string_value(json_object_get(json_object_get(tool, "function"), "name"));
+        if (strcmp(offered, name) == 0) return true;
+    }
+    return false;
+}
+
+/* none takes the tools away. Whether the model calls one is otherwise its own choice: what asks for more is said to be not enforced. */
 static bool parse_tool_choice(am_openai_request *r, const json_t *v, uint32_t n_vocab, am_api_error *e) {
     (void)n_vocab;
     if (!json_is_string(v) && !json_is_object(v)) return wrong_type(e, "tool_choice", "a string or an object", v);
-    if (json_is_string(v) && strcmp(json_string_value(v), "none") == 0) {
+    const char *word = json_string_value(v), *type = json_string_value(json_object_get(v, "type"));
+    const json_t *function = json_object_get(v, "function");
+    if (word && strcmp(word, "none") == 0) {
         json_decref(r->tools); /* the table has tools before tool_choice */
         r->tools = NULL;
+        return true;
     }
-    return true;
+    if (word && strcmp(word, "auto") == 0) return true;
+    r->choice_unforced = true;
+    if (word) {
+        if (strcmp(word, "required") == 0 || strcmp(word, "any") == 0) return true;
+        return am_api_fail(e, 400, "invalid_value", "tool_choice", "'tool_choice' must be none, auto, required or a function, not '%.32s'", word);
+    }
+    if (!function && type && strcmp(type, "function")) return true; /* allowed_tools, custom */
+    const char *name = json_string_value(json_object_get(function, "name"));
+    if (!name) return am_api_fail(e, 400, "invalid_value", "tool_choice", "'tool_choice.function.name' must be a string");
+    return is_offered(r->tools, name) || am_api_fail(e, 400, "invalid_value", "tool_choice", "'tool_choice' names the function '%.64s', which is not in 'tools'", name);
 }
 
 /* OpenAI's predicted outputs: {"type": "content", "content": a string or a list of text parts}. */
@@ -160,13 +183,40 @@ static bool parse_thinking(am_openai_request *r, const json_t *v, uint32_t n_voc
     return json_is_boolean(v) || wrong_type(e, "enable_thinking", "true or false", v);
 }
 
-/* Any form is taken: text is what a model gives, and JSON forms are asked of it, not forced on it. */
-static bool parse_format(am_openai_request *r, const json_t *v, uint32_t n_vocab, am_api_error *e) {
+/* llama.cpp's name for where thoughts go: apart, or left in the text as the model writes them. */
+static bool parse_reasoning_format(am_openai_request *r, const json_t *v, uint32_t n_vocab, am_api_error *e) {
+    (void)n_vocab;
+    const char *s = json_string_value(v);
+    r->plain_reasoning = s && strcmp(s, "none") == 0;
+    return (s && (r->plain_reasoning || strcmp(s, "auto") == 0 || strcmp(s, "deepseek") == 0)) ||
+           am_api_fail(e, 400, "invalid_value", "reasoning_format", "'reasoning_format' must be auto, deepseek or none");
+}
+
+static bool parse_documents(am_openai_request *r, const json_t *v, uint32_t n_vocab, am_api_error *e) {
+    size_t i;
+    json_t *one;
+    (void)n_vocab;
+    r->documents = v;
+    if (!json_is_array(v)) return wrong_type(e, "documents", "an array", v);
+    json_array_foreach((json_t *)v, i, one)
+        if (!json_is_object(one)) return am_api_fail(e, 400, "invalid_type", "documents", "'documents[%zu]' must be an object with a title and a text", i);
+    return true;
+}
+
+static bool refuse_functions(am_openai_request *r, const json_t *v, uint32_t n_vocab, am_api_error *e) {
     (void)r;
+    (void)n_vocab;
+    if (json_is_array(v) && json_array_size(v) == 0) return true;
+    return am_api_fail(e, 400, "unsupported_parameter", "functions", "'functions' was replaced by 'tools': each as {\"type\": \"function\", \"function\": {...}}");
+}
+
+/* Any form is taken: text is what a model gives, and JSON forms are not forced on it, which the answer says. */
+static bool parse_format(am_openai_request *r, const json_t *v, uint32_t n_vocab, am_api_error *e) {
     (void)n_vocab;
     if (!json_is_object(v)) return wrong_type(e, "response_format", "an object", v);
     const char *type = json_string_value(json_object_get(v, "type"));
-    if (type && (strcmp(type, "text") == 0 || strncmp(type, "json_", 5) == 0)) return true;
+    r->format_unforced = type && (strcmp(type, "json_object") == 0 || strcmp(type, "json_schema") == 0);
+    if (r->format_unforced || (type && strcmp(type, "text") == 0)) return true;
     return am_api_fail(e, 400, "invalid_value", "response_format", "'response_format.type' must be text, json_object or json_schema");
 }
 
@@ -177,6 +227,7 @@ static bool parse_format(am_openai_request *r, const json_t *v, uint32_t n_vocab
 static const field fields[] = {
     WITH(messages, parse_messages),
     PLAIN(model, STRING),
+    PLAIN(agent_id, STRING), /* read by identity.c; here for its type */
     PLAIN(stream, BOOLEAN),
     WITH(stream_options, parse_stream_options),
     RANGED(max_tokens, INTEGER, -1, INT32_MAX), /* -1: as many as fit, as llama.cpp's clients say it */
@@ -200,6 +251,9 @@ static const field fields[] = {
     WITH(logit_bias, parse_bias),
     WITH(tools, parse_tools),
     WITH(tool_choice, parse_tool_choice),
+    WITH(functions, refuse_functions),
+    WITH(documents, parse_documents),
+    WITH(reasoning_format, parse_reasoning_format),
     WITH(response_format, parse_format),
     WITH(prediction, parse_prediction),
     WITH(chat_template, refuse_template),
@@ -263,6 +317,8 @@ bool am_openai_request_parse(am_str body, uint32_t n_vocab, am_openai_request *r
                              .max_completion_tokens = INT64_MIN, .n = 1, .top_logprobs = 0, .seed = INT64_MIN, .skip_special_tokens = true,
                              .cache_prompt = true, .add_generation_prompt = true};
     am_error err;
+    if (body.n == 0) return am_api_fail(e, 400, "invalid_json", NULL, "the body is empty; it must be a JSON object");
+    if (am_str_starts(body, AM_STR("\xef\xbb\xbf"))) return am_api_fail(e, 400, "invalid_json", NULL, "the body begins with a byte order mark; JSON has none");
     if (am_json_parse(body, false, &r->root, &err)) return am_api_fail(e, 400, "invalid_json", NULL, "%s", err.message);
     if (!json_is_object(r->root)) return am_api_fail(e, 400, "invalid_json", NULL, "the body must be a JSON object, not %s", kind_of(r->root));
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {

@@ -13,6 +13,36 @@ def installed(d):
     return f"{d}/usr"
 
 
+def lacking(d, *commands, pkg_config=None):
+    """The environment of a machine without these commands (and without this library, as pkg-config sees it)."""
+    for folder in ("/usr/sbin", "/usr/bin"):
+        for name in os.listdir(folder):
+            if name not in commands and not os.path.lexists(f"{d}/{name}"):
+                os.symlink(f"{folder}/{name}", f"{d}/{name}")
+    if pkg_config:
+        os.remove(d + "/pkg-config")
+        with open(d + "/pkg-config", "w", encoding="ascii") as f:
+            f.write(f'#!/bin/sh\ncase "$*" in *{pkg_config}*) exit 1 ;; esac\nexec /usr/bin/pkg-config "$@"\n')
+        os.chmod(d + "/pkg-config", 0o755)
+    return {**os.environ, "PATH": d}
+
+
+def make(env, *args):
+    return subprocess.run(["make", *args], cwd=TOP, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_what_setup_installs_is_enough():
+    with temp_dir() as d:
+        done = make(lacking(d, *(name for name in os.listdir("/usr/bin") if name.startswith("python"))), "-n")
+        expect(done.returncode == 0 and "compile-commands" not in done.stdout, done.stdout[-500:] + done.stderr)
+    with temp_dir() as d:
+        done = make(lacking(d, pkg_config="cmocka"), "-s", "cmocka")
+        expect(done.returncode != 0 and "tools/setup --test" in done.stderr, done.stderr)
+    with temp_dir() as d:
+        done = subprocess.run(["tools/deb", d, "0"], cwd=TOP, env=lacking(d, "dpkg-shlibdeps"), capture_output=True, text=True, check=False)
+        expect(done.returncode == 1 and "apt install dpkg-dev" in done.stderr, done.stderr)
+
+
 def test_the_binary_alone_chats():
     with temp_dir() as d:
         binary = shutil.copy(installed(d) + "/bin/agent-memory", d + "/chatter")
