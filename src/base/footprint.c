@@ -48,13 +48,13 @@ void am_footprint_add_stack(void) {
 
 uint64_t am_footprint_resident(const void *p, size_t n) {
     unsigned char in_core[PAGES_AT_ONCE];
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), pages = 0;
-    for (size_t at = 0; at < n; at += PAGES_AT_ONCE * page) {
-        size_t part = n - at < PAGES_AT_ONCE * page ? n - at : PAGES_AT_ONCE * page;
-        if (mincore((char *)p + at, part, in_core) != 0) break; /* unmapped meanwhile */
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), pages = 0, before = (uintptr_t)p % page;
+    for (size_t at = 0; n && at < n + before; at += PAGES_AT_ONCE * page) {
+        size_t part = n + before - at < PAGES_AT_ONCE * page ? n + before - at : PAGES_AT_ONCE * page;
+        if (mincore((char *)p - before + at, part, in_core) != 0) break; /* unmapped meanwhile */
         for (size_t i = 0; i < (part + page - 1) / page; i++) pages += in_core[i] & 1;
     }
-    return (uint64_t)pages * page;
+    return (uint64_t)pages * page < n ? (uint64_t)pages * page : n;
 }
 
 /* The program comes first: what its data segment has beyond the file. */
@@ -111,6 +111,12 @@ static void read_status(am_footprint *out) {
             if (strncmp(line, keys[i].key, strlen(keys[i].key)) == 0)
                 *keys[i].to = strtoull(line + strlen(keys[i].key), NULL, 10) * 1024;
     if (f) fclose(f);
+}
+
+uint64_t am_footprint_rss(void) {
+    am_footprint f = {0};
+    read_status(&f);
+    return f.rss;
 }
 
 void am_footprint_read(am_footprint *out) {

@@ -13,11 +13,12 @@ typedef struct am_footprint {
     uint64_t heap_used, heap_free;          /* the allocator's: handed out; kept for later */
 } am_footprint;
 void am_footprint_read(am_footprint *out);
+uint64_t am_footprint_rss(void); /* that alone; exact, which /proc/self/statm need not be */
 
 /* Memory that a process can still get without swapping, by the machine and by its control group (version 2); UINT64_MAX: nobody says. */
 uint64_t am_memory_available(void);
 
-/* How many bytes of n from p on are resident; p at a page's border. */
+/* How many bytes of n from p on are resident, by whole pages. */
 uint64_t am_footprint_resident(const void *p, size_t n);
 /* The calling thread's stack is counted from now on (am_thread_begin does it). */
 void am_footprint_add_stack(void);

@@ -247,7 +247,9 @@ am_status am_engine_start(const am_engine_options *options, am_engine **out, am_
     e->schedule.release = seq_release;
     e->schedule.arg = e;
     e->schedule.stats = (am_engine_stats){.max_queue = o.max_queue, .max_parallel = o.max_parallel, .n_ctx = o.n_ctx};
-    e->schedule.stats.workspace_bytes = am_workspace_bytes(e->schedule.workspace) + e->schedule.n_logits * (size_t)e->schedule.n_vocab * sizeof(float);
+    e->schedule.stats.logits = e->schedule.logits;
+    e->schedule.stats.logits_bytes = e->schedule.n_logits * (size_t)e->schedule.n_vocab * sizeof(float);
+    e->schedule.stats.workspace_bytes = am_workspace_bytes(e->schedule.workspace) + e->schedule.stats.logits_bytes;
     publish(e);
     if (pthread_create(&e->thread, NULL, thread_main, e) != 0) {
         status = am_fail(err, AM_ELIMIT, "cannot start the engine's thread");

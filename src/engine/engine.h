@@ -150,6 +150,8 @@ typedef struct am_engine_stats {
     uint64_t last_step_ns;     /* monotonic time of the last step or idle wake: liveness */
     double prefill_tokens_per_s, decode_tokens_per_s; /* moving averages */
     size_t workspace_bytes; /* scratch of the forward pass and its logits */
+    const void *logits;     /* where the latter are: rows that no step has needed yet have no pages (am_footprint_resident) */
+    size_t logits_bytes;
     am_cache_stats cache;
 } am_engine_stats;
 void am_engine_stats_get(const am_engine *engine, am_engine_stats *out); /* thread-safe, as of the last step */
