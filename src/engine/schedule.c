@@ -52,7 +52,7 @@ am_status am_schedule_init(am_schedule *s, const am_engine_options *options, am_
     s->drafts = am_calloc(n_segments, sizeof *s->drafts);
     s->n_logits = n_rows;
     am_lookup_odds_init(&s->odds);
-    s->logits = am_size_mul(n_rows, info->n_vocab, &n_logits) ? am_calloc(n_logits, sizeof *s->logits) : NULL;
+    s->logits = am_size_mul(n_rows, info->n_vocab, &n_logits) ? am_alloc_aligned(n_logits * sizeof *s->logits) : NULL;
     if (!s->running || !s->segments || !s->batch || !s->drafts || !s->logits)
         return am_fail(err, AM_ENOMEM, "no memory for %u parallel requests", options->max_parallel);
     am_status status = am_sampler_create(info->n_vocab, options->cache.kernels, &s->sampler, err);

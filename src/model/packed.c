@@ -29,7 +29,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { HEADER = 128, SUMMED = 112, CHUNK = 4 << 20, CHUNKS_A_SYNC = 8, MAX_MATS = 1 << 22, PAGE = 4096 };
+enum { HEADER = 128, SUMMED = 112, CHUNK = 4 << 20, CHUNKS_A_SYNC = 8, CHUNKS_AHEAD = 16, MAX_MATS = 1 << 22, PAGE = 4096 };
 static const char magic[8] = "AMPACK01", ending[] = ".packed", part_ending[] = ".part";
 
 typedef struct header {
@@ -108,7 +108,10 @@ static void check_chunk(void *arg, size_t i, size_t worker) {
     (void)worker;
     check_job *job = arg;
     const am_packed *p = job->packed;
-    uint64_t at = (uint64_t)i * CHUNK, left = p->h->n_data - at;
+    uint64_t at = (uint64_t)i * CHUNK, left = p->h->n_data - at, ahead = at + (uint64_t)CHUNKS_AHEAD * CHUNK;
+    /* several workers' faults look like no sequence to the kernel, which then reads piece by piece: the disk is asked beforehand */
+    if (ahead < p->h->n_data)
+        madvise((void *)(uintptr_t)(p->map.p + p->h->data_at + ahead), p->h->n_data - ahead < CHUNK ? (size_t)(p->h->n_data - ahead) : CHUNK, MADV_WILLNEED);
     if (am_hash64(p->map.p + p->h->data_at + at, left < CHUNK ? (size_t)left : CHUNK) != p->sums[i]) atomic_store(&job->damaged, true);
 }
 
