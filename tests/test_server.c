@@ -229,6 +229,14 @@ static void whole_answers(void **state) {
     assert_true(last_request.sampling.has_seed);
 }
 
+static void an_answer_that_could_not_be_written_says_so(void **state) {
+    (void)state;
+    chat("say:x", "");
+    assert_string_equal(member("agent_memory.durable"), "(absent)");
+    chat("full disk", "");
+    assert_int_equal(json_is_false(json_object_get(json_object_get(reply.json, "agent_memory"), "durable")), 1);
+}
+
 static void choices_and_logprobs(void **state) {
     (void)state;
     chat("say:abc", "\"n\":3,\"logprobs\":true,\"top_logprobs\":2");
@@ -703,6 +711,7 @@ int main(void) {
         cmocka_unit_test(wrong_doors),
         cmocka_unit_test(malformed_heads_get_the_same_shape),
         cmocka_unit_test(whole_answers),
+        cmocka_unit_test(an_answer_that_could_not_be_written_says_so),
         cmocka_unit_test(choices_and_logprobs),
         cmocka_unit_test(streams),
         cmocka_unit_test(tool_calls),
