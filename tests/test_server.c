@@ -160,6 +160,12 @@ static void wrong_doors(void **state) {
     http_ask(port, "POST", "/v1/chat/completion", NULL, NULL, &reply);
     expect_error(404, "not_found_error", "unknown_url");
     assert_non_null(strstr(reply.body.p, "POST /v1/chat/completions"));
+    http_ask(port, "POST", "/v1/messages/count_tokens?beta=true", NULL, NULL, &reply);
+    expect_error(404, "not_found_error", "unknown_url");
+    assert_non_null(strstr(reply.body.p, "Anthropic's API"));
+    http_ask(port, "POST", "/completions", NULL, NULL, &reply);
+    expect_error(404, "not_found_error", "unknown_url");
+    assert_non_null(strstr(reply.body.p, "text completions (/v1/completions) is not served here; POST /v1/chat/completions is"));
     http_ask(port, "GET", "/v1/chat/completions", NULL, NULL, &reply);
     expect_error(405, "invalid_request_error", "method_not_allowed");
     assert_string_equal(http_header(&reply, "allow"), "POST, OPTIONS");
