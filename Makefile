@@ -23,15 +23,18 @@ LIBS    := $(shell pkg-config --libs $(PKGS)) -lm -pthread $(SAN) $(LDFLAGS)
 ARCH    := $(shell $(CC) -dumpmachine | cut -d- -f1)
 SRC     := $(sort $(wildcard src/*/*.c))
 # one instruction set, one file, one set of flags; the rest is built for the portable baseline
-ISA_x86_64  := avx2 avx512 avx512vnni
-ISA_aarch64 := neon
-ISA_ALL     := avx2 avx512 avx512vnni neon
+ISA_x86_64  := avx2 avx512 avx512vnni amx
+ISA_aarch64 := neon neondot neoni8mm
+ISA_ALL     := avx2 avx512 avx512vnni amx neon neondot neoni8mm
 SRC     := $(filter-out $(foreach i,$(filter-out $(ISA_$(ARCH)),$(ISA_ALL)),src/kernels/$(i).c),$(SRC))
 FLAGS_scalar := -O3
 FLAGS_avx2   := -O3 -mavx2 -mfma -mf16c
 FLAGS_avx512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 FLAGS_avx512vnni := $(FLAGS_avx512) -mavx512vnni
+FLAGS_amx    := $(FLAGS_avx512)
 FLAGS_neon   := -O3
+FLAGS_neondot := -O3 -march=armv8.2-a+dotprod
+FLAGS_neoni8mm := -O3 -march=armv8.2-a+dotprod+i8mm
 
 OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(patsubst %.S,$(BUILD)/%.o,$(wildcard src/*/*.S))
 MAIN_OBJ := $(filter $(BUILD)/src/main/%,$(OBJ))
@@ -106,6 +109,14 @@ fuzz:
 	@mkdir -p build/fuzz/corpus/$(FUZZ) build/fuzz/found
 	@build/fuzz/fuzz_$(FUZZ) -max_total_time=$(or $(SECONDS),60) -timeout=20 -rss_limit_mb=3072 -max_len=16384 -print_final_stats=1 -verbosity=1 \
 	    -artifact_prefix=build/fuzz/found/$(FUZZ)- $(patsubst %,-dict=%,$(wildcard tests/fuzz/$(FUZZ).dict)) build/fuzz/corpus/$(FUZZ) tests/data/fuzz/$(FUZZ)
+
+# prints the objects of the kernels' room, built for ARM by a cross compiler without libraries (tools/test-arm)
+ARM_OBJ := $(patsubst src/%.c,$(BUILD)/%.o,$(filter-out $(patsubst %,src/kernels/%.c,avx2 avx512 avx512vnni amx),$(wildcard src/kernels/*.c))              src/base/buf.c src/base/fault.c src/base/status.c)
+arm-objects: $(ARM_OBJ)
+	@echo $^
+$(ARM_OBJ): $(BUILD)/%.o: src/%.c Makefile
+	@mkdir -p $(@D)
+	$(Q)$(ARM_CC) -std=gnu11 -O2 -D_GNU_SOURCE -Isrc -pthread -ffp-contract=off -fno-strict-aliasing $(WARN) $(FLAGS_$(*F)) -MMD -MP -c $< -o $@
 
 lint:
 	@tools/lint

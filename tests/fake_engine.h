@@ -199,6 +199,10 @@ uint64_t am_registry_disk_bytes(const am_registry *registry) {
     (void)registry;
     return 0;
 }
+am_absent_usage am_registry_absent(const am_registry *registry, const am_tenant *tenant, am_str agent) {
+    (void)registry, (void)tenant, (void)agent;
+    return (am_absent_usage){0};
+}
 /* Done at once, with what was asked for as the answer. */
 am_status am_registry_submit(am_registry *registry, const am_op *op, am_error *err) {
     if (!am_registry_has(registry, am_str_of(op->model))) {
@@ -239,6 +243,7 @@ am_status am_prompt_make(const am_model *model, const am_chat_request *chat, am_
         for (uint64_t start = am_now_ns(); !let_go && am_ms_since(start) < 10000; usleep(1000)) {}
         n_held--;
     }
+    am_answer_form_default(&out->form);
     if (strcmp(text, "refuse me") == 0) return am_fail(err, AM_EINVAL, "Conversation roles must alternate");
     if (strcmp(text, "dump") == 0) {
         char *all = json_dumps(chat->messages, JSON_COMPACT);

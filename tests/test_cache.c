@@ -447,11 +447,110 @@ static void quota_drops_what_no_agent_needs_first(void **state) {
     am_turn_abort(open);
 }
 
+static bool is_there(place *p, const char *agent) {
+    am_agent_info info;
+    return am_cache_agent(p->cache, &nobody, am_str_of(agent), &info) == AM_OK;
+}
+
+static void agents_without_a_name_make_room_for_new_ones(void **state) {
+    place *p = *state;
+    const am_tenant team = {.name = "team", .salt = {1}};
+    char first[AM_NAME_MAX + 1], second[AM_NAME_MAX + 1];
+    am_cache_stats s;
+    p->options.n_unnamed = 2;
+    reopen(p);
+    turn(p, "alice", stream(30), 300, 310);
+    strcpy(first, turn(p, "", stream(31), 300, 310).agent);
+    strcpy(second, turn(p, "", stream(32), 300, 310).agent);
+    assert_string_equal(turn(p, "", stream(31), 320, 330).agent, first); /* goes on, and is the one used last */
+    am_turn_request r = {.tenant = &team, .agent = AM_STR(""), .tokens = stream(33), .n_tokens = 300, .n_max_new = 8};
+    canary_turn(p->cache, &p->layout, &r, r.tokens, 300); /* each tenant has its own count */
+    assert_true(is_there(p, first) && is_there(p, second));
+    turn(p, "", stream(34), 300, 310);
+    assert_true(is_there(p, "alice") && is_there(p, first) && !is_there(p, second));
+    reopen(p); /* what is without a name is so after a restart too */
+    am_cache_stats_get(p->cache, &s);
+    assert_int_equal(s.n_heads, 4);
+    assert_int_equal(s.n_unnamed, 3);
+    turn(p, first, stream(31), 340, 350); /* named once, it stays */
+    turn(p, "", stream(35), 300, 310);
+    turn(p, "", stream(36), 300, 310);
+    turn(p, "", stream(37), 300, 310);
+    assert_true(is_there(p, "alice") && is_there(p, first));
+    reopen(p);
+    am_cache_stats_get(p->cache, &s);
+    assert_int_equal(s.n_unnamed, 3);
+    assert_int_equal(s.n_heads, 5);
+    assert_int_equal(s.n_blocks_disk, 5); /* blocks go with the agents that had them */
+}
+
+static void one_that_a_turn_uses_or_that_is_wanted_is_not_forgotten(void **state) {
+    place *p = *state;
+    am_agent_info info;
+    char first[AM_NAME_MAX + 1], second[AM_NAME_MAX + 1];
+    p->options.n_unnamed = 1;
+    reopen(p);
+    int32_t *t = stream(41), *u = stream(42);
+    strcpy(first, turn(p, "", t, 300, 310).agent);
+    am_turn_request r = {.tenant = &nobody, .agent = AM_STR(""), .tokens = t, .n_tokens = 320, .n_max_new = 8};
+    am_turn *open = canary_open(p->cache, &r);
+    strcpy(second, turn(p, "", u, 300, 310).agent);
+    assert_true(is_there(p, first)); /* there are two for as long as it runs */
+    am_turn_abort(open);
+    assert_int_equal(turn(p, "", t, 320, 330).n_cached, 310);
+    assert_true(is_there(p, first) && !is_there(p, second));
+    am_str goes_on = am_cache_continues(p->cache, &nobody, t, 340);
+    assert_true(am_str_eq(goes_on, am_str_of(first)));
+    am_shed shed = {.tenant = &nobody, .except = am_str_of(first), .n_agents = 1, .disk_bytes = 1};
+    am_cache_shed(p->cache, &shed);
+    assert_true(is_there(p, first) && shed.n_agents == 1 && shed.disk_bytes == 1);
+    assert_int_equal(am_cache_agent(p->cache, &nobody, am_str_of(first), &info), AM_OK);
+    assert_true(info.unnamed);
+    shed.except = (am_str){0};
+    am_cache_shed(p->cache, &shed);
+    assert_true(!is_there(p, first) && shed.n_agents == 0 && shed.disk_bytes == 0);
+}
+
+static void the_disk_s_quota_takes_agents_without_a_name_first(void **state) {
+    place *p = *state;
+    am_cache_stats s;
+    int32_t *t = stream(51);
+    turn(p, "alice", t, 1000, 1010); /* the least recently used, and kept */
+    for (uint32_t i = 0; i < 4; i++) turn(p, "", stream(60 + i), 600, 610);
+    am_cache_flush(p->cache, NULL);
+    am_cache_stats_get(p->cache, &s);
+    p->options.disk_bytes = s.disk_bytes / 2;
+    reopen(p);
+    am_cache_poll(p->cache);
+    am_cache_stats_get(p->cache, &s);
+    assert_in_range(s.n_shed, 2, 3);
+    assert_in_range(s.disk_bytes, 1, p->options.disk_bytes);
+    assert_int_equal(turn(p, "alice", t, 1015, 1020).n_cached, 1010);
+}
+
+static void count_done(void *arg, am_status status) { *(int *)arg += status == AM_OK; }
+
+/* A head that is to be written again is forgotten: who waits for that writing hears so. */
+static void nobody_waits_for_what_was_forgotten(void **state) {
+    place *p = *state;
+    int n_done = 0;
+    for (int i = 0; i < 3; i++) {
+        am_turn_request r = {.tenant = &nobody, .agent = AM_STR("x"), .tokens = stream(70), .n_tokens = 100 + 10 * (uint32_t)i, .n_max_new = 8};
+        am_turn *open = canary_open(p->cache, &r);
+        canary_extend(p->cache, open, &p->layout, "", r.tokens, r.n_tokens);
+        am_turn_commit(open, NULL, 0, count_done, &n_done);
+    }
+    assert_int_equal(am_cache_rm(p->cache, &nobody, AM_STR("x"), NULL), AM_OK);
+    am_cache_flush(p->cache, NULL);
+    assert_int_equal(n_done, 3);
+}
+
 /* A model of what each agent must remember, driven at random with a pool far too small. */
 static void random_schedules_never_show_a_wrong_row(void **state) {
     place *p = *state;
     enum { AGENTS = 12 };
     p->options.memory_bytes = 6 * p->layout.open_bytes + 22 * p->layout.sealed_bytes;
+    p->options.n_unnamed = 3;
     reopen(p);
     static int32_t history[AGENTS][N_CTX];
     uint32_t n[AGENTS] = {0};
@@ -486,7 +585,9 @@ static void random_schedules_never_show_a_wrong_row(void **state) {
                 if (what & 1) am_cache_poll(p->cache);
                 am_turn_abort(open);
             }
-        } else if (what == 99) {
+        } else if (what >= 97 && n[a] > 10) { /* without a name, from somewhere in a history */
+            turn(p, "", history[a], n[a] / (what - 96), n[a]);
+        } else if (what == 96) {
             reopen(p);
         }
         am_cache_poll(p->cache);
@@ -573,6 +674,10 @@ int main(void) {
         cmocka_unit_test_setup_teardown(bytes_written_are_the_new_blocks_and_the_head, setup, teardown),
         cmocka_unit_test_setup_teardown(the_folder_has_one_master, setup, teardown),
         cmocka_unit_test_setup_teardown(quota_drops_what_no_agent_needs_first, setup, teardown),
+        cmocka_unit_test_setup_teardown(agents_without_a_name_make_room_for_new_ones, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_that_a_turn_uses_or_that_is_wanted_is_not_forgotten, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_disk_s_quota_takes_agents_without_a_name_first, setup, teardown),
+        cmocka_unit_test_setup_teardown(nobody_waits_for_what_was_forgotten, setup, teardown),
         cmocka_unit_test_setup_teardown(random_schedules_never_show_a_wrong_row, setup, teardown),
         cmocka_unit_test_setup_teardown(kill_9_at_any_moment_forgets_no_finished_turn, setup, teardown),
     };

@@ -93,6 +93,7 @@ static am_status start_engine(am_instance *in, const am_instance_options *o, con
     e.cache.memory_bytes = entry->kv_memory_bytes ? entry->kv_memory_bytes : o->kv_memory_bytes;
     if (!e.cache.memory_bytes) e.cache.memory_bytes = default_kv_memory(&e.cache.layout, e.n_ctx, e.max_parallel);
     e.cache.disk_bytes = o->disk_bytes;
+    e.cache.n_unnamed = o->n_unnamed;
     e.cache.durability = o->durability;
     return am_engine_start(&e, &in->engine, err);
 }

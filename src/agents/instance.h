@@ -31,6 +31,7 @@ typedef struct am_instance_options {
     uint32_t bits_k, bits_v;  /* 0: 5 and 4 */
     uint32_t n_threads;       /* 0: the cores of the machine */
     uint64_t disk_bytes;
+    uint32_t n_unnamed;
     uint32_t max_parallel, max_queue, chunk_tokens, step_ms;
     am_lookup_mode lookup;
     am_durability durability;

@@ -25,6 +25,10 @@ uint64_t am_machine_bytes(void) {
 }
 
 uint64_t am_registry_memory_limit(const am_registry *r) { return r->options.memory_bytes ? r->options.memory_bytes : am_machine_bytes() / 4 * 3; }
+am_absent_usage am_registry_absent(const am_registry *r, const am_tenant *tenant, am_str agent) {
+    return am_cache_absent_usage(r->options.instance.folder, tenant, agent);
+}
+
 uint64_t am_registry_disk_bytes(const am_registry *r) { return atomic_load(&r->options.instance.folder->disk_bytes); }
 
 uint64_t am_registry_kv_bytes(const am_registry *r, const am_slot *slot) {

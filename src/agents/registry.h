@@ -75,6 +75,8 @@ bool am_registry_find(am_registry *registry, am_str name, am_model_view *out);
 /* Counters of every instance there was and is, gauges of those there are. */
 void am_registry_stats(am_registry *registry, am_engine_stats *out);
 uint64_t am_registry_memory_limit(const am_registry *registry);
+/* What a tenant's (NULL: all) agents of models that are not in memory take. */
+am_absent_usage am_registry_absent(const am_registry *registry, const am_tenant *tenant, am_str agent);
 uint64_t am_registry_disk_bytes(const am_registry *registry); /* of agents' files of every model */
 
 /* What operators ask for. Each runs after those before it, on the registry's thread. */
@@ -85,7 +87,7 @@ typedef enum am_op_kind {
     AM_OP_DRAIN,      /* nothing new is taken; what runs ends, or is cancelled after the time. Until resume. */
     AM_OP_PERSIST,    /* every dirty head and block */
     AM_OP_EVICT,      /* idle agents: to disk, out of memory; agent empty: all */
-    AM_OP_CLEAR,      /* forgets agents, in memory and on disk: one, a tenant's, or all; of every model, in memory or not */
+    AM_OP_CLEAR,      /* forgets agents, in memory and on disk: one, a tenant's, or all; of every model, in memory or not; all: refused files, too */
     AM_OP_CLEAR_POOL  /* running turns are cancelled, all blocks leave memory and its pages go back to the system; what can be is persisted first */
 } am_op_kind;
 typedef struct am_op_result {
@@ -94,6 +96,7 @@ typedef struct am_op_result {
     char model[256], from[256];   /* as far as one is meant */
     bool rolled_back;             /* SWAP, LOAD: what had left is back */
     uint32_t n_finished, n_canceled, n_agents, n_busy, n_models;
+    uint32_t n_refused;           /* CLEAR of all: files that had been refused */
     uint64_t n_blocks, bytes;     /* that left memory (CLEAR: and disk) */
     double ms;
 } am_op_result;

@@ -21,6 +21,7 @@ static void add_counters(am_engine_stats *to, const am_engine_stats *from) {
     to->cache.n_write_failures += from->cache.n_write_failures;
     to->cache.n_restored_blocks += from->cache.n_restored_blocks;
     to->cache.n_orphans += from->cache.n_orphans;
+    to->cache.n_shed += from->cache.n_shed;
 }
 
 static void fill_view(const am_registry *r, const am_slot *slot, am_model_view *out) {
@@ -95,6 +96,7 @@ static void add_gauges(am_engine_stats *to, const am_engine_stats *from) {
     to->cache.n_open_slots += from->cache.n_open_slots;
     to->cache.n_open_used += from->cache.n_open_used;
     to->cache.n_heads += from->cache.n_heads;
+    to->cache.n_unnamed += from->cache.n_unnamed;
     to->cache.n_blocks += from->cache.n_blocks;
     to->cache.n_blocks_disk += from->cache.n_blocks_disk;
     to->cache.n_dirty += from->cache.n_dirty;

@@ -236,6 +236,7 @@ static void clear_all_models(am_registry *r, const am_op *op, am_op_result *resu
     result->n_agents += absent.n_agents;
     result->n_blocks += absent.n_blocks;
     result->bytes += absent.bytes;
+    if (!status && op->any_tenant && !op->agent[0]) status = am_cache_clear_refused(o->cache_dir, &result->n_refused, &err);
     if (!status) status = am_fs_sync_dir(o->cache_dir, &err); /* what was forgotten does not come back with a power cut */
     if (status) say(result, status, &err);
 }

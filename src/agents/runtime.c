@@ -45,7 +45,7 @@ static am_status make_registry(am_runtime *rt, const am_runtime_options *o, am_e
     am_registry_options options = {
         .instance = {.data_dir = rt->data_dir, .cache_dir = rt->cache_dir, .folder = &rt->folder, .kernels = rt->kernels, .n_ctx = o->n_ctx,
                      .kv_memory_bytes = o->kv_memory_bytes, .bits_k = o->bits_k, .bits_v = o->bits_v, .n_threads = o->n_threads,
-                     .disk_bytes = o->disk_bytes, .max_parallel = o->max_parallel, .max_queue = o->max_queue, .chunk_tokens = o->chunk_tokens,
+                     .disk_bytes = o->disk_bytes, .n_unnamed = o->n_unnamed, .max_parallel = o->max_parallel, .max_queue = o->max_queue, .chunk_tokens = o->chunk_tokens,
                      .step_ms = o->step_ms, .lookup = o->lookup, .durability = o->durability, .seed = o->seed, .progress = o->progress, .progress_arg = o->progress_arg},
         .entries = o->n_models ? o->models : &one,
         .n_entries = o->n_models ? o->n_models : 1,
@@ -85,6 +85,7 @@ static am_status load_first(am_runtime *rt, const am_runtime_options *o, am_erro
 
 static void runtime_free(am_runtime *rt) {
     am_registry_free(rt->registry);
+    am_cache_folder_free(&rt->folder);
     if (rt->lock_fd >= 0) am_cache_lock_release(rt->lock_fd);
     free(rt->data_dir);
     free(rt->cache_dir);
@@ -148,6 +149,20 @@ unsigned am_runtime_shutdown(am_runtime *rt, uint32_t drain_ms, const volatile i
     return n_dirty;
 }
 
+/* The control tokens among the marks of an answer; of calls only where there are functions to call. */
+static am_status find_kept(const am_tokenizer *tokenizer, bool with_calls, am_prompt *p, am_error *err) {
+    am_buf marks;
+    am_tokens tokens = {0};
+    am_buf_init(&marks, 1 << 16);
+    am_status status = am_answer_marks(&p->form, with_calls, &marks);
+    if (!status && marks.n) status = am_tokenizer_encode(tokenizer, am_buf_str(&marks), NULL, 0, 0, &tokens, err);
+    for (size_t i = 0; i < tokens.n && p->n_kept < AM_MAX_KEPT; i++)
+        if (am_tokenizer_is_special(tokenizer, tokens.ids[i])) p->kept[p->n_kept++] = tokens.ids[i];
+    am_tokens_free(&tokens);
+    am_buf_free(&marks);
+    return status;
+}
+
 am_status am_prompt_make(const am_model *model, const am_chat_request *chat, am_prompt *out, am_error *err) {
     memset(out, 0, sizeof *out);
     const am_tokenizer *tokenizer = am_model_tokenizer(model);
@@ -158,6 +173,8 @@ am_status am_prompt_make(const am_model *model, const am_chat_request *chat, am_
     if (!status)
         status = am_tokenizer_encode(tokenizer, am_buf_str(&out->rendered.text), out->rendered.input, out->rendered.n_input, 0,
                                      &out->tokens, err);
+    out->form = am_chat_traits_of(am_model_chat(model))->form;
+    if (!status) status = find_kept(tokenizer, json_array_size(chat->tools) > 0, out, err);
     if (status) am_prompt_free(out);
     return status;
 }

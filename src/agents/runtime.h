@@ -21,6 +21,7 @@ typedef struct am_runtime_options {
     uint32_t n_ctx;       /* 0: the model's */
     uint64_t kv_memory_bytes; /* 0: a quarter of the machine's memory, at least one full context */
     uint64_t disk_bytes;  /* 0: no quota */
+    uint32_t n_unnamed;   /* as in am_cache_options */
     uint32_t bits_k, bits_v;  /* 0: 5 and 4 */
     uint32_t n_threads;   /* 0: the cores of the machine */
     uint32_t max_parallel, max_queue, chunk_tokens, step_ms; /* 0: the engine's defaults */
@@ -50,6 +51,9 @@ unsigned am_runtime_shutdown(am_runtime *runtime, uint32_t drain_ms, const volat
 typedef struct am_prompt {
     am_rendered rendered;
     am_tokens tokens;
+    am_answer_form form; /* of what the model will write */
+    int32_t kept[AM_MAX_KEPT]; /* control tokens that mark parts of it */
+    uint32_t n_kept;
 } am_prompt;
 am_status am_prompt_make(const am_model *model, const am_chat_request *chat, am_prompt *out, am_error *err);
 void am_prompt_free(am_prompt *prompt);

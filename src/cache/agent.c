@@ -23,7 +23,8 @@ static void describe(const am_cache *c, const am_head *h, am_agent_info *out) {
                            .used_ns = h->used_ns,
                            .disk_bytes = h->file_bytes,
                            .running = h->n_running > 0,
-                           .dirty = !h->on_disk};
+                           .dirty = !h->on_disk,
+                           .unnamed = h->unnamed};
     memcpy(out->agent, h->agent, sizeof out->agent);
     memcpy(out->tenant, h->tenant.name, sizeof out->tenant);
     if (h->n_rows % AM_BLOCK_TOKENS && !h->open) out->tier = AM_WARM;

@@ -70,12 +70,12 @@ am_status am_block_file_write(am_cache *c, am_job *job, am_error *err) {
     am_buf header;
     am_buf_init(&header, MAX_HEADER);
     am_str *pieces = am_calloc(n_units + 3, sizeof *pieces);
-    am_sum_state *state = am_sum_begin();
-    am_status status = state && pieces ? header_build(c, p, &header, err) : am_fail(err, AM_ENOMEM, "no memory for a checksum");
+    am_sum_state *state = pieces ? am_sum_begin() : NULL;
+    am_status status = state ? header_build(c, p, &header, err) : am_fail(err, AM_ENOMEM, "no memory for a checksum");
     tokens_bytes(p->block->tokens, tokens);
     am_block_file_name(p->kind, &p->block->hash, name);
     snprintf(tmp, sizeof tmp, "%.66s.tmp.safetensors", name);
-    if (state && pieces) {
+    if (state) {
         pieces[0] = am_buf_str(&header);
         pieces[1] = (am_str){(char *)tokens, sizeof tokens};
         for (uint32_t i = 0; i < n_units; i++) pieces[2 + i] = (am_str){p->units[i], unit_bytes};
@@ -83,6 +83,8 @@ am_status am_block_file_write(am_cache *c, am_job *job, am_error *err) {
         am_sum sum = am_sum_end(state);
         pieces[2 + n_units] = (am_str){(char *)sum.b, sizeof sum.b};
         if (!status) status = am_fs_write_atomic(c->dir, tmp, name, pieces, n_units + 3, c->options.durability == AM_DURABLE_ALWAYS, err);
+        job->file_bytes = 0;
+        for (uint32_t i = 0; i < n_units + 3; i++) job->file_bytes += pieces[i].n;
     }
     free(pieces);
     am_buf_free(&header);

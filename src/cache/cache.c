@@ -150,6 +150,7 @@ static void count_disk(am_cache *c) {
 }
 
 static am_status read_folder(am_cache *c, am_error *err) {
+    if (c->alone) am_absent_forget_all(c->folder); /* all of it is read anew */
     am_status status = am_fs_list(c->dir, scan_blocks, c, err);
     if (!status) status = am_fs_list(c->dir, scan_heads, c, err);
     if (status) return status;
@@ -190,6 +191,7 @@ am_status am_cache_open(const am_cache_options *options, am_cache **out, am_erro
     }
     if ((status = make_pools(c, err)) || (status = read_folder(c, err))) goto out;
     if ((status = am_io_queue_create(c, N_IO_THREADS, &c->io, err))) goto out;
+    am_absent_opened(c);
     am_log(AM_LOG_INFO, "cache_opened", AM_LS("dir", c->dir), AM_LU("agents", c->stats.n_heads), AM_LU("blocks", c->stats.n_blocks_disk),
            AM_LU("orphans", c->stats.n_orphans), AM_LU("refused", c->n_refused), AM_LU("sealed_slots", c->sealed.n_slots),
            AM_LU("open_slots", c->open.n_slots));
@@ -227,6 +229,7 @@ void am_cache_close(am_cache *c) {
     if (c->io) {
         while (am_io_queue_wait(c->io, 1000)) am_cache_poll(c);
         am_io_queue_free(c->io);
+        am_absent_closing(c);
     }
     while (c->head_ring.older && c->head_ring.older != &c->head_ring) {
         am_keep_set_chain(c, c->head_ring.older, NULL, 0);
@@ -250,11 +253,14 @@ void am_cache_close(am_cache *c) {
     free(c->head_buckets);
     for (size_t i = 0; i < c->n_foreign; i++) free(c->foreign[i].chain);
     free(c->foreign);
+    if (c->folder == &c->own_folder) am_absent_forget_all(c->folder);
     atomic_fetch_sub(&c->folder->n_open, 1);
     free(c->dir);
     free(c->model_name);
     free(c);
 }
+
+void am_cache_folder_free(am_cache_folder *folder) { am_absent_forget_all(folder); }
 
 am_hash am_cache_tag(const am_cache *c) { return c->tag; }
 
@@ -266,6 +272,9 @@ void am_cache_stats_get(const am_cache *c, am_cache_stats *out) {
     out->n_open_slots = c->open.n_slots;
     out->n_open_used = c->open.n_slots - c->open.n_free;
     out->n_refused = c->n_refused;
-    out->n_dirty = 0;
-    for (const am_head *h = c->head_ring.older; h != &c->head_ring; h = h->older) out->n_dirty += !h->on_disk && h->n_tokens;
+    out->n_dirty = out->n_unnamed = 0;
+    for (const am_head *h = c->head_ring.older; h != &c->head_ring; h = h->older) {
+        out->n_dirty += !h->on_disk && h->n_tokens;
+        out->n_unnamed += h->unnamed && !h->removed;
+    }
 }

@@ -29,6 +29,8 @@
 #include "base/workers.h"
 #include "kernels/kv.h"
 
+#include <pthread.h>
+
 typedef struct am_cache am_cache;
 typedef struct am_turn am_turn;
 
@@ -49,10 +51,15 @@ typedef enum am_durability {
 /* What the caches that a process has open on one folder, each for another model, share. Zeroed at first, outlives them all; they are opened and
  * closed one after the other. Who opens it alone clears what a crash left behind and counts every file; others leave temporary files alone, which
  * may be being written. A cache never removes files of another that is open. */
+typedef struct am_absent_agent am_absent_agent;
 typedef struct am_cache_folder {
     _Atomic uint64_t disk_bytes; /* heads and blocks of every model */
     _Atomic uint32_t n_open;
+    pthread_mutex_t lock; /* protects the rest; zeros are an open lock */
+    am_absent_agent *absent; /* agents on disk of models that no cache is open for (absent.c) */
+    size_t n_absent, cap_absent;
 } am_cache_folder;
+void am_cache_folder_free(am_cache_folder *folder); /* what it holds; no cache may be open */
 
 typedef struct am_cache_options {
     const char *dir; /* created when missing, mode 0700 */
@@ -65,7 +72,9 @@ typedef struct am_cache_options {
     size_t memory_bytes;   /* both kinds of slot together; at least am_cache_least_bytes */
     uint32_t n_turns;      /* turns that may run at once: at least so many open slots are made */
     uint32_t n_ctx;        /* the pool must hold one sequence of this length: AM_ELIMIT with the numbers otherwise */
-    uint64_t disk_bytes;   /* quota for the folder; 0: none. Blocks that no head of any model names go first, then the least recently used. */
+    uint64_t disk_bytes;   /* quota for the folder; 0: none. Blocks that no head of any model names go first, then agents without a name, then the
+                            * least recently used blocks. */
+    uint32_t n_unnamed;    /* agents without a name that each tenant may have here; 0: no limit. The least recently used is forgotten for a new one. */
     am_durability durability;
     void (*wake)(void *arg);
     void *wake_arg;
@@ -170,6 +179,7 @@ typedef struct am_agent_info {
     uint64_t disk_bytes;   /* its head and its blocks (shared ones counted in full) */
     uint64_t memory_bytes; /* pool slots of its blocks (shared ones counted in full) and of its open block; both: of window parts those it keeps */
     bool running, dirty;
+    bool unnamed;          /* no turn of it came with a name: see am_cache_shed */
 } am_agent_info;
 am_status am_cache_agents(am_cache *cache, const am_tenant *tenant /* NULL: all */, am_status (*fn)(void *arg, const am_agent_info *info),
                           void *arg);
@@ -184,6 +194,15 @@ am_status am_cache_evict(am_cache *cache, const am_tenant *tenant, am_str agent,
 uint32_t am_cache_n_coming(const am_cache *cache, const am_tenant *tenant, am_str agent);
 /* Forgets every agent of a tenant (NULL: of all) as am_cache_rm does, but for those that run (*n_busy, also those that are coming). Returns how many are gone. */
 uint32_t am_cache_clear(am_cache *cache, const am_tenant *tenant, uint32_t *n_busy);
+/* The agent that a turn with these tokens and without a name would go on; empty: none. A view until the next call into the cache. */
+am_str am_cache_continues(am_cache *cache, const am_tenant *tenant, const int32_t *tokens, uint32_t n_tokens);
+/* Forgets a tenant's idle agents without a name, least recently used first, until so much is gone or none is left; what is still to go stays in it. */
+typedef struct am_shed {
+    const am_tenant *tenant;
+    am_str except; /* not this one */
+    uint64_t n_agents, disk_bytes; /* as am_agent_info counts them */
+} am_shed;
+void am_cache_shed(am_cache *cache, am_shed *shed);
 am_hash am_cache_tag(const am_cache *cache); /* of its model and form: what its agents' files carry */
 
 /* The same for agents whose model no cache is open for: they are found in the folder. Not on an engine's thread; nobody may open or close a cache of
@@ -201,6 +220,18 @@ typedef struct am_absent_result {
     uint64_t bytes;
 } am_absent_result;
 am_status am_cache_clear_absent(const am_absent *which, am_absent_result *result, am_error *err);
+
+/* Removes what was moved to dir's refused/: nobody can say whose it is, and it may hold tokens of conversations. */
+am_status am_cache_clear_refused(const char *dir, uint32_t *n_files, am_error *err);
+
+/* What such agents of a tenant (NULL: of all) take on disk, as am_agent_info counts it; known: one of them has this name. Any thread. Files that somebody
+ * removes by hand are counted until a cache is opened alone. */
+typedef struct am_absent_usage {
+    uint32_t n_agents;
+    uint64_t disk_bytes;
+    bool known;
+} am_absent_usage;
+am_absent_usage am_cache_absent_usage(am_cache_folder *folder, const am_tenant *tenant, am_str agent);
 /* Drops from memory every block and row that nothing pins and that is on disk (lossy: also what could not be written), and gives the pages of all
  * free slots back to the system. Returns the bytes of the slots that became free. */
 size_t am_cache_trim(am_cache *cache, bool lossy);
@@ -231,6 +262,7 @@ typedef struct am_cache_stats {
     uint32_t n_sealed_slots, n_sealed_used, n_open_slots, n_open_used;
     uint32_t n_heads, n_blocks, n_blocks_disk, n_dirty;
     uint64_t disk_bytes, bytes_written, bytes_read, n_evictions, n_refused, n_write_failures, n_restored_blocks, n_orphans;
+    uint64_t n_unnamed, n_shed; /* agents without a name: that there are, that were forgotten for room */
 } am_cache_stats;
 void am_cache_stats_get(const am_cache *cache, am_cache_stats *out);
 

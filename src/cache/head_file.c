@@ -58,14 +58,18 @@ static am_status header_build(const am_cache *c, const am_head *h, size_t rows_b
     snprintf(used, sizeof used, "%llu", (unsigned long long)h->used_ns);
     snprintf(turns, sizeof turns, "%u", h->n_turns);
     snprintf(window, sizeof window, "%u", s->window);
-    const am_st_pair metadata[] = {{"format", s->window ? AM_STR("agent-memory/head/2") : AM_STR("agent-memory/head/1")}, {"agent", am_str_of(h->agent)},
+    am_st_pair metadata[14] = {{"format", s->window ? AM_STR("agent-memory/head/2") : AM_STR("agent-memory/head/1")}, {"agent", am_str_of(h->agent)},
                                    {"tenant", am_str_of(h->tenant.name)},      {"model", am_str_of(c->model_name)},
                                    {"model_tag", am_str_of(c->tag_hex)},       {"kv_bits", am_str_of(bits)},
                                    {"kv_group_size", am_str_of(group)},        {"rows", am_str_of(rows)},
                                    {"created_ns", am_str_of(created)},         {"used_ns", am_str_of(used)},
-                                   {"turns", am_str_of(turns)},                {"window", am_str_of(window)},
-                                   {"parts", c->options.layout.part_units[AM_KV_GLOBAL] ? AM_STR("global,window") : AM_STR("window")}};
-    size_t n_metadata = sizeof metadata / sizeof *metadata - (s->window ? 0 : 2);
+                                   {"turns", am_str_of(turns)}};
+    size_t n_metadata = 11;
+    if (h->unnamed) metadata[n_metadata++] = (am_st_pair){"unnamed", AM_STR("1")};
+    if (s->window) {
+        metadata[n_metadata++] = (am_st_pair){"window", am_str_of(window)};
+        metadata[n_metadata++] = (am_st_pair){"parts", c->options.layout.part_units[AM_KV_GLOBAL] ? AM_STR("global,window") : AM_STR("window")};
+    }
     am_st_entry entries[6];
     size_t n = 0;
     entries[n++] = (am_st_entry){"tokens", AM_ST_I32, 1, {h->n_tokens}};
@@ -131,7 +135,7 @@ static am_status metadata_u64(const am_st *st, const char *key, uint64_t max, ui
 }
 
 static am_status parse_metadata(const am_st *st, am_head_view *p, am_error *err) {
-    am_str format = {0}, tenant = {0}, parts = {0};
+    am_str format = {0}, tenant = {0}, parts = {0}, unnamed;
     if (!am_st_metadata(st, "format", &format) ||
         (!am_str_eq(format, AM_STR("agent-memory/head/1")) && !am_str_eq(format, AM_STR("agent-memory/head/2"))))
         return am_fail(err, AM_EFORMAT, "metadata 'format' is not agent-memory/head/1 or 2");
@@ -139,6 +143,7 @@ static am_status parse_metadata(const am_st *st, am_head_view *p, am_error *err)
     if (!am_st_metadata(st, "model_tag", &p->tag) || p->tag.n != 64) return am_fail(err, AM_EFORMAT, "metadata 'model_tag' has not 64 digits");
     if (!am_st_metadata(st, "tenant", &tenant) || tenant.n >= sizeof p->tenant) return am_fail(err, AM_EFORMAT, "metadata 'tenant' is missing");
     memcpy(p->tenant, tenant.p, tenant.n);
+    p->unnamed = am_st_metadata(st, "unnamed", &unnamed);
     am_status status = metadata_u64(st, "rows", UINT32_MAX, &p->n_rows, err);
     if (!status) status = metadata_u64(st, "created_ns", INT64_MAX, &p->created_ns, err);
     if (!status) status = metadata_u64(st, "used_ns", INT64_MAX, &p->used_ns, err);
@@ -220,6 +225,7 @@ static am_status make_head(am_cache *c, const char *name, const am_head_view *p,
     h->created_ns = p->created_ns;
     h->used_ns = p->used_ns;
     h->n_turns = (uint32_t)p->n_turns;
+    h->unnamed = p->unnamed;
     h->on_disk = true;
     h->rows_on_disk = p->rows_bytes > 0;
     h->file_bytes = p->file_bytes;

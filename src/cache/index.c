@@ -139,13 +139,13 @@ void am_index_drop_block(am_cache *c, am_block *b) {
     am_index_free_block(b);
 }
 
-static am_hash head_key(const char *tenant, am_str agent) {
+am_hash am_index_head_key(const char *tenant, am_str agent) {
     am_hash_part parts[] = {{tenant, strlen(tenant)}, {agent.p, agent.n}};
     return am_hash_parts(NULL, parts, 2);
 }
 
 static am_head **head_bucket(const am_cache *c, const char *tenant, am_str agent) {
-    am_hash key = head_key(tenant, agent);
+    am_hash key = am_index_head_key(tenant, agent);
     return &c->head_buckets[bucket_of(&key, c->n_head_buckets)];
 }
 
@@ -216,7 +216,7 @@ void am_index_free_head(am_cache *c, am_head *h) {
 }
 
 bool am_index_is_foreign(const am_cache *c, const am_tenant *tenant, am_str agent) {
-    am_hash key = head_key(tenant->name, agent);
+    am_hash key = am_index_head_key(tenant->name, agent);
     for (size_t i = 0; i < c->n_foreign; i++)
         if (am_hash_eq(&c->foreign[i].key, &key)) return true;
     return false;
@@ -224,6 +224,7 @@ bool am_index_is_foreign(const am_cache *c, const am_tenant *tenant, am_str agen
 
 /* Its blocks are somebody's: the quota must not take them for left over. */
 am_status am_index_add_foreign(am_cache *c, const am_head_view *view) {
+    uint64_t block_bytes = 0;
     if (c->n_foreign == c->cap_foreign) {
         size_t cap = c->cap_foreign ? 2 * c->cap_foreign : 64;
         am_foreign *more = realloc(c->foreign, cap * sizeof *more);
@@ -232,7 +233,7 @@ am_status am_index_add_foreign(am_cache *c, const am_head_view *view) {
         c->cap_foreign = cap;
     }
     am_foreign *f = &c->foreign[c->n_foreign];
-    *f = (am_foreign){.key = head_key(view->tenant, view->agent), .used_ns = view->used_ns};
+    *f = (am_foreign){.key = am_index_head_key(view->tenant, view->agent), .used_ns = view->used_ns};
     if (view->n_chain && !(f->chain = am_calloc((size_t)view->n_chain, sizeof *f->chain))) return AM_ENOMEM;
     for (uint64_t i = 0; i < view->n_chain; i++) {
         am_hash hash;
@@ -241,7 +242,9 @@ am_status am_index_add_foreign(am_cache *c, const am_head_view *view) {
         if (!b) continue;
         b->foreign = true;
         f->chain[f->n_chain++] = b;
+        for (int kind = 0; kind < AM_KV_PARTS; kind++) block_bytes += b->part[kind] ? b->part[kind]->file_bytes : 0;
     }
     c->n_foreign++;
+    if (c->alone) am_absent_add_view(c, view, block_bytes);
     return AM_OK;
 }

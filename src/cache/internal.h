@@ -31,6 +31,7 @@ struct am_job {
     am_status status;
     am_error err;
     am_part *part;
+    uint64_t file_bytes; /* of a part's file that was written */
     am_turn *turn;
     am_head *head;
 };
@@ -99,6 +100,7 @@ struct am_head {
     bool on_disk;           /* the file holds this very state */
     bool rows_on_disk;      /* and its open rows */
     bool removed, writing, write_failed;
+    bool unnamed;           /* no turn of it came with a name */
     uint32_t n_running;     /* turns */
     uint32_t n_turns;
     uint64_t created_ns, used_ns, file_bytes, changed; /* changed: counts commits */
@@ -120,6 +122,7 @@ struct am_turn {
     am_tenant tenant;
     am_turn_info info;
     bool ephemeral, ready;
+    bool named;             /* the request said whose it is */
     bool aborted; /* waits only for its rows job to come back */
     int32_t *tokens; /* [n_tokens + n_max_new + 1]; n_past of them have rows */
     uint32_t n_prompt, n_past;
@@ -224,9 +227,20 @@ void am_index_demote(am_cache *cache, am_part *part);           /* the first to 
 am_head *am_index_head(am_cache *cache, const am_tenant *tenant, am_str agent); /* not removed ones */
 am_head *am_index_make_head(am_cache *cache, const am_tenant *tenant, am_str agent, am_error *err);
 void am_index_free_head(am_cache *cache, am_head *head);
+am_hash am_index_head_key(const char *tenant, am_str agent);
 void am_index_touch_head(am_cache *cache, am_head *head);
 bool am_index_is_foreign(const am_cache *cache, const am_tenant *tenant, am_str agent);
 am_status am_index_add_foreign(am_cache *cache, const am_head_view *view);
+
+/* shed.c */
+bool am_shed_one(am_cache *cache, const char *why); /* false: nobody can go */
+void am_shed_excess(am_cache *cache, const am_tenant *tenant);
+
+/* absent.c: the folder's account of agents whose model no cache is open for; filled by who opens it alone, then by whoever closes */
+void am_absent_forget_all(am_cache_folder *folder);
+void am_absent_add_view(const am_cache *cache, const am_head_view *view, uint64_t block_bytes);
+void am_absent_opened(const am_cache *cache); /* agents of its model are its own from now on */
+void am_absent_closing(am_cache *cache);      /* and are so no more */
 
 /* What makes state usable: the model and the form of its cache (cache.c). */
 uint32_t am_cache_most_windows(const am_kv_layout *layout, uint32_t n_blocks); /* that a turn of so many blocks can hold at once */
@@ -261,6 +275,7 @@ struct am_head_view {
     uint64_t n_tokens, n_chain, n_points, n_rows, created_ns, used_ns, n_turns, rows_bytes, file_bytes;
     uint64_t window; /* 0: no layer has one */
     bool has_global; /* not all layers have one */
+    bool unnamed;
     size_t sum_at; /* the sum, then rows_bytes of rows, then their sum, when there are rows */
 };
 /* Looks at dir, tag_hex and layout of the cache alone. AM_EFORMAT, AM_ECORRUPT, AM_ENOTFOUND, AM_EIO; on success the caller frees *out. */
@@ -276,6 +291,7 @@ void am_refuse_file(am_cache *cache, const char *name, am_status status, const c
 void am_keep_count_disk(am_cache *cache, int64_t bytes); /* files of this cache grew, or shrank */
 static inline bool am_keep_wanted(const am_part *part) { return part->kind == AM_KV_GLOBAL || part->n_keeps > 0; } /* on disk */
 void am_keep_write_part(am_cache *cache, am_part *part);
+void am_keep_delete_file(am_cache *cache, am_part *part); /* of a part that is on disk */
 void am_keep_write_head(am_cache *cache, am_head *head);
 bool am_keep_evictable(const am_part *part);
 void am_keep_evict_part(am_cache *cache, am_part *part);

@@ -41,7 +41,7 @@ void am_keep_give_units(am_cache *c, am_part *p) {
     p->resident = false;
 }
 
-static void delete_file(am_cache *c, am_part *p) {
+void am_keep_delete_file(am_cache *c, am_part *p) {
     char name[96];
     am_block_file_name(p->kind, &p->block->hash, name);
     if (unlink_file(c, name) == -ENOENT && p->block->foreign)
@@ -56,7 +56,7 @@ static void delete_file(am_cache *c, am_part *p) {
 static void delete_part(am_cache *c, am_part *p) {
     p->unwanted = p->busy != AM_PART_IDLE;
     if (p->unwanted) return;
-    if (p->on_disk) delete_file(c, p);
+    if (p->on_disk) am_keep_delete_file(c, p);
     if (p->resident && p->n_pins == 0) am_keep_give_units(c, p);
 }
 
@@ -69,7 +69,7 @@ void am_keep_delete_block(am_cache *c, am_block *b) {
 void am_keep_unkeep(am_cache *c, am_part *p) {
     if (--p->n_keeps > 0) return;
     p->unwanted = p->busy != AM_PART_IDLE;
-    if (p->on_disk && !p->unwanted && !p->block->foreign) delete_file(c, p);
+    if (p->on_disk && !p->unwanted && !p->block->foreign) am_keep_delete_file(c, p);
     am_index_demote(c, p);
     am_index_drop_block(c, p->block);
 }
@@ -80,7 +80,7 @@ static void part_written(am_cache *c, am_job *job) {
     p->write_failed = job->status != AM_OK;
     if (job->status == AM_OK) {
         p->on_disk = true;
-        p->file_bytes = am_part_units(c, p) * c->options.layout.unit_bytes + AM_BLOCK_TOKENS * 4;
+        p->file_bytes = job->file_bytes;
         c->stats.n_blocks_disk++;
         am_keep_count_disk(c, (int64_t)p->file_bytes);
         c->stats.bytes_written += p->file_bytes;
@@ -251,6 +251,13 @@ void am_keep_forget_head(am_cache *c, am_head *h) {
     h->on_disk = h->rows_on_disk = h->write_failed = false;
     free(h->image.bytes);
     h->image = (am_head_image){0};
+    while (h->waiters) { /* for that image: nothing is left to be written */
+        am_waiter *w = h->waiters;
+        h->waiters = w->next;
+        w->next = c->ready_waiters;
+        c->ready_waiters = w;
+        if (c->options.wake) c->options.wake(c->options.wake_arg);
+    }
     if (h->writing)
         h->removed = true;
     else
@@ -266,21 +273,25 @@ void am_keep_retry(am_cache *c) {
         if (p->write_failed && am_keep_wanted(p) && !p->payer) am_keep_write_part(c, p);
 }
 
-/* The least recently used block file that nobody pins; those that no head of any model wants first. */
-static am_part *quota_victim(am_cache *c) {
+/* The least recently used block file that nobody pins; those that no head of any model wants first (*unwanted). */
+static am_part *quota_victim(am_cache *c, bool *unwanted) {
     am_part *wanted = NULL;
     bool alone = atomic_load(&c->folder->n_open) == 1;
     for (am_part *p = c->part_ring.newer; p != &c->part_ring; p = p->newer) {
         if (!p->on_disk || p->busy || p->n_pins || (p->block->foreign && !alone)) continue;
-        if ((p->block->n_heads == 0 || !am_keep_wanted(p)) && !p->block->foreign) return p;
+        *unwanted = (p->block->n_heads == 0 || !am_keep_wanted(p)) && !p->block->foreign;
+        if (*unwanted) return p;
         if (!wanted) wanted = p;
     }
     return wanted;
 }
 
 void am_keep_quota(am_cache *c) {
-    am_part *victim;
-    while (c->options.disk_bytes && atomic_load(&c->folder->disk_bytes) > c->options.disk_bytes && (victim = quota_victim(c))) {
+    while (c->options.disk_bytes && atomic_load(&c->folder->disk_bytes) > c->options.disk_bytes) {
+        bool unwanted = false;
+        am_part *victim = quota_victim(c, &unwanted);
+        if (!unwanted && am_shed_one(c, "disk_quota")) continue;
+        if (!victim) return;
         delete_part(c, victim);
         am_index_drop_block(c, victim->block);
     }

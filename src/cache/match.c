@@ -20,14 +20,19 @@ static uint32_t common_prefix(const int32_t *a, uint32_t n_a, const int32_t *b, 
 static bool same_tenant(const am_tenant *a, const am_tenant *b) { return strcmp(a->name, b->name) == 0; }
 
 /* Without a name: the agent whose rows are all a prefix of the prompt, the longest such. */
-static am_head *head_by_prefix(am_cache *c, const am_turn_request *r) {
+static am_head *head_by_prefix(am_cache *c, const am_tenant *tenant, const int32_t *tokens, uint32_t n_tokens) {
     am_head *best = NULL;
     for (am_head *h = c->head_ring.older; h != &c->head_ring; h = h->older) {
-        if (h->removed || h->n_rows == 0 || h->n_rows >= r->n_tokens || !same_tenant(&h->tenant, r->tenant)) continue;
+        if (h->removed || h->n_rows == 0 || h->n_rows >= n_tokens || !same_tenant(&h->tenant, tenant)) continue;
         if (best && h->n_rows <= best->n_rows) continue;
-        if (memcmp(h->tokens, r->tokens, h->n_rows * sizeof *h->tokens) == 0) best = h;
+        if (memcmp(h->tokens, tokens, h->n_rows * sizeof *h->tokens) == 0) best = h;
     }
     return best;
+}
+
+am_str am_cache_continues(am_cache *c, const am_tenant *tenant, const int32_t *tokens, uint32_t n_tokens) {
+    const am_head *h = head_by_prefix(c, tenant, tokens, n_tokens);
+    return h ? am_str_of(h->agent) : (am_str){0};
 }
 
 /* The tokens that a block's files must hold. AM_ENOTFOUND: it holds others. */
@@ -86,6 +91,7 @@ static am_status match_chain(am_turn *t) {
             if (b->part[AM_KV_GLOBAL] || b->n_heads || am_part_usable(b->part[AM_KV_WINDOW])) n_known = i + 1;
             status = set_tokens(b, &parent, tokens);
             b->n_turns--;
+            if (status) am_index_drop_block(c, b); /* it may have been named just now */
         }
         if (status == AM_ENOTFOUND) break;
         if (status) return status;
@@ -181,9 +187,7 @@ static void part_read(am_cache *c, am_job *job) {
         p->payer = NULL;
     }
     if (job->status != AM_OK) {
-        am_keep_count_disk(c, -(int64_t)p->file_bytes);
-        c->stats.n_blocks_disk--;
-        p->on_disk = false;
+        am_keep_delete_file(c, p); /* where it is still there: nobody would know of it any more */
         p->lost = job->status == AM_ECORRUPT    ? AM_MISS_CHECKSUM
                   : job->status == AM_EFORMAT   ? AM_MISS_REFUSED
                   : job->status == AM_ENOTFOUND ? AM_MISS_EVICTED
@@ -280,6 +284,7 @@ static am_turn *make_turn(am_cache *c, const am_turn_request *r) {
     t->cache = c;
     t->tenant = *r->tenant;
     t->ephemeral = r->ephemeral;
+    t->named = r->agent.n > 0;
     t->n_prompt = r->n_tokens;
     t->started_ns = am_now_ns();
     t->tokens = am_calloc(cap + 1, sizeof *t->tokens);
@@ -340,7 +345,7 @@ am_status am_turn_open(am_cache *c, const am_turn_request *r, am_turn **out, am_
     uint32_t n_blocks = (r->n_tokens + r->n_max_new) / AM_BLOCK_TOKENS;
     am_turn *t = make_turn(c, r);
     if (!t) return am_fail(err, AM_ENOMEM, "no memory for a turn of %u tokens", r->n_tokens);
-    t->head = r->agent.n ? am_index_head(c, r->tenant, r->agent) : r->no_reuse ? NULL : head_by_prefix(c, r);
+    t->head = r->agent.n ? am_index_head(c, r->tenant, r->agent) : r->no_reuse ? NULL : head_by_prefix(c, r->tenant, r->tokens, r->n_tokens);
     if (t->head) t->head->n_running++;
     if (!r->no_reuse) status = match_chain(t);
     set_points(t);

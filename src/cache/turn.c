@@ -216,21 +216,23 @@ void am_turn_abort(am_turn *t) {
         am_turn_release(t);
 }
 
-/* Makes the turn's state the head's. */
-static am_status hand_over(am_turn *t, am_head *h, const int32_t *pending, uint32_t n_pending) {
+/* Makes the turn's state that of its agent's head, which is there afterwards; NULL: no memory, and all is as before. */
+static am_head *hand_over(am_turn *t, const int32_t *pending, uint32_t n_pending) {
     am_cache *c = t->cache;
     uint32_t n_chain = t->n_past / AM_BLOCK_TOKENS;
     int32_t *tokens = am_calloc((size_t)t->n_past + n_pending, sizeof *tokens);
     am_block **chain = am_calloc(n_chain, sizeof *chain);
-    if (!tokens || !chain) {
+    am_head *h = tokens && chain ? am_index_make_head(c, &t->tenant, am_str_of(t->info.agent), NULL) : NULL;
+    if (!h) {
         free(tokens);
         free(chain);
-        return AM_ENOMEM;
+        return NULL;
     }
     memcpy(tokens, t->tokens, t->n_past * sizeof *tokens);
     if (n_pending) memcpy(tokens + t->n_past, pending, n_pending * sizeof *tokens);
     memcpy(chain, t->blocks, n_chain * sizeof *chain);
     am_keep_set_chain(c, h, chain, n_chain);
+    h->unnamed = !t->named && (h->n_tokens == 0 || h->unnamed); /* one that had a name keeps it, whoever goes on with it */
     uint32_t fork = t->point[AM_POINT_FORK];
     h->before = t->point[AM_POINT_BEFORE] < n_chain ? t->point[AM_POINT_BEFORE] : n_chain;
     h->prompt = t->point[AM_POINT_PROMPT] < n_chain ? t->point[AM_POINT_PROMPT] : n_chain;
@@ -251,7 +253,7 @@ static am_status hand_over(am_turn *t, am_head *h, const int32_t *pending, uint3
     h->changed++;
     h->on_disk = h->rows_on_disk = h->write_failed = false;
     am_index_touch_head(c, h);
-    return AM_OK;
+    return h;
 }
 
 void am_turn_commit(am_turn *t, const int32_t *pending, uint32_t n_pending, void (*done)(void *arg, am_status status), void *arg) {
@@ -259,10 +261,7 @@ void am_turn_commit(am_turn *t, const int32_t *pending, uint32_t n_pending, void
     am_waiter *w = am_calloc(1, sizeof *w);
     am_head *h = NULL;
     am_status status = w ? AM_OK : AM_ENOMEM;
-    if (!status && !t->ephemeral) {
-        h = am_index_make_head(c, &t->tenant, am_str_of(t->info.agent), NULL);
-        status = h ? hand_over(t, h, pending, n_pending) : AM_ENOMEM;
-    }
+    if (!status && !t->ephemeral && !(h = hand_over(t, pending, n_pending))) status = AM_ENOMEM;
     am_turn_release(t);
     if (status) {
         am_log(AM_LOG_ERROR, "commit_failed", AM_LS("error", am_status_text(status)));
@@ -278,8 +277,9 @@ void am_turn_commit(am_turn *t, const int32_t *pending, uint32_t n_pending, void
         w->next = *list;
         *list = w;
     }
-    if (h)
+    if (h) {
         am_keep_write_head(c, h);
-    else if (c->options.wake)
+        if (h->unnamed) am_shed_excess(c, &h->tenant);
+    } else if (c->options.wake)
         c->options.wake(c->options.wake_arg);
 }

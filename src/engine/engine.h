@@ -16,7 +16,7 @@ typedef struct am_engine am_engine;
 /* Drafts looked up in the sequence's own tokens: where measured odds and costs say that they pay, whenever there is one, never. */
 typedef enum am_lookup_mode { AM_LOOKUP_AUTO, AM_LOOKUP_ON, AM_LOOKUP_OFF } am_lookup_mode;
 
-enum { AM_MAX_STOPS = 16, AM_MAX_TOP_LOGPROBS = 20, AM_MAX_STOP_TOKENS = 16, AM_MAX_PREDICTION = 65536 };
+enum { AM_MAX_STOPS = 16, AM_MAX_TOP_LOGPROBS = 20, AM_MAX_STOP_TOKENS = 16, AM_MAX_KEPT = 24, AM_MAX_PREDICTION = 65536 };
 
 typedef struct am_logit_bias {
     int32_t token;
@@ -100,6 +100,8 @@ typedef struct am_request {
     uint32_t n_stop_tokens;
     bool ignore_eos;
     bool keep_special;         /* show control tokens in the text */
+    int32_t kept[AM_MAX_KEPT]; /* else only these: what marks calls and thoughts */
+    uint32_t n_kept;
     bool ephemeral, no_reuse;
     am_event_fn *on_event;
     void *arg;

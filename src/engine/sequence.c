@@ -105,6 +105,7 @@ am_status am_seq_create(const am_request *request, const am_seq_limits *limits, 
     if (tokenizer) { /* a piece can grow: each byte that never becomes UTF-8 comes out as U+FFFD */
         size_t room = 3 * (limits->max_piece + 4);
         seq->detok = am_detok_create(tokenizer, !request->keep_special);
+        if (seq->detok) am_detok_keep(seq->detok, seq->request.kept, seq->request.n_kept);
         if (!seq->detok || am_buf_reserve(&seq->text, room)) goto out_of_memory;
         if (am_stops_init(&seq->stops, seq->request.stops, seq->request.n_stops, room, err)) goto out_of_memory;
     }

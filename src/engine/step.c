@@ -125,8 +125,8 @@ void am_schedule_step(am_schedule *s) {
 am_status am_schedule_warm_up(am_schedule *s, am_error *err) {
     void *open = am_alloc_aligned(s->options.cache.layout.open_bytes);
     if (!open) return am_fail(err, AM_ENOMEM, "no memory to warm up");
-    int32_t tokens[AM_BLOCK_TOKENS] = {0}; /* a whole chunk, so that the first request finds all scratch memory touched */
-    am_segment segment = {.tokens = tokens, .n_tokens = s->options.chunk_tokens, .open = open, .logits = s->logits, .n_logits = 1};
+    int32_t token = 0; /* one: it goes through all weights, and the workspace was touched when it was zeroed; a whole chunk is seconds of a large model */
+    am_segment segment = {.tokens = &token, .n_tokens = 1, .open = open, .logits = s->logits, .n_logits = 1};
     am_status status = am_model_forward(s->options.model, s->workspace, &segment, 1, err);
     free(open);
     return status;

@@ -128,7 +128,7 @@ INLINE void int8_tile_run(const int8_tile *a, const int r, const int p, const in
     case 1: INT8_SIZE(1, form, step)                                                                                   \
     case 2: INT8_SIZE(2, form, step)                                                                                   \
     case 3: INT8_SIZE(3, form, step)                                                                                   \
-    case 4: INT8_SIZE(4, form, step)                                                                                   \
+    case 4: INT8_SIZE(INT8_ROWS < 4 ? 1 : 4, form, step)                                                                                   \
     case 5: INT8_SIZE(INT8_ROWS < 5 ? 1 : 5, form, step)                                                               \
     case 6: INT8_SIZE(INT8_ROWS < 6 ? 1 : 6, form, step)                                                               \
     }

@@ -86,7 +86,7 @@ typedef struct am_softmax {
 } am_softmax;
 
 typedef struct am_kernels {
-    const char *name; /* "scalar", "avx2", "avx512", "avx512vnni", "neon" */
+    const char *name; /* "scalar", "avx2", "avx512", "avx512vnni", "amx", "neon", "neondot", "neoni8mm" */
     bool (*supported)(void);
 
     /* y[r*ldy + o] = sum_k x[r*ldx + k] * W[o][k] for the outputs of panels [p0, p1), o < n_out. */
@@ -135,6 +135,9 @@ void am_pack_plain(void *dst, const am_mat *mat, const void *src /* of mat->dtyp
  * biases are not read where the matrix has a zero point. */
 void am_pack_affine(void *dst, const am_mat *mat, const uint32_t *codes, const void *scales, const void *biases, uint32_t p0,
                     uint32_t p1);
+/* ggml's blocks of 32 with one f16 scale: Q4_0 into a Q4 matrix with zero point 8, Q8_0 into a Q8 one with zero point 128, both of f16 scales and
+ * group 32. False when a scale of these panels is not finite. */
+bool am_pack_blocks(void *dst, const am_mat *mat, const void *blocks, uint32_t p0, uint32_t p1);
 
 /* Plain element-wise helpers that need no table: same bits everywhere. */
 float am_f16_to_f32(uint16_t h);

@@ -1,7 +1,30 @@
 /* Owns the way from weights as files have them (row by row) to panels of 16 outputs as the kernels read them, and the sizes of
  * panels. Sixteen rows are read side by side, so both sides stream; sources come from mapped files and may be unaligned, so they
- * are only ever read by memcpy. The layout is in kernels.h. */
+ * are only ever read by memcpy. The layout is in kernels.h.
+ *
+ * Codes are a transposition of 32-bit words: four neighbouring inputs of 8 bits, or eight of 4, are a word of a row, and become the word of an
+ * output in a run. Four rows by four words are turned at a time, in the vectors of any machine's baseline; that is about the memory's rate,
+ * and so is the start of a model. */
 #include "kernels/tables.h"
+
+typedef uint32_t four __attribute__((vector_size(16)));
+typedef uint16_t eight __attribute__((vector_size(16)));
+enum { NIBBLES = 0x0f0f0f0f };
+
+static four four_load(const uint8_t *p) {
+    four v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static void four_turn(four m[4]) {
+    four a = __builtin_shufflevector(m[0], m[1], 0, 4, 1, 5), b = __builtin_shufflevector(m[0], m[1], 2, 6, 3, 7);
+    four c = __builtin_shufflevector(m[2], m[3], 0, 4, 1, 5), d = __builtin_shufflevector(m[2], m[3], 2, 6, 3, 7);
+    m[0] = __builtin_shufflevector(a, c, 0, 1, 4, 5);
+    m[1] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
+    m[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5);
+    m[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
+}
 
 size_t am_mat_panel_bytes(const am_mat *mat) {
     if (!dtype_quantised(mat->dtype)) return (size_t)mat->n_in * AM_PANEL * dtype_bytes(mat->dtype);
@@ -19,13 +42,39 @@ size_t am_rows_bytes(const am_rows *rows) {
 }
 
 static void panel_transpose_32(uint8_t *dst, const uint8_t *src, size_t n_in, uint32_t lanes) {
-    for (size_t k = 0; k < n_in; k++)
-        for (uint32_t j = 0; j < lanes; j++) memcpy(dst + (k * AM_PANEL + j) * 4, src + (j * n_in + k) * 4, 4);
+    size_t i = 0;
+    for (; lanes == AM_PANEL && i + 4 <= n_in; i += 4)
+        for (uint32_t j = 0; j < AM_PANEL; j += 4) {
+            four m[4];
+            for (uint32_t k = 0; k < 4; k++) m[k] = four_load(src + ((j + k) * n_in + i) * 4);
+            four_turn(m);
+            for (uint32_t k = 0; k < 4; k++) memcpy(dst + ((i + k) * AM_PANEL + j) * 4, &m[k], sizeof m[k]);
+        }
+    for (; i < n_in; i++)
+        for (uint32_t j = 0; j < lanes; j++) memcpy(dst + (i * AM_PANEL + j) * 4, src + (j * n_in + i) * 4, 4);
 }
 
+/* Rows of 8 values of 16 bits, as pairs of neighbours turned like words; then the pairs are taken apart. */
 static void panel_transpose_16(uint8_t *dst, const uint8_t *src, size_t n_in, uint32_t lanes) {
-    for (size_t k = 0; k < n_in; k++)
-        for (uint32_t j = 0; j < lanes; j++) memcpy(dst + (k * AM_PANEL + j) * 2, src + (j * n_in + k) * 2, 2);
+    size_t i = 0;
+    for (; lanes == AM_PANEL && i + 8 <= n_in; i += 8)
+        for (uint32_t j = 0; j < AM_PANEL; j += 8) {
+            four a[4], b[4];
+            for (uint32_t k = 0; k < 4; k++) {
+                a[k] = four_load(src + ((j + k) * n_in + i) * 2);
+                b[k] = four_load(src + ((j + 4 + k) * n_in + i) * 2);
+            }
+            four_turn(a);
+            four_turn(b);
+            for (uint32_t k = 0; k < 4; k++) {
+                eight x = (eight)a[k], y = (eight)b[k], even = __builtin_shufflevector(x, y, 0, 2, 4, 6, 8, 10, 12, 14);
+                eight odd = __builtin_shufflevector(x, y, 1, 3, 5, 7, 9, 11, 13, 15);
+                memcpy(dst + ((i + 2 * k) * AM_PANEL + j) * 2, &even, sizeof even);
+                memcpy(dst + ((i + 2 * k + 1) * AM_PANEL + j) * 2, &odd, sizeof odd);
+            }
+        }
+    for (; i < n_in; i++)
+        for (uint32_t j = 0; j < lanes; j++) memcpy(dst + (i * AM_PANEL + j) * 2, src + (j * n_in + i) * 2, 2);
 }
 
 void am_pack_plain(void *dst, const am_mat *mat, const void *src, uint32_t p0, uint32_t p1) {
@@ -42,38 +91,49 @@ void am_pack_plain(void *dst, const am_mat *mat, const void *src, uint32_t p0, u
     }
 }
 
-/* One group of one panel: codes of four neighbouring inputs side by side. */
-static void codes_pack_8(uint8_t *to, const uint8_t *codes, size_t n) {
-    for (size_t k = 0; k < n; k += 4, to += 4 * AM_PANEL) memcpy(to, codes + k, 4);
+/* A word of eight 4-bit codes, the first lowest, becomes four bytes of (input b, input 4 + b). */
+static four codes_pair(four w) {
+    four low = w & 0xffff, high = w >> 16;
+    low = (low | low << 8) & 0x00ff00ff;
+    high = (high | high << 8) & 0x00ff00ff;
+    return ((low | low << 4) & NIBBLES) | ((high | high << 4) & NIBBLES) << 4;
 }
 
-/* A little-endian word of eight 4-bit codes is four bytes of (even input, odd input); it becomes four of (input b, input 4 + b). */
-static void codes_pack_4(uint8_t *to, const uint8_t *codes, size_t n) {
-    for (size_t i = 0; i < n / 2; i += 4, to += 4 * AM_PANEL) {
-        uint32_t even, odd, low, high;
-        memcpy(&even, codes + i, 4);
-        odd = even >> 4 & 0x0f0f0f0f; /* inputs 1 3 5 7 */
-        even &= 0x0f0f0f0f;           /* inputs 0 2 4 6 */
-        low = (even & 0xff) | (odd & 0xff) << 8 | (even & 0xff00) << 8 | (odd & 0xff00) << 16;
-        high = (even >> 16 & 0xff) | (odd >> 8 & 0xff00) | (even >> 8 & 0xff0000) | (odd & 0xff000000);
-        low |= high << 4;
-        memcpy(to, &low, 4);
-    }
+static uint32_t code_word(const uint8_t *p, bool nibbles) {
+    uint32_t w;
+    memcpy(&w, p, 4);
+    return nibbles ? codes_pair((four){w})[0] : w;
+}
+
+/* One group of one panel: n_words words of each row, row_bytes apart. */
+static void codes_pack(uint8_t *to, const uint8_t *codes, size_t row_bytes, size_t n_words, uint32_t lanes, bool nibbles) {
+    size_t i = 0;
+    for (; lanes == AM_PANEL && i + 4 <= n_words; i += 4)
+        for (uint32_t j = 0; j < AM_PANEL; j += 4) {
+            four m[4];
+            for (uint32_t k = 0; k < 4; k++) m[k] = four_load(codes + (j + k) * row_bytes + 4 * i);
+            four_turn(m);
+            for (uint32_t k = 0; k < 4; k++) {
+                four w = nibbles ? codes_pair(m[k]) : m[k];
+                memcpy(to + ((i + k) * AM_PANEL + j) * 4, &w, sizeof w);
+            }
+        }
+    for (; i < n_words; i++)
+        for (uint32_t j = 0; j < lanes; j++) {
+            uint32_t w = code_word(codes + j * row_bytes + 4 * i, nibbles);
+            memcpy(to + (i * AM_PANEL + j) * 4, &w, 4);
+        }
 }
 
 static void group_pack_affine(uint8_t *to, const am_mat *mat, const uint8_t *codes, const uint8_t *scales, const uint8_t *biases,
                               uint32_t lanes) {
     size_t size = dtype_bytes(mat->scale_dtype), n_groups = mat->n_in / mat->group;
-    size_t row_bytes = mat->dtype == AM_Q4 ? mat->n_in / 2 : mat->n_in;
-    uint8_t *to_codes = to + mat_scale_bytes(mat);
-    for (uint32_t j = 0; j < lanes; j++, to_codes += 4, codes += row_bytes) {
+    bool nibbles = mat->dtype == AM_Q4;
+    for (uint32_t j = 0; j < lanes; j++) {
         memcpy(to + j * size, scales + j * n_groups * size, size);
         if (!mat->zero_point) memcpy(to + (AM_PANEL + j) * size, biases + j * n_groups * size, size);
-        if (mat->dtype == AM_Q4)
-            codes_pack_4(to_codes, codes, mat->group);
-        else
-            codes_pack_8(to_codes, codes, mat->group);
     }
+    codes_pack(to + mat_scale_bytes(mat), codes, nibbles ? mat->n_in / 2 : mat->n_in, mat->group / (nibbles ? 8 : 4), lanes, nibbles);
 }
 
 void am_pack_affine(void *dst, const am_mat *mat, const uint32_t *codes, const void *scales, const void *biases, uint32_t p0,
@@ -91,4 +151,53 @@ void am_pack_affine(void *dst, const am_mat *mat, const uint32_t *codes, const v
                               (const uint8_t *)scales + scale_at, mat->zero_point ? NULL : (const uint8_t *)biases + scale_at, lanes);
         }
     }
+}
+
+/* Four words of a row of Q4_0: byte k of a block has input k low and input 16 + k high. */
+static void q4_0_runs(four m[4]) {
+    four a = m[0], b = m[1], c = m[2], d = m[3];
+    m[0] = (a & NIBBLES) | (b & NIBBLES) << 4;
+    m[1] = (c & NIBBLES) | (d & NIBBLES) << 4;
+    m[2] = (a >> 4 & NIBBLES) | (b & ~(uint32_t)NIBBLES);
+    m[3] = (c >> 4 & NIBBLES) | (d & ~(uint32_t)NIBBLES);
+}
+
+/* One block of up to sixteen rows: an f16 scale, then 16 bytes of 4-bit codes or 32 signed bytes. */
+static bool block_pack(uint8_t *to, const uint8_t *from, size_t row_bytes, uint32_t lanes, bool nibbles) {
+    uint8_t *to_codes = to + AM_PANEL * sizeof(uint16_t);
+    unsigned not_finite = 0;
+    for (uint32_t j = 0; j < lanes; j++) {
+        uint16_t scale;
+        memcpy(&scale, from + j * row_bytes, sizeof scale);
+        memcpy(to + j * sizeof scale, &scale, sizeof scale);
+        not_finite |= (scale & 0x7c00) == 0x7c00;
+    }
+    uint8_t nothing[16];
+    memset(nothing, nibbles ? 0 : 0x80, sizeof nothing);
+    for (uint32_t i = 0; i < (nibbles ? 4u : 8u); i += 4)
+        for (uint32_t j = 0; j < AM_PANEL; j += 4) {
+            four m[4];
+            for (uint32_t k = 0; k < 4; k++) m[k] = four_load(j + k < lanes ? from + (j + k) * row_bytes + 2 + 4 * i : nothing);
+            four_turn(m);
+            if (nibbles) q4_0_runs(m);
+            for (uint32_t k = 0; k < 4; k++) {
+                four w = nibbles ? m[k] : m[k] ^ 0x80808080;
+                memcpy(to_codes + ((i + k) * AM_PANEL + j) * 4, &w, sizeof w);
+            }
+        }
+    return !not_finite;
+}
+
+bool am_pack_blocks(void *dst, const am_mat *mat, const void *blocks, uint32_t p0, uint32_t p1) {
+    bool nibbles = mat->dtype == AM_Q4, finite = true;
+    size_t n_groups = mat->n_in / mat->group, group_bytes = mat_group_bytes(mat), block_bytes = nibbles ? 18 : 34, row_bytes = n_groups * block_bytes;
+    for (uint32_t p = p0; p < p1; p++) {
+        const uint8_t *from = (const uint8_t *)blocks + (size_t)p * AM_PANEL * row_bytes;
+        uint8_t *to = (uint8_t *)dst + p * n_groups * group_bytes;
+        uint32_t lanes = mat_lanes(mat, p);
+        if (lanes < AM_PANEL) memset(to, 0, n_groups * group_bytes);
+        for (size_t g = 0; g < n_groups; g++, to += group_bytes, from += block_bytes)
+            if (!block_pack(to, from, row_bytes, lanes, nibbles)) finite = false;
+    }
+    return finite;
 }

@@ -8,9 +8,9 @@
 
 static const am_kernels *const compiled[] = {
 #if defined(__x86_64__)
-    &am_kernels_avx512vnni, &am_kernels_avx512, &am_kernels_avx2,
+    &am_kernels_amx, &am_kernels_avx512vnni, &am_kernels_avx512, &am_kernels_avx2,
 #elif defined(__aarch64__)
-    &am_kernels_neon,
+    &am_kernels_neoni8mm, &am_kernels_neondot, &am_kernels_neon,
 #endif
     &am_kernels_scalar,
 };
@@ -22,10 +22,10 @@ static pthread_once_t usable_once = PTHREAD_ONCE_INIT;
 #if defined(__x86_64__)
 #include <cpuid.h>
 
-static uint64_t xcr0(void) {
+bool am_cpu_saves(uint64_t states) {
     uint32_t low, high;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    return (uint64_t)high << 32 | low;
+    return (((uint64_t)high << 32 | low) & states) == states;
 }
 
 /* All bits of leaf 1 ECX and leaf 7 EBX present, and all register states of XCR0 enabled. */
@@ -33,7 +33,7 @@ static bool cpu_has(uint32_t leaf1_ecx, uint32_t leaf7_ebx, uint64_t states) {
     uint32_t a, b, c, d;
     leaf1_ecx |= bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C;
     if (!__get_cpuid(1, &a, &b, &c, &d) || (c & leaf1_ecx) != leaf1_ecx) return false;
-    if ((xcr0() & states) != states) return false;
+    if (!am_cpu_saves(states)) return false;
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & leaf7_ebx) == leaf7_ebx;
 }
 

@@ -38,7 +38,7 @@ static void say_done(const json_t *o) {
     static const struct {
         const char *key, *says;
     } counts[] = {{"models", "models"}, {"requests_finished", "requests finished"}, {"requests_canceled", "requests cancelled"}, {"agents", "agents"},
-                  {"busy", "busy and left alone"}, {"blocks", "blocks"}};
+                  {"busy", "busy and left alone"}, {"blocks", "blocks"}, {"refused", "refused files"}};
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
         if (count(o, counts[i].key) || (of_agents && strcmp(counts[i].key, "agents") == 0)) printf(", %lld %s", count(o, counts[i].key), counts[i].says);
     if (count(o, "bytes")) printf(", %.1f MiB", (double)count(o, "bytes") / (1 << 20));
@@ -106,6 +106,7 @@ static void say_status(const json_t *all) {
                count(m, "running"), count(m, "queued") + count(m, "waiting"), count(m, "loads"), json_is_true(json_object_get(m, "default")) ? "  default" : "");
         if (*text(m, "error")) printf("    %s\n", text(m, "error"));
     }
+    if (count(all, "absent_agents")) printf("%lld agents on disk are of models that are not in memory\n", count(all, "absent_agents"));
 }
 
 int am_command_status(am_settings *settings) {

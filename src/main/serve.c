@@ -14,11 +14,12 @@
 #include "main/start.h"
 #include "server/server.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { SEND_REST_MS = 5000, LOOK_MS = 1000 }; /* what the server may take to send what is left; how often it looks at its keys */
+enum { SEND_REST_MS = 5000, LOOK_MS = 1000, MMAP_BYTES = 256 << 10 }; /* what the server may take to send what is left; how often it looks at its keys */
 
 static void say_model(void *arg, const am_model_view *view) {
     (void)arg;
@@ -94,8 +95,16 @@ static int serve(am_settings *settings, am_server *server, uint64_t start_ns) {
     return lost ? AM_EXIT_FAILED : 0;
 }
 
+/* By itself the allocator keeps up to 64 MiB of each thread's arena once something large was freed, and malloc_trim does not reach it: a server that
+ * loads one model after the other would hold what each left behind. With fixed thresholds what is large goes back at once. */
+static void give_memory_back(void) {
+    mallopt(M_MMAP_THRESHOLD, MMAP_BYTES);
+    mallopt(M_TRIM_THRESHOLD, MMAP_BYTES);
+}
+
 int am_command_serve(am_settings *settings) {
     uint64_t start_ns = am_now_ns();
+    give_memory_back();
     am_error err = {0};
     am_server *server;
     am_server_options options = am_server_options_of(settings);

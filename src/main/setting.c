@@ -38,6 +38,7 @@ const am_setting am_setting_table[] = {
     {"kv-memory", AM_SET_SIZE, AT(kv_memory_bytes), 0, 16384 * GIB, "0", "SIZE", S | C | A | W, "memory for agents' attention state; 0: a quarter of the machine's"},
     {"kv-bits", AM_SET_BITS, AT(bits_k), 4, 32, "5,4", "K,V", S | C | A | L | W, "bits of cached keys and values: 16, 8, 5 or 4 (32 for tests)"},
     {"disk-quota", AM_SET_SIZE, AT(disk_bytes), 0, 1048576 * GIB, "0", "SIZE", S | C, "most that stored blocks may take on disk; 0: no limit"},
+    {"unnamed-agents", AM_SET_COUNT, AT(unnamed_agents), 0, 1e9, "256", "N", S, "agents of requests without a name that each tenant may have under a model; for one more the least recently used is forgotten; 0: no limit"},
     {"durability", AM_SET_CHOICE, AT(durability), 0, 0, "always", "always|everysec|no", S | C, "when a finished turn is synced to disk"},
     {"threads", AM_SET_COUNT, AT(threads), 0, 1024, "0", "N", S | C | A | E | L | V | W, "compute threads; 0: one a core"},
     {"isa", AM_SET_TEXT, AT(isa), 0, 0, "", "NAME", S | C | A | E | L | D | V | W, "kernel table to use (default: the best this machine has)"},

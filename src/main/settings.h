@@ -36,7 +36,7 @@ typedef struct am_settings {
     const char *models_dir;  /* NULL: see am_models_dir */
     const char *default_model;
     uint64_t model_memory_bytes, model_idle_ms;
-    uint64_t ctx, kv_memory_bytes, disk_bytes, threads, seed;
+    uint64_t ctx, kv_memory_bytes, disk_bytes, unnamed_agents, threads, seed;
     uint64_t bits_k, bits_v; /* adjacent: one setting */
     uint64_t durability;     /* am_durability */
     uint64_t lookup;         /* am_lookup_mode */

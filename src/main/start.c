@@ -22,6 +22,7 @@ am_status am_start_runtime(const am_settings *settings, const char *who, am_runt
         .n_ctx = (uint32_t)settings->ctx,
         .kv_memory_bytes = settings->kv_memory_bytes,
         .disk_bytes = settings->disk_bytes,
+        .n_unnamed = (uint32_t)settings->unnamed_agents,
         .bits_k = (uint32_t)settings->bits_k,
         .bits_v = (uint32_t)settings->bits_v,
         .n_threads = (uint32_t)settings->threads,

@@ -56,7 +56,7 @@ static void take_bytes(void *arg, am_str bytes) {
 }
 
 static char *request_body(const am_talk_turn *turn) {
-    json_t *body = json_pack("{s:b, s:{s:b}, s:O}", "stream", 1, "stream_options", "include_usage", 1, "messages", turn->messages);
+    json_t *body = json_pack("{s:b, s:{s:b}, s:s, s:O}", "stream", 1, "stream_options", "include_usage", 1, "reasoning_format", "none", "messages", turn->messages);
     if (body && turn->temperature >= 0) json_object_set_new(body, "temperature", json_real(turn->temperature));
     if (body && turn->max_tokens) json_object_set_new(body, "max_tokens", json_integer(turn->max_tokens));
     char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;

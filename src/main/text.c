@@ -129,7 +129,13 @@ static void answer(filter *f, filter_fn *fn, am_str text, size_t number) {
     fflush(stdout);
 }
 
-/* `report`: what the template can say and which histories only grow, as one JSON object. */
+static void put_mark(am_buf *out, const char *name, const char *mark) {
+    if (!mark[0]) return;
+    am_buf_printf(out, ",\"%s\":", name);
+    am_json_quote(am_str_of(mark), out);
+}
+
+/* `report`: what the template can say, in which form its model's answers are read, and which histories only grow, as one JSON object. */
 static void report(filter *f) {
     const am_chat_traits *t = am_chat_traits_of(f->chat);
     am_buf *out = &f->out;
@@ -150,6 +156,9 @@ static void report(filter *f) {
         }
         am_buf_putc(out, '}');
     }
+    am_buf_printf(out, "},\"answers\":{\"calls\":\"%s\",\"bare\":%s", am_call_kind_name(t->form.kind), said[t->form.bare]);
+#define MARK(name) put_mark(out, #name, t->form.name);
+    AM_ANSWER_MARKS(MARK)
     am_buf_printf(out, "}}\n");
     fwrite(out->p, 1, out->n, stdout);
 }

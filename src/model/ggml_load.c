@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PANELS_PER_TASK = 8 };
-
 typedef struct ggml_job {
     const am_ggml_format *f;
     const am_mat *mat;
@@ -48,35 +46,6 @@ static void unpack_row(const ggml_job *j, const uint8_t *src, uint8_t *codes, fl
     }
 }
 
-/* A row of Q4_0 without a way through floats; false where a scale is not finite. */
-static bool take_q4_0(const ggml_job *j, const uint8_t *src, uint8_t *codes, uint16_t *scales) {
-    bool finite = true;
-    for (uint32_t b = 0; b < j->mat->n_in / 32; b++, src += 18, codes += 16) {
-        uint64_t q[2];
-        memcpy(&scales[b], src, 2);
-        memcpy(q, src + 2, 16);
-        finite = finite && (scales[b] & 0x7c00) != 0x7c00;
-        for (int i = 0; i < 2; i++) { /* byte k has values k and k + 16; ours has values 2k and 2k + 1 */
-            uint64_t low = q[i] & 0x0f0f0f0f0f0f0f0f, high = q[i] >> 4 & 0x0f0f0f0f0f0f0f0f;
-            low = (low | low >> 4) & 0x00ff00ff00ff00ff;
-            high = (high | high >> 4) & 0x00ff00ff00ff00ff;
-            low = (low | low >> 8) & 0x0000ffff0000ffff;
-            high = (high | high >> 8) & 0x0000ffff0000ffff;
-            uint32_t pairs[2] = {(uint32_t)(low | low >> 16), (uint32_t)(high | high >> 16)};
-            memcpy(codes + 4 * i, &pairs[0], 4);
-            memcpy(codes + 8 + 4 * i, &pairs[1], 4);
-        }
-    }
-    return finite;
-}
-
-static bool take_panel(const ggml_job *j, const am_mat *panel, uint32_t first, uint8_t *codes, uint16_t *scales) {
-    if (j->f->type != AM_GGML_Q4_0) return false;
-    for (uint32_t o = 0; o < panel->n_out; o++)
-        if (!take_q4_0(j, j->rows + (first + o) * j->row_bytes, codes + o * j->mat->n_in / 2, scales + o * j->n_groups)) return false;
-    return true;
-}
-
 static bool all_finite(const float *v, size_t n, size_t *where) {
     float sum = 0; /* of zeros, unless something is not finite */
     for (size_t i = 0; i < n; i++) sum += v[i] * 0;
@@ -93,10 +62,10 @@ static void pack_panel(ggml_job *j, uint32_t p, uint8_t *scratch) {
     float *scales = (float *)(void *)(scratch + AM_PANEL * code_bytes), *biases = scales + AM_PANEL * j->n_groups;
     uint16_t *narrow = (uint16_t *)(biases + AM_PANEL * j->n_groups);
     uint8_t *dst = j->dst + p * am_mat_panel_bytes(j->mat);
-    if (take_panel(j, &panel, first, scratch, narrow)) {
-        am_pack_affine(dst, &panel, (const uint32_t *)(const void *)scratch, narrow, NULL, 0, 1);
+    /* the most common forms without a way through floats; where a scale is not finite the long way finds out which */
+    if ((j->f->type == AM_GGML_Q4_0 || j->f->type == AM_GGML_Q8_0) && j->mat->scale_dtype == AM_F16 &&
+        am_pack_blocks(dst, &panel, j->rows + first * j->row_bytes, 0, 1))
         return;
-    }
     for (uint32_t o = 0; o < panel.n_out; o++)
         unpack_row(j, j->rows + (first + o) * j->row_bytes, scratch + o * code_bytes, scales + o * j->n_groups, biases + o * j->n_groups);
     if (!all_finite(scales, n, &where) || !all_finite(biases, n, &where)) {
@@ -117,7 +86,7 @@ static void pack_panel(ggml_job *j, uint32_t p, uint8_t *scratch) {
 
 static void pack_task(void *arg, size_t task, size_t worker) {
     ggml_job *j = arg;
-    uint32_t n = am_mat_panels(j->mat), p0 = (uint32_t)task * PANELS_PER_TASK, p1 = n - p0 < PANELS_PER_TASK ? n : p0 + PANELS_PER_TASK;
+    uint32_t n = am_mat_panels(j->mat), unit = am_loader_unit(j->mat), p0 = (uint32_t)task * unit, p1 = n - p0 < unit ? n : p0 + unit;
     for (uint32_t p = p0; p < p1 && !atomic_load(&j->wide) && !atomic_load(&j->not_finite); p++)
         pack_panel(j, p, j->scratch + worker * j->scratch_bytes);
 }
@@ -136,7 +105,7 @@ static am_status pack_as(am_loader *l, const am_tensor *t, ggml_job *j, am_mat *
     atomic_store(&j->wide, false);
     if (!(j->dst = am_loader_room(l, am_mat_bytes(mat), err))) return AM_ENOMEM;
     mat->data = j->dst;
-    am_loader_run(l, (am_mat_panels(mat) + PANELS_PER_TASK - 1) / PANELS_PER_TASK, pack_task, j);
+    am_loader_run(l, (am_mat_panels(mat) + am_loader_unit(mat) - 1) / am_loader_unit(mat), pack_task, j);
     size_t where = atomic_load(&j->not_finite);
     if (where)
         return am_fail(err, AM_EFORMAT, "%s: tensor '%s': the scale of group %zu is not finite", t->file, t->info->name.p, where - 1);

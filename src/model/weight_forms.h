@@ -21,7 +21,8 @@ void am_loader_give_back(am_loader *loader, size_t n_bytes); /* what was asked f
 /* The row of the stored tensor that is the matrix's row o. */
 size_t am_matrix_row(size_t o, const am_matrix *matrix);
 /* task(arg, t, worker) for all t < n_tasks, by the workers there are. */
-void am_loader_run(const am_loader *loader, size_t n_tasks, am_workers_fn *task, void *arg);
+void am_loader_run(am_loader *loader, size_t n_tasks, am_workers_fn *task, void *arg);
+uint32_t am_loader_unit(const am_mat *mat); /* panels a task when a matrix is packed */
 /* Whether f16 holds all n values exactly; dst gets them. */
 bool am_narrow(uint16_t *dst, const float *src, size_t n);
 

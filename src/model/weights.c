@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PANELS_PER_TASK = 16, NAME_MAX_BYTES = 512, MXFP4_GROUP = 32 };
+enum { NAME_MAX_BYTES = 512, MXFP4_GROUP = 32, TASK_BYTES = 2 << 20 };
 
 void am_blobs_free(am_blobs *blobs) {
     for (size_t i = 0; i < blobs->n; i++) free(blobs->p[i]);
@@ -176,17 +176,32 @@ static am_status part_open(am_loader *l, const am_matrix *matrix, const char *su
     return am_fail(err, AM_ENOMEM, "%s: no memory to align tensor '%s'", p->t.file, p->t.info->name.p);
 }
 
-/* Into the fingerprint, then the file's pages may go. */
-void am_loader_finish(am_loader *l, const am_tensor *t, const uint8_t *p, size_t n_bytes) {
-    if (l->options->survey) return;
+static void sum_head(am_loader *l, const am_tensor *t, const uint8_t *p, size_t n_bytes) {
     const am_st_tensor *i = t->info;
     uint64_t at[2] = {(uint64_t)(p - t->p), n_bytes};
     am_sum_add(l->sum, i->name.p, i->name.n + 1);
     am_sum_add(l->sum, am_st_dtype_name(i->dtype), strlen(am_st_dtype_name(i->dtype)) + 1);
     am_sum_add(l->sum, i->shape, i->n_dim * sizeof i->shape[0]);
     am_sum_add(l->sum, at, sizeof at);
-    am_sum_add(l->sum, p, n_bytes);
-    am_tensors_drop(l->tensors, t, (size_t)at[0], n_bytes);
+}
+
+/* The next tensor to finish is this one: its bytes go into the fingerprint while it is packed. */
+static void sum_beside(am_loader *l, const part *p) {
+    if (l->options->survey) return;
+    sum_head(l, &p->t, p->p, p->n_bytes);
+    l->beside = p->p;
+    l->beside_bytes = p->n_bytes;
+}
+
+/* Into the fingerprint, then the file's pages may go. */
+void am_loader_finish(am_loader *l, const am_tensor *t, const uint8_t *p, size_t n_bytes) {
+    if (l->options->survey) return;
+    if (p != l->beside) {
+        sum_head(l, t, p, n_bytes);
+        am_sum_add(l->sum, p, n_bytes);
+    }
+    l->beside = NULL;
+    am_tensors_drop(l->tensors, t, (size_t)(p - t->p), n_bytes);
     l->done_bytes += n_bytes;
     if (l->options->progress && l->done_bytes <= l->total_bytes)
         l->options->progress(l->options->progress_arg, "loading", l->done_bytes, l->total_bytes);
@@ -300,6 +315,12 @@ static am_status load_bias(am_loader *l, const am_matrix *m, const float **out, 
     return status || !l->options->weight ? status : show_vector(l, &rows, suffix, out, err);
 }
 
+/* A huge page each: two workers in one page would both clear it. */
+uint32_t am_loader_unit(const am_mat *mat) {
+    size_t n = TASK_BYTES / am_mat_panel_bytes(mat);
+    return n ? (uint32_t)n : 1;
+}
+
 typedef struct pack_job {
     void *dst;
     const am_mat *mat;
@@ -309,15 +330,38 @@ typedef struct pack_job {
 static void pack_task(void *arg, size_t task, size_t worker) {
     const pack_job *job = arg;
     (void)worker;
-    uint32_t n = am_mat_panels(job->mat), p0 = (uint32_t)task * PANELS_PER_TASK;
-    uint32_t p1 = n - p0 < PANELS_PER_TASK ? n : p0 + PANELS_PER_TASK;
+    uint32_t n = am_mat_panels(job->mat), unit = am_loader_unit(job->mat), p0 = (uint32_t)task * unit, p1 = n - p0 < unit ? n : p0 + unit;
     if (job->scales)
         am_pack_affine(job->dst, job->mat, job->weight, job->scales, job->biases, p0, p1);
     else
         am_pack_plain(job->dst, job->mat, job->weight, p0, p1);
 }
 
-void am_loader_run(const am_loader *l, size_t n_tasks, am_workers_fn *task, void *arg) {
+/* Tasks, and before them one that sums up. */
+typedef struct beside_job {
+    am_sum_state *sum;
+    const uint8_t *p;
+    size_t n_bytes;
+    am_workers_fn *task;
+    void *arg;
+} beside_job;
+
+static void beside_task(void *arg, size_t task, size_t worker) {
+    const beside_job *job = arg;
+    if (task == 0)
+        am_sum_add(job->sum, job->p, job->n_bytes);
+    else
+        job->task(job->arg, task - 1, worker);
+}
+
+void am_loader_run(am_loader *l, size_t n_tasks, am_workers_fn *task, void *arg) {
+    beside_job job = {l->sum, l->beside, l->beside_bytes, task, arg};
+    if (l->beside_bytes) {
+        task = beside_task;
+        arg = &job;
+        n_tasks++;
+        l->beside_bytes = 0; /* once, however often it is packed */
+    }
     if (l->options->workers)
         am_workers_run(l->options->workers, n_tasks, task, arg);
     else
@@ -332,8 +376,7 @@ am_status am_loader_codes(am_loader *l, am_mat *mat, const void *weight, const v
     void *dst = am_loader_room(l, am_mat_bytes(mat), err);
     if (!dst) return AM_ENOMEM;
     pack_job job = {dst, mat, weight, scales, biases};
-    size_t n_tasks = (am_mat_panels(mat) + PANELS_PER_TASK - 1) / PANELS_PER_TASK;
-    am_loader_run(l, n_tasks, pack_task, &job);
+    am_loader_run(l, (am_mat_panels(mat) + am_loader_unit(mat) - 1) / am_loader_unit(mat), pack_task, &job);
     mat->data = dst;
     return AM_OK;
 }
@@ -350,6 +393,7 @@ static am_status load_plain(am_loader *l, const am_matrix *m, am_mat *mat, am_er
     part weight;
     am_status status = part_open(l, m, m->underscored ? "" : ".weight", m->n_in, &weight, err);
     const am_ggml_format *ggml = status ? NULL : weight.t.ggml;
+    if (!status) sum_beside(l, &weight);
     if (ggml)
         status = am_ggml_load(l, m, &weight.t, weight.data, mat, err);
     else if (!status && !float_type(weight.t.info->dtype, &mat->dtype))
@@ -409,6 +453,7 @@ static am_status load_affine(am_loader *l, const am_matrix *m, const am_quant *q
     if (!status) status = check_finite(&biases.t, biases.data, mat->scale_dtype, n, err);
     if (!status && !l->options->survey && quant->bits != to && !(wide = widen(m, weight.data, quant->bits, to, NULL)))
         status = am_fail(err, AM_ENOMEM, "no memory to unpack tensor '%s'", weight.t.info->name.p);
+    if (!status) sum_beside(l, &weight);
     if (!status) status = am_loader_codes(l, mat, wide ? wide : weight.data, scales.data, biases.data, err);
     free(wide);
     part_free(&weight);

@@ -28,6 +28,8 @@ typedef struct am_loader {
     am_tensors *tensors;
     am_blobs *blobs;
     am_sum_state *sum; /* over every tensor used: name, type, shape, bytes */
+    const uint8_t *beside; /* the tensor that is summed up while it is packed; NULL: none. beside_bytes: of it, as long as that has yet to begin */
+    size_t beside_bytes;
     char root[64];     /* before every name: where the text model lies in the file */
     char prefix[128];  /* after root, before every name: the layer */
     bool gguf;         /* names and values are a GGUF converter's: norms whole, for one */

@@ -26,6 +26,7 @@ static json_t *result_json(const am_op *op, const am_op_result *r) {
     json_t *o = json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:f}", "status", "success", "operation", kinds[op->kind], "models", (int)r->n_models,
                           "requests_finished", (int)r->n_finished, "requests_canceled", (int)r->n_canceled, "agents", (int)r->n_agents, "busy", (int)r->n_busy,
                           "blocks", (json_int_t)r->n_blocks, "bytes", (json_int_t)r->bytes, "ms", r->ms);
+    if (op->kind == AM_OP_CLEAR) json_object_set_new(o, "refused", json_integer(r->n_refused));
     if (op->kind == AM_OP_SWAP) json_object_update_new(o, json_pack("{s:s, s:s}", "old_model_id", r->from, "new_model_id", r->model));
     if (r->model[0]) json_object_update_new(o, json_pack("{s:s, s:s}", "model", r->model, "model_id", r->model));
     return o;
@@ -212,10 +213,10 @@ void am_handle_admin_status(am_exchange *x) {
     am_registry *registry = am_models_of(x->server);
     status_call call = {x->server, json_array(), 0};
     am_registry_each(registry, add_status, &call);
-    am_reply_json(x, 200, json_pack("{s:s, s:s, s:I, s:I, s:I, s:o}", "state", am_gate_state_name(am_registry_gate(registry)), "default",
+    am_reply_json(x, 200, json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "state", am_gate_state_name(am_registry_gate(registry)), "default",
                                     am_registry_default(registry), "model_bytes", (json_int_t)call.bytes, "model_memory_limit",
-                                    (json_int_t)am_registry_memory_limit(registry), "disk_bytes", (json_int_t)am_registry_disk_bytes(registry), "models",
-                                    call.models));
+                                    (json_int_t)am_registry_memory_limit(registry), "disk_bytes", (json_int_t)am_registry_disk_bytes(registry), "absent_agents",
+                                    (json_int_t)am_registry_absent(registry, NULL, (am_str){0}).n_agents, "models", call.models));
 }
 
 /* Of the model in the default's place; null when it is not in memory. */

@@ -138,21 +138,61 @@ static void look(void *arg, am_cache *cache) {
     u->status = am_cache_agents(cache, u->tenant, add_usage, u);
 }
 
-bool am_admit_agent(am_exchange *x, am_str agent, bool *ephemeral, am_api_error *e) {
-    am_quota quota = am_account_quota(x->server->auth, x->account);
-    usage u = {.tenant = am_account_tenant(x->account), .agent = agent};
-    if (ephemeral) *ephemeral = false;
-    if (quota.agents == 0 && quota.disk_bytes == 0) return true;
+/* Of every model that is in memory, the request's own at least. */
+static am_status on_caches(am_exchange *x, void (*fn)(void *arg, am_cache *cache), void *arg) {
     am_registry *registry = am_models_of(x->server);
     am_instance *all[AM_MAX_RESIDENT];
     size_t n = am_registry_peek_all(registry, all, AM_MAX_RESIDENT);
-    am_status status = n ? AM_OK : !x->instance ? AM_ESHUTDOWN : am_engine_call(am_instance_engine(x->instance), look, &u);
-    for (size_t i = 0; i < n; i++) { /* the same agent may have state under several models */
-        if (!status) status = am_engine_call(am_instance_engine(all[i]), look, &u);
+    am_status status = n ? AM_OK : !x->instance ? AM_ESHUTDOWN : am_engine_call(am_instance_engine(x->instance), fn, arg);
+    for (size_t i = 0; i < n; i++) {
+        if (!status) status = am_engine_call(am_instance_engine(all[i]), fn, arg);
         am_registry_release(registry, all[i]);
     }
-    if (status || u.status) return am_api_fail(e, 503, "shutting_down", NULL, "the server is shutting down");
+    return status;
+}
+
+/* The same agent may have state under several models. */
+static bool measure(am_exchange *x, usage *u) {
+    u->known = false;
+    u->n_agents = u->disk_bytes = 0;
+    am_status status = on_caches(x, look, u);
+    am_absent_usage absent = am_registry_absent(am_models_of(x->server), u->tenant, u->agent); /* and under some that are not in memory */
+    u->n_agents += absent.n_agents;
+    u->disk_bytes += absent.disk_bytes;
+    u->known = u->known || absent.known;
+    return !status && !u->status;
+}
+
+typedef struct going_on {
+    const am_tenant *tenant;
+    const am_tokens *prompt;
+    char agent[AM_NAME_MAX + 1];
+} going_on;
+
+static void find_continued(void *arg, am_cache *cache) {
+    going_on *g = arg;
+    am_str agent = am_cache_continues(cache, g->tenant, g->prompt->ids, (uint32_t)g->prompt->n);
+    snprintf(g->agent, sizeof g->agent, "%.*s", (int)agent.n, agent.p);
+}
+
+static void shed(void *arg, am_cache *cache) { am_cache_shed(cache, arg); }
+
+bool am_admit_agent(am_exchange *x, am_str agent, const am_tokens *prompt, bool *ephemeral, am_api_error *e) {
+    am_quota quota = am_account_quota(x->server->auth, x->account);
+    going_on g = {.tenant = am_account_tenant(x->account), .prompt = prompt};
+    if (ephemeral) *ephemeral = false;
+    if (quota.agents == 0 && quota.disk_bytes == 0) return true;
+    am_status status = agent.n || !prompt ? AM_OK : am_engine_call(am_instance_engine(x->instance), find_continued, &g);
+    usage u = {.tenant = g.tenant, .agent = agent.n ? agent : am_str_of(g.agent)};
+    if (status || !measure(x, &u)) return am_api_fail(e, 503, "shutting_down", NULL, "the server is shutting down");
     bool many = quota.agents && u.n_agents >= quota.agents && !u.known, large = quota.disk_bytes && u.disk_bytes >= quota.disk_bytes;
+    if (many || large) { /* agents without a name make room, but for the one that is wanted: to go on with, or to copy */
+        am_shed s = {.tenant = u.tenant, .except = x->param.n ? am_buf_str(&x->param) : u.agent, .n_agents = many ? u.n_agents - quota.agents + 1 : 0,
+                     .disk_bytes = large ? u.disk_bytes - quota.disk_bytes + 1 : 0};
+        if (on_caches(x, shed, &s) || !measure(x, &u)) return am_api_fail(e, 503, "shutting_down", NULL, "the server is shutting down");
+        many = many && u.n_agents >= quota.agents;
+        large = large && u.disk_bytes >= quota.disk_bytes;
+    }
     if (!many && !large) return true;
     if (agent.n == 0 && ephemeral) return *ephemeral = true;
     if (many)

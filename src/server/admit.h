@@ -7,8 +7,9 @@
 /* Network thread, after the route was found. Sets x->account. false: replied with 401, 403 or 429. fd: the client's socket. */
 bool am_admit(am_exchange *x, int fd);
 
-/* Request threads: may this tenant have `agent` (empty: not named) after this request? Within its quotas: true. A request without a name that
- * would be kept beyond them is answered all the same, but not kept: *ephemeral. false: 429 in *e. */
-bool am_admit_agent(am_exchange *x, am_str agent, bool *ephemeral, am_api_error *e);
+/* Request threads: may this tenant have `agent` (empty: not named, then prompt says which one it goes on with) after this request? Within its quotas:
+ * true; agents without a name are forgotten to make room. A request without a name that would be kept beyond them all the same is answered, but not
+ * kept: *ephemeral. false: 429 in *e. */
+bool am_admit_agent(am_exchange *x, am_str agent, const am_tokens *prompt, bool *ephemeral, am_api_error *e);
 
 #endif

@@ -115,3 +115,17 @@ void am_exchange_log(am_exchange *x, const char *outcome) {
            AM_LS("tenant", x->account ? am_account_tenant(x->account)->name : ""), AM_LS("agent", x->agent), AM_LS("outcome", outcome));
     pthread_mutex_unlock(&x->lock);
 }
+
+am_status am_query_value(const am_exchange *x, const char *key, am_buf *out) {
+    am_str q = x->head.query;
+    size_t n_key = strlen(key);
+    am_buf_init(out, AM_HTTP_MAX_TARGET);
+    while (q.n) {
+        const char *end = memchr(q.p, '&', q.n);
+        am_str one = {q.p, end ? (size_t)(end - q.p) : q.n};
+        q.p += one.n + (end != NULL);
+        q.n -= one.n + (end != NULL);
+        if (one.n > n_key && one.p[n_key] == '=' && memcmp(one.p, key, n_key) == 0) return am_http_unescape((am_str){one.p + n_key + 1, one.n - n_key - 1}, out);
+    }
+    return AM_OK;
+}

@@ -130,6 +130,8 @@ void am_exchange_log(am_exchange *x, const char *outcome);
 void am_reply_header(am_exchange *x, const char *name, const char *value);
 void am_reply_send(am_exchange *x, int status, const char *content_type, am_str body);
 void am_reply_json(am_exchange *x, int status, json_t *value); /* takes the reference */
+/* The value of ?key=, unescaped, in *out (the caller's to free); empty when there is none. */
+am_status am_query_value(const am_exchange *x, const char *key, am_buf *out);
 typedef struct am_api_error {
     int status;
     const char *code;  /* static; NULL: null */

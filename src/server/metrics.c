@@ -75,6 +75,7 @@ static const member of_loaded[] = {
     OF_ENGINE(GAUGE, "prefill_tokens_per_second", "Speed of prompts, moving average.", prefill_tokens_per_s),
     OF_ENGINE(GAUGE, "decode_tokens_per_second", "Speed of answers of all requests together, moving average.", decode_tokens_per_s),
     OF_CACHE(GAUGE, "agents", "Agents that are kept; of models in memory.", n_heads),
+    OF_CACHE(GAUGE, "agents_unnamed", "Those of them that no request has named.", n_unnamed),
     OF_CACHE(GAUGE, "pool_bytes", "Memory for attention state.", memory_bytes),
     OF_CACHE(GAUGE, "pool_sealed_slots", "Places for sealed blocks in memory.", n_sealed_slots),
     OF_CACHE(GAUGE, "pool_sealed_slots_used", "Places for sealed blocks that are taken.", n_sealed_used),
@@ -88,6 +89,7 @@ static const member of_loaded[] = {
     OF_CACHE(COUNTER, "restore_bytes_total", "Bytes of agents' files read for turns.", bytes_read),
     OF_CACHE(COUNTER, "restored_blocks_total", "Sealed blocks read for turns.", n_restored_blocks),
     OF_CACHE(COUNTER, "evictions_total", "Sealed blocks that left memory for others.", n_evictions),
+    OF_CACHE(COUNTER, "agents_shed_total", "Agents without a name that were forgotten to make room.", n_shed),
     OF_CACHE(COUNTER, "refused_files_total", "Files that were wrong and moved aside.", n_refused),
     OF_CACHE(COUNTER, "orphans_total", "Leftovers of an interrupted write that were removed.", n_orphans),
 };
@@ -212,7 +214,10 @@ void am_handle_metrics(am_exchange *x) {
         write_models(&v, &out);
         free(v.list);
         write_gate(registry, &out);
-        const looked_up folder[] = {{"agent_memory_disk_bytes", "Bytes of agents' files on disk, of every model.", AM_METRIC_GAUGE, (double)am_registry_disk_bytes(registry)}};
+        const looked_up folder[] = {
+            {"agent_memory_disk_bytes", "Bytes of agents' files on disk, of every model.", AM_METRIC_GAUGE, (double)am_registry_disk_bytes(registry)},
+            {"agent_memory_absent_agents", "Agents on disk of models that are not in memory.", AM_METRIC_GAUGE, am_registry_absent(registry, NULL, (am_str){0}).n_agents},
+        };
         WRITE_LIST(folder, &out);
         write_kernels(&out);
     }

@@ -82,19 +82,6 @@ void am_models_release(am_exchange *x) {
     if (instance) am_registry_release(am_models_of(x->server), instance);
 }
 
-am_status am_models_query(const am_exchange *x, am_buf *out) {
-    am_str q = x->head.query;
-    am_buf_init(out, AM_HTTP_MAX_TARGET);
-    while (q.n) {
-        const char *end = memchr(q.p, '&', q.n);
-        am_str one = {q.p, end ? (size_t)(end - q.p) : q.n};
-        q.p += one.n + (end != NULL);
-        q.n -= one.n + (end != NULL);
-        if (am_str_starts(one, AM_STR("model="))) return am_http_unescape((am_str){one.p + 6, one.n - 6}, out);
-    }
-    return AM_OK;
-}
-
 /* What programs ask about a model: OpenAI's members, sizes under the names that clients look for, then ours. */
 json_t *am_model_json(const am_server *server, const am_model_view *v) {
     const am_model_facts *f = &v->facts;

@@ -15,8 +15,6 @@ static inline am_registry *am_models_of(const am_server *server) { return am_run
 am_status am_models_lease(am_exchange *x, am_str name, bool stream, am_api_error *e);
 void am_models_release(am_exchange *x);
 
-/* The value of ?model=, unescaped, in *out (the caller's to free); empty when there is none. */
-am_status am_models_query(const am_exchange *x, am_buf *out);
 json_t *am_model_json(const am_server *server, const am_model_view *view);
 
 #endif

@@ -9,13 +9,13 @@
 #define AM_SERVER_OPENAI_H
 
 #include "server/internal.h"
-#include "server/toolcall.h"
+#include "text/answer.h"
 
 enum { AM_MAX_CHOICES = 8, AM_MAX_BIAS = 1024, AM_MAX_STOP_BYTES = 1024 };
 
 typedef struct am_openai_request {
     json_t *root;          /* the body; views below point into it */
-    const json_t *messages;
+    const json_t *messages, *documents;
     json_t *tools;         /* functions the model may call, our reference; NULL: none */
     json_t *kwargs;        /* template variables, our reference; may be NULL */
     am_buf prediction;     /* text that the answer may equal for the most part; owned */
@@ -25,7 +25,7 @@ typedef struct am_openai_request {
     int64_t top_k, max_tokens, max_completion_tokens, n, top_logprobs; /* INT64_MIN: not said */
     int64_t seed;
     bool stream, include_usage, logprobs, ignore_eos, skip_special_tokens, cache_prompt, has_seed;
-    bool has_thinking, enable_thinking, add_generation_prompt, continue_final_message;
+    bool has_thinking, enable_thinking, plain_reasoning, add_generation_prompt, continue_final_message;
     bool choice_unforced, format_unforced; /* tool_choice or response_format asks for what is not enforced */
     am_str stops[AM_MAX_STOPS];
     uint32_t n_stops;
@@ -52,12 +52,12 @@ typedef struct am_completion am_completion;
 typedef struct am_choice {
     am_completion *completion;
     uint32_t index;
-    am_tool_parser parser;
-    am_buf text;       /* whole replies */
+    am_answer answer;
+    am_buf text, reasoning; /* whole replies */
     am_buf tool_calls; /* whole replies: the elements of the array */
     am_buf logprobs;   /* the elements of the array not sent yet */
     am_finish finish;
-    uint32_t n_generated, n_drafted, n_accepted;
+    uint32_t n_generated, n_drafted, n_accepted, n_thought; /* tokens */
     bool ended;
 } am_choice;
 
@@ -91,7 +91,7 @@ void am_choice_ended(am_choice *choice, const am_api_error *error); /* it will g
 /* openai_reply.c; all append to an am_buf. */
 void am_openai_logprob(const am_completion *c, const am_event *event, am_buf *out);
 void am_openai_role_chunk(am_completion *c, uint32_t index);
-void am_openai_text_chunk(am_completion *c, am_choice *choice, am_str text);
+void am_openai_text_chunk(am_completion *c, am_choice *choice, const char *member, am_str text); /* "content" or "reasoning_content" */
 void am_openai_tool_chunk(am_completion *c, uint32_t index, uint32_t call, const char *id, am_str name, am_str arguments);
 void am_openai_finish_chunk(am_completion *c, const am_choice *choice, bool last);
 void am_openai_usage_chunk(am_completion *c);

@@ -21,8 +21,9 @@
 static void completion_free(void *state) {
     am_completion *c = state;
     for (uint32_t i = 0; i < AM_MAX_CHOICES; i++) {
-        am_tool_parser_free(&c->choices[i].parser);
+        am_answer_free(&c->choices[i].answer);
         am_buf_free(&c->choices[i].text);
+        am_buf_free(&c->choices[i].reasoning);
         am_buf_free(&c->choices[i].tool_calls);
         am_buf_free(&c->choices[i].logprobs);
     }
@@ -52,8 +53,8 @@ static am_completion *completion_create(am_exchange *x, const am_openai_request 
         am_choice *choice = &c->choices[i];
         choice->completion = c;
         choice->index = i;
-        am_tool_parser_init(&choice->parser, i < c->n_choices ? r->tools : NULL);
         am_buf_init(&choice->text, SIZE_MAX / 2);
+        am_buf_init(&choice->reasoning, SIZE_MAX / 2);
         am_buf_init(&choice->tool_calls, SIZE_MAX / 2);
         am_buf_init(&choice->logprobs, SIZE_MAX / 2);
     }
@@ -129,7 +130,7 @@ static bool fit_context(const am_openai_request *r, size_t n_prompt, uint32_t n_
 static bool make_prompt(const am_completion *c, const am_openai_request *r, am_prompt *prompt, am_api_error *e) {
     json_t *messages = am_openai_messages(r->messages, am_options_of(c->x->server)->max_messages, e);
     if (!messages) return false;
-    am_chat_request chat = {.messages = messages, .tools = r->tools, .kwargs = r->kwargs, .add_generation_prompt = r->add_generation_prompt,
+    am_chat_request chat = {.messages = messages, .tools = r->tools, .documents = r->documents, .kwargs = r->kwargs, .add_generation_prompt = r->add_generation_prompt,
                             .continue_final = r->continue_final_message, .now_s = c->created_s};
     am_error err = {0};
     am_status status = am_prompt_make(c->model, &chat, prompt, &err);
@@ -159,11 +160,17 @@ static bool start(am_completion *c, const am_openai_request *r, am_str agent, am
                           .n_stops = r->n_stops, .n_stop_tokens = r->n_stop_tokens, .ignore_eos = r->ignore_eos,
                           .keep_special = !r->skip_special_tokens, .no_reuse = !r->cache_prompt, .on_event = am_choice_on_event};
     memcpy(request.stop_tokens, r->stop_tokens, sizeof request.stop_tokens);
+    memcpy(request.kept, prompt.kept, sizeof request.kept);
+    request.n_kept = prompt.n_kept;
+    for (uint32_t i = 0; i < c->n_choices; i++) {
+        am_answer_init(&c->choices[i].answer, &prompt.form, r->tools, request.text);
+        c->choices[i].answer.plain = r->plain_reasoning;
+    }
     read_prediction(c, r, &prediction);
     request.prediction = prediction.ids;
     request.n_prediction = (uint32_t)prediction.n;
     snprintf(request.id, sizeof request.id, "%.63s", x->id);
-    bool ok = fit_context(r, prompt.tokens.n, stats.n_ctx, &request.max_tokens, e) && am_admit_agent(x, agent, &request.ephemeral, e);
+    bool ok = fit_context(r, prompt.tokens.n, stats.n_ctx, &request.max_tokens, e) && am_admit_agent(x, agent, &prompt.tokens, &request.ephemeral, e);
     if (ok) {
         if (am_options_of(x->server)->log_content) am_log(AM_LOG_INFO, "prompt", AM_LS("request_id", x->id), AM_LV("text", request.text));
         if (c->n_choices > 1 && !request.sampling.has_seed) {

@@ -19,8 +19,15 @@ void am_openai_random_id(const char *prefix, char *out, size_t cap) {
 static void on_text(void *arg, am_str text) {
     am_choice *choice = arg;
     am_completion *c = choice->completion;
-    if (c->stream) am_openai_text_chunk(c, choice, text);
+    if (c->stream) am_openai_text_chunk(c, choice, "content", text);
     else if (am_buf_add(&choice->text, text) && !c->error.status) am_api_fail(&c->error, 503, "out_of_memory", NULL, "out of memory");
+}
+
+static void on_reasoning(void *arg, am_str text) {
+    am_choice *choice = arg;
+    am_completion *c = choice->completion;
+    if (c->stream) am_openai_text_chunk(c, choice, "reasoning_content", text);
+    else if (am_buf_add(&choice->reasoning, text) && !c->error.status) am_api_fail(&c->error, 503, "out_of_memory", NULL, "out of memory");
 }
 
 static void on_call(void *arg, uint32_t index, am_str name, am_str arguments) {
@@ -37,14 +44,15 @@ static void on_call(void *arg, uint32_t index, am_str name, am_str arguments) {
     am_buf_printf(&choice->tool_calls, "}");
 }
 
-static am_tool_sink sink_of(am_choice *choice) { return (am_tool_sink){.text = on_text, .call = on_call, .arg = choice}; }
+static am_answer_sink sink_of(am_choice *choice) { return (am_answer_sink){on_text, on_reasoning, on_call, choice}; }
 
 static void on_token(am_choice *choice, const am_event *event) {
     am_completion *c = choice->completion;
-    am_tool_sink sink = sink_of(choice);
+    am_answer_sink sink = sink_of(choice);
+    choice->n_thought += choice->answer.thinking;
     if (c->logprobs && event->token >= 0) am_openai_logprob(c, event, &choice->logprobs);
-    if (event->text.n) am_tool_parser_push(&choice->parser, event->text, &sink);
-    if (c->stream && choice->logprobs.n) am_openai_text_chunk(c, choice, AM_STR("")); /* the token's text is still held back */
+    if (event->text.n) am_answer_push(&choice->answer, event->text, &sink);
+    if (c->stream && choice->logprobs.n) am_openai_text_chunk(c, choice, "content", AM_STR("")); /* the token's text is still held back */
 }
 
 static void finish_all(am_completion *c) {
@@ -76,7 +84,7 @@ void am_choice_ended(am_choice *choice, const am_api_error *error) {
 
 static void on_done(am_choice *choice, const am_event *event) {
     am_completion *c = choice->completion;
-    am_tool_sink sink = sink_of(choice);
+    am_answer_sink sink = sink_of(choice);
     am_api_error e;
     choice->finish = event->finish;
     choice->n_generated = event->n_generated;
@@ -90,7 +98,7 @@ static void on_done(am_choice *choice, const am_event *event) {
         am_choice_ended(choice, &e);
         return;
     }
-    am_tool_parser_finish(&choice->parser, &sink);
+    am_answer_finish(&choice->answer, &sink);
     am_choice_ended(choice, NULL);
     am_log(AM_LOG_INFO, "turn", AM_LS("request_id", c->x->id), AM_LS("trace_id", c->x->trace.id), AM_LS("span_id", c->x->trace.span),
            AM_LS("agent", c->info.agent), AM_LS("tier", am_tier_name(c->info.tier)), AM_LU("prompt_tokens", c->info.n_prompt),

@@ -46,22 +46,23 @@ static void put_logprobs(const am_completion *c, const am_choice *choice, am_buf
 
 static const char *finish_name(const am_choice *choice) {
     if (choice->finish == AM_FINISH_LENGTH) return "length";
-    return choice->parser.n_calls ? "tool_calls" : "stop";
+    return choice->answer.n_calls ? "tool_calls" : "stop";
 }
 
 /* "usage":{...},"agent_memory":{...} */
 static void put_usage(const am_completion *c, am_buf *out) {
-    uint32_t n_generated = 0, n_drafted = 0, n_accepted = 0;
+    uint32_t n_generated = 0, n_drafted = 0, n_accepted = 0, n_thought = 0;
     for (uint32_t i = 0; i < c->n_choices; i++) {
         n_generated += c->choices[i].n_generated;
         n_drafted += c->choices[i].n_drafted;
         n_accepted += c->choices[i].n_accepted;
+        n_thought += c->choices[i].n_thought;
     }
     char miss[64] = "";
     am_miss_text(&c->info, miss);
     am_buf_printf(out, "\"usage\":{\"prompt_tokens\":%u,\"completion_tokens\":%u,\"total_tokens\":%u,\"prompt_tokens_details\":{\"cached_tokens\":%u},"
-                       "\"completion_tokens_details\":{\"reasoning_tokens\":0,\"accepted_prediction_tokens\":%u,\"rejected_prediction_tokens\":%u}},\"agent_memory\":{\"agent\":",
-                  c->info.n_prompt, n_generated, c->info.n_prompt + n_generated, c->info.n_cached, n_accepted, n_drafted - n_accepted);
+                       "\"completion_tokens_details\":{\"reasoning_tokens\":%u,\"accepted_prediction_tokens\":%u,\"rejected_prediction_tokens\":%u}},\"agent_memory\":{\"agent\":",
+                  c->info.n_prompt, n_generated, c->info.n_prompt + n_generated, c->info.n_cached, n_thought, n_accepted, n_drafted - n_accepted);
     put_str(out, am_str_of(c->info.agent));
     am_buf_printf(out, ",\"tier\":\"%s\",\"cached_tokens\":%u,\"computed_tokens\":%u,\"miss_reason\":", am_tier_name(c->info.tier), c->info.n_cached,
                   c->info.n_prompt - c->info.n_cached);
@@ -100,9 +101,9 @@ void am_openai_role_chunk(am_completion *c, uint32_t index) {
     end_chunk(c, false);
 }
 
-void am_openai_text_chunk(am_completion *c, am_choice *choice, am_str text) {
+void am_openai_text_chunk(am_completion *c, am_choice *choice, const char *member, am_str text) {
     begin_chunk(c);
-    am_buf_printf(&c->line, "{\"index\":%u,\"delta\":{\"content\":", choice->index);
+    am_buf_printf(&c->line, "{\"index\":%u,\"delta\":{\"%s\":", choice->index, member);
     put_str(&c->line, text);
     am_buf_printf(&c->line, "},\"logprobs\":");
     put_logprobs(c, choice, &c->line);
@@ -148,6 +149,10 @@ void am_openai_whole(const am_completion *c, am_buf *out) {
         if (choice->tool_calls.n && !choice->text.n) am_buf_printf(out, "null");
         else put_str(out, am_buf_str(&choice->text));
         am_buf_printf(out, ",\"refusal\":null");
+        if (choice->reasoning.n) {
+            am_buf_printf(out, ",\"reasoning_content\":");
+            put_str(out, am_buf_str(&choice->reasoning));
+        }
         if (choice->tool_calls.n) am_buf_printf(out, ",\"tool_calls\":[%s]", choice->tool_calls.p);
         am_buf_printf(out, "},\"logprobs\":");
         put_logprobs(c, choice, out);

@@ -183,6 +183,33 @@ static bool parse_thinking(am_openai_request *r, const json_t *v, uint32_t n_voc
     return json_is_boolean(v) || wrong_type(e, "enable_thinking", "true or false", v);
 }
 
+/* llama.cpp's name for where thoughts go: apart, or left in the text as the model writes them. */
+static bool parse_reasoning_format(am_openai_request *r, const json_t *v, uint32_t n_vocab, am_api_error *e) {
+    (void)n_vocab;
+    const char *s = json_string_value(v);
+    r->plain_reasoning = s && strcmp(s, "none") == 0;
+    return (s && (r->plain_reasoning || strcmp(s, "auto") == 0 || strcmp(s, "deepseek") == 0)) ||
+           am_api_fail(e, 400, "invalid_value", "reasoning_format", "'reasoning_format' must be auto, deepseek or none");
+}
+
+static bool parse_documents(am_openai_request *r, const json_t *v, uint32_t n_vocab, am_api_error *e) {
+    size_t i;
+    json_t *one;
+    (void)n_vocab;
+    r->documents = v;
+    if (!json_is_array(v)) return wrong_type(e, "documents", "an array", v);
+    json_array_foreach((json_t *)v, i, one)
+        if (!json_is_object(one)) return am_api_fail(e, 400, "invalid_type", "documents", "'documents[%zu]' must be an object with a title and a text", i);
+    return true;
+}
+
+static bool refuse_functions(am_openai_request *r, const json_t *v, uint32_t n_vocab, am_api_error *e) {
+    (void)r;
+    (void)n_vocab;
+    if (json_is_array(v) && json_array_size(v) == 0) return true;
+    return am_api_fail(e, 400, "unsupported_parameter", "functions", "'functions' was replaced by 'tools': each as {\"type\": \"function\", \"function\": {...}}");
+}
+
 /* Any form is taken: text is what a model gives, and JSON forms are not forced on it, which the answer says. */
 static bool parse_format(am_openai_request *r, const json_t *v, uint32_t n_vocab, am_api_error *e) {
     (void)n_vocab;
@@ -224,6 +251,9 @@ static const field fields[] = {
     WITH(logit_bias, parse_bias),
     WITH(tools, parse_tools),
     WITH(tool_choice, parse_tool_choice),
+    WITH(functions, refuse_functions),
+    WITH(documents, parse_documents),
+    WITH(reasoning_format, parse_reasoning_format),
     WITH(response_format, parse_format),
     WITH(prediction, parse_prediction),
     WITH(chat_template, refuse_template),

@@ -2,6 +2,7 @@
 #ifndef AM_TEXT_CHAT_H
 #define AM_TEXT_CHAT_H
 
+#include "text/answer.h"
 #include "text/template.h"
 
 typedef struct am_chat am_chat;
@@ -69,6 +70,7 @@ typedef struct am_chat_traits {
 #undef AM_CHAT_TRAIT
     am_chat_reasoning reasoning;
     am_chat_history history[AM_N_HISTORIES];
+    am_answer_form form; /* of what the model writes */
 } am_chat_traits;
 const am_chat_traits *am_chat_traits_of(const am_chat *chat);
 
@@ -77,7 +79,7 @@ const am_chat_traits *am_chat_traits_of(const am_chat *chat);
  * array. AM_EINVAL: param says which member ("messages[2].content"). */
 enum { AM_CHAT_PARAM_BYTES = 64 };
 am_status am_chat_messages(const json_t *messages, json_t **out, char param[AM_CHAT_PARAM_BYTES], am_error *err);
-/* The functions among a client's tools; other kinds (web search and the like) are the services' own and are left out. */
+/* A client's tools. Other kinds than functions (web search and the like) are what services run themselves: AM_EINVAL names the first. */
 am_status am_chat_tools(const json_t *tools, json_t **out, char param[AM_CHAT_PARAM_BYTES], am_error *err);
 
 typedef struct am_chat_request {

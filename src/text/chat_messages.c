@@ -189,9 +189,11 @@ am_status am_chat_tools(const json_t *tools, json_t **out, char param[AM_CHAT_PA
     size_t i;
     json_array_foreach((json_t *)tools, i, tool) {
         const char *type = json_string_value(json_object_get(tool, "type"));
-        if (status || (type && strcmp(type, "function") != 0)) continue;
+        if (status) continue;
         snprintf(param, AM_CHAT_PARAM_BYTES, "tools[%zu]", i);
-        if (!json_is_object(tool)) status = am_fail(err, AM_EINVAL, "'%s' must be an object", param);
+        if (type && strcmp(type, "function") != 0)
+            status = am_fail(err, AM_EINVAL, "'%s' is of type '%.60s': only functions are offered to the model, since nothing here would run another tool", param, type);
+        else if (!json_is_object(tool)) status = am_fail(err, AM_EINVAL, "'%s' must be an object", param);
         else if (!json_is_string(json_object_get(json_object_get(tool, "function"), "name"))) status = am_fail(err, AM_EINVAL, "'%s.function.name' must be a string", param);
         json_t *own = status ? NULL : json_copy(tool);
         if (!status && (json_array_append_new(list, own) || (!type && json_object_set_new(own, "type", json_string("function"))))) status = AM_ENOMEM;

@@ -42,9 +42,9 @@ typedef struct probe {
     bool adapt; /* as a request would be put; if not, only ids, arguments and contents are */
 } probe;
 
-static bool render(const probe *p, const char *messages, const char *tools, am_rendered *out) {
+static bool render_part(const probe *p, const char *messages, const char *tools, bool prompt, am_rendered *out) {
     json_t *m = json_loads(messages, 0, NULL), *t = tools ? json_loads(tools, 0, NULL) : NULL, *put = NULL;
-    am_chat_request request = {.messages = m, .tools = t, .kwargs = p->tokens, .add_generation_prompt = true};
+    am_chat_request request = {.messages = m, .tools = t, .kwargs = p->tokens, .add_generation_prompt = prompt};
     *out = (am_rendered){0};
     am_status status = m && (t || !tools) ? AM_OK : AM_ENOMEM;
     if (!status && p->adapt) {
@@ -60,6 +60,12 @@ static bool render(const probe *p, const char *messages, const char *tools, am_r
     json_decref(t);
     json_decref(put);
     return !status;
+}
+
+static bool render(const probe *p, const char *messages, const char *tools, am_rendered *out) { return render_part(p, messages, tools, true, out); }
+
+static bool render_form(void *arg, const char *messages, const char *tools, bool prompt, am_rendered *out) {
+    return render_part(arg, messages, tools, prompt, out);
 }
 
 static bool shows(const probe *p, const char *messages, const char *tools, const char *const markers[MAX_MARKERS]) {
@@ -165,6 +171,7 @@ static void everything(am_chat_traits *out) {
 #define CAN(name) .name = true,
     *out = (am_chat_traits){AM_CHAT_TRAITS(CAN).reasoning = AM_REASONING_CONTENT};
     for (size_t i = 0; i < AM_N_HISTORIES; i++) out->history[i].appends = true;
+    am_answer_form_default(&out->form);
 }
 
 static bool speaks(const probe *p) {
@@ -211,6 +218,7 @@ bool am_chat_traits_probe(const am_chat *chat, am_chat_traits *out) {
         probe_roles(&p);
         probe_calls(&p);
         probe_reasoning(&p);
+        am_chat_form_probe(render_form, &p, &out->form);
         p.adapt = true;
         probe_histories(&p);
     } else {

@@ -16,6 +16,10 @@ am_status am_chat_adapt(const am_chat_traits *traits, const am_chat_request *req
 enum { AM_CHAT_LEVELS = 3 };
 am_chat_traits am_chat_traits_lowered(const am_chat_traits *traits, int level);
 
+/* chat_form.c: the form of answers. render: messages and tools as JSON; false: the template refuses them, or shows nothing. */
+typedef bool am_chat_probe_fn(void *arg, const char *messages, const char *tools, bool prompt, am_rendered *out);
+void am_chat_form_probe(am_chat_probe_fn *render, void *arg, am_answer_form *out);
+
 /* Steps of it. Nonzero: no memory.
  * chat_calls.c: calls beside their results, as the template takes them, or in words. Appends to `to` messages that may be changed. */
 int am_chat_say_calls(const am_chat_traits *traits, const json_t *messages, json_t *to);

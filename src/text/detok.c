@@ -21,6 +21,8 @@ typedef struct stage {
 struct am_detok {
     const am_tokenizer *t;
     bool skip_special;
+    const int32_t *kept;
+    size_t n_kept;
     size_t n_tokens;
     stage stages[AM_MAX_STAGES];
     am_buf spelled;
@@ -50,6 +52,17 @@ am_detok *am_detok_create(const am_tokenizer *t, bool skip_special) {
     am_detok *d = am_calloc(1, sizeof *d);
     if (d) detok_init(d, t, skip_special);
     return d;
+}
+
+void am_detok_keep(am_detok *d, const int32_t *ids, size_t n) {
+    d->kept = ids;
+    d->n_kept = n;
+}
+
+static bool is_kept(const am_detok *d, int32_t id) {
+    size_t i = 0;
+    while (i < d->n_kept && d->kept[i] != id) i++;
+    return i < d->n_kept;
 }
 
 void am_detok_free(am_detok *d) {
@@ -305,7 +318,7 @@ static am_status spelled(am_detok *d, int32_t id, am_str *s) {
 am_status am_detok_push(am_detok *d, int32_t id, am_buf *out) {
     const am_words *w = &d->t->words;
     if (id < 0 || (size_t)id >= w->n || !(w->flags[id] & AM_WORD_PRESENT)) return AM_OK;
-    if (d->skip_special && (w->flags[id] & AM_WORD_SPECIAL)) return AM_OK;
+    if (d->skip_special && (w->flags[id] & AM_WORD_SPECIAL) && !is_kept(d, id)) return AM_OK;
     d->out = out;
     if (d->t->plain_bytes) return push_plain(d, id);
     am_str s;

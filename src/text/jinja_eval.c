@@ -130,11 +130,20 @@ static bool compare(jrender *r, const jnode *n, jv *out) {
     return true;
 }
 
+/* `-1 ** x` with a constant base: jinja2 folds that to the constant -1 and writes Python's `-1 ** x`, in which ** binds tighter than the sign. */
+static bool signed_power(jrender *r, jv base, jv exponent, jv *out) {
+    return j_negate(r, base, true, &base) && j_arith(r, JO_POW, base, exponent, out) && j_negate(r, *out, true, out);
+}
+
 static bool arith(jrender *r, const jnode *n, jv *out) {
     jv right;
     if (!j_eval(r, n->list[0], out)) return false;
     for (uint32_t i = 1; i < n->n; i++) {
         if (!j_eval(r, n->list[i], &right)) return false;
+        if (i == 1 && n->flag && (out->t == J_INT || out->t == J_FLOAT) && signbit(jv_to_float(*out))) {
+            if (!signed_power(r, *out, right, out)) return false;
+            continue;
+        }
         if (!j_arith(r, (jop)n->ops[i - 1], *out, right, out)) return false;
     }
     return true;

@@ -44,7 +44,9 @@ static jnode *pow_(jparser *p) {
     if (!jp_add(p, &c.nodes, unary(p, true))) return NULL;
     while (jp_skip_if(p, JT_POW))
         if (!chain_op(p, &c, JO_POW) || !jp_add(p, &c.nodes, unary(p, true))) return NULL;
-    return chain_node(p, &c, JN_ARITH, line);
+    jnode *n = chain_node(p, &c, JN_ARITH, line);
+    if (n && c.nodes.n > 1) n->flag = jx_is_constant(n->list[0], 0) && !jx_is_constant(n->list[1], 0);
+    return n;
 }
 
 static jnode *math2(jparser *p) {
@@ -322,8 +324,8 @@ static jnode *dict_literal(jparser *p) {
     n->list = keys.v;
     n->list2 = values.v;
     n->n = keys.n;
-    for (uint32_t i = 0; i < n->n && !p->unhashable; i++)
-        if ((keys.v[i]->kind == JN_LIST || keys.v[i]->kind == JN_DICT) && jx_is_constant(n, 0)) p->unhashable = keys.v[i]->kind == JN_LIST ? "list" : "dict";
+    for (uint32_t i = 0; i < n->n && !p->unhashable && jx_is_constant(keys.v[i], 0) && jx_is_constant(values.v[i], 0); i++)
+        if (keys.v[i]->kind == JN_LIST || keys.v[i]->kind == JN_DICT) p->unhashable = keys.v[i]->kind == JN_LIST ? "list" : "dict";
     return n;
 }
 

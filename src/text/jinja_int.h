@@ -460,6 +460,7 @@ const jfunc *j_filter_find(am_str name);
 const jfunc *j_test_find(am_str name);
 const jfunc *j_str_method(am_str name);
 const jfunc *j_list_method(am_str name, bool tuple);
+const jfunc *j_range_method(am_str name);
 const jfunc *j_dict_method(am_str name);
 const jfunc *j_number_method(am_str name, bool is_float);
 const jfunc *j_text_filter(am_str name); /* jinja_textfilters.c */

@@ -436,6 +436,38 @@ static bool l_count(jrender *r, jv self, jv *arg, jv *out) {
     return true;
 }
 
+/* Only whole numbers can be in a range. */
+static bool range_find(jv self, jv item, int64_t *at) {
+    const jrange *range = self.range;
+    double f = jv_is_number(item) ? jv_to_float(item) : NAN;
+    if (!(f == floor(f) && fabs(f) < 0x1p63)) return false;
+    __int128 off = (__int128)(item.t == J_FLOAT ? (int64_t)f : jv_to_int(item)) - range->start;
+    *at = off % range->step == 0 ? (int64_t)(off / range->step) : -1;
+    return *at >= 0 && *at < range->n;
+}
+
+static bool r_index(jrender *r, jv self, jv *arg, jv *out) {
+    int64_t at;
+    if (!range_find(self, arg[0], &at))
+        return jv_is_int(arg[0]) ? j_fail(r, "ValueError", "%s is not in range", j_repr_c(r, arg[0]))
+                                 : j_fail(r, "ValueError", "sequence.index(x): x not in sequence");
+    *out = jv_int(at);
+    return true;
+}
+
+static bool r_count(jrender *r, jv self, jv *arg, jv *out) {
+    int64_t at;
+    (void)r;
+    *out = jv_int(range_find(self, arg[0], &at));
+    return true;
+}
+
+static const jfunc range_methods[] = {
+    {.name = "index", .pyname = "range.index", .fn = r_index, .params = "value", .n_required = 1, .no_keywords = true},
+    {.name = "count", .pyname = "range.count", .fn = r_count, .params = "value", .n_required = 1, .no_keywords = true}};
+
+const jfunc *j_range_method(am_str name) { return j_find(range_methods, sizeof range_methods / sizeof *range_methods, name); }
+
 static bool l_copy(jrender *r, jv self, jv *arg, jv *out) {
     jlist *l;
     (void)arg;

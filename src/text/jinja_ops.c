@@ -306,6 +306,7 @@ bool j_python_getattr(jrender *r, jv obj, const jstr *name_, jv *out) {
         if (am_str_eq(name, AM_STR("start"))) *out = jv_int(obj.range->start);
         else if (am_str_eq(name, AM_STR("stop"))) *out = jv_int(obj.range->stop);
         else if (am_str_eq(name, AM_STR("step"))) *out = jv_int(obj.range->step);
+        else def = j_range_method(name);
         break;
     default: break;
     }

@@ -218,6 +218,7 @@ static jnode *parse_set(jparser *p) {
     jnode *n = jp_node(p, plain ? JN_SET : JN_SETBLOCK, line);
     if (!n) return NULL;
     n->a = target;
+    if (plain) p->code_line = line;
     if (plain) return (n->b = jx_tuple(p, 0)) ? n : NULL;
     if (jp_is(p, JT_PIPE) && !(n->b = jx_filters(p, NULL, false))) return NULL;
     return hard_statements(p, ends, true, &n->body) ? n : NULL;
@@ -257,6 +258,7 @@ static jnode *parse_if(jparser *p) {
             n->arms = arms;
             n->list = tests;
         }
+        p->code_line = jp_current(p)->line;
         if (!(n->list[n->n] = jx_tuple(p, JX_NO_COND)) || !statements(p, ends, false, &n->arms[n->n])) return NULL;
         n->n++;
         am_str end = jp_next(p)->text;
@@ -272,7 +274,8 @@ static jnode *parse_if(jparser *p) {
 
 static jnode *parse_with(jparser *p) {
     static const char *const ends[] = {"endwith", NULL};
-    jnode *n = jp_node(p, JN_WITH, jp_next(p)->line);
+    jp_next(p);
+    jnode *n = jp_node(p, JN_WITH, p->code_line ? p->code_line : 1);
     jnodes targets = {0}, values = {0};
     while (n && !jp_is(p, JT_BLOCK_END)) {
         if (targets.n && !jp_expect(p, JT_COMMA)) return NULL;
@@ -451,7 +454,11 @@ static jnode *statement(jparser *p) {
         if (!am_str_eq(t->text, am_str_of(tags[i].tag))) continue;
         const am_str *outer = p->tag;
         p->tag = &t->text;
+        bool notes = tags[i].parse != parse_with && tags[i].parse != parse_generation && tags[i].parse != parse_block && tags[i].parse != parse_autoescape;
+        uint32_t line = t->line;
+        if (notes && tags[i].parse != parse_filter && tags[i].parse != parse_call && tags[i].parse != parse_set) p->code_line = line;
         jnode *n = jp_enter(p) ? tags[i].parse(p) : NULL;
+        if (n && (n->kind == JN_FILTERBLOCK || n->kind == JN_CALLBLOCK || n->kind == JN_SETBLOCK || (n->kind == JN_FOR && n->flag))) p->code_line = line; /* used behind their bodies */
         p->depth--;
         p->tag = outer;
         return n;
@@ -467,6 +474,7 @@ static bool print_tag(jparser *p, jnodes *list) {
     if (p->slices && jx_is_constant(items.v[0], 0)) jx_mark_constant(items.v[0]);
     n->list = items.v;
     n->n = 1;
+    if (!jx_is_constant(items.v[0], 0)) p->code_line = items.v[0]->line;
     return jp_add(p, list, n);
 }
 

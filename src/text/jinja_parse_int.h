@@ -57,6 +57,7 @@ typedef struct jparser {
     const char *unhashable; /* the type of such a key in a constant dict, which jinja2 computes when it compiles */
     const char *jump; /* break or continue outside a loop: Python's own compiler finds that, last of all */
     uint32_t jump_line;
+    uint32_t code_line; /* the last line that jinja2's generated code has noted so far: a `with` notes none of its own */
 } jparser;
 
 /* The end tags a body waits for; a stack through C's. */

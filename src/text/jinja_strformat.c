@@ -27,15 +27,18 @@ static bool pad_to(jrender *r, jout *out, const spec *f, const jstr *body, size_
     return j_out_repeat(r, out, fill, left) && j_out_str(r, out, body) && j_out_repeat(r, out, fill, pad - left);
 }
 
-static void add_thousands(char *text, size_t cap, char comma, int group) {
-    char copy[720];
-    size_t digits = strspn(text, "0123456789abcdefABCDEF"), n = 0;
-    snprintf(copy, sizeof copy, "%s", text);
-    for (size_t i = 0; copy[i] && n + 2 < cap; i++) {
-        if (i && i < digits && (digits - i) % (size_t)group == 0) text[n++] = comma;
-        text[n++] = copy[i];
+/* The number with a separator between groups, and zeros before it, which are grouped too, until it is `width` long or one longer: no number begins with a separator. */
+static bool group_digits(jrender *r, const char *number, const spec *f, int64_t width, jout *out) {
+    int64_t group = f->type && strchr("xXob", f->type) ? 4 : 3, n = (int64_t)strlen(number), digits = (int64_t)strspn(number, "0123456789abcdefABCDEF");
+    if (f->type && strchr("eEfFgG%", f->type)) digits = (int64_t)strspn(number, "0123456789"); /* an exponent's e is no digit */
+    int64_t least = width - (n - digits), all = digits;
+    if (digits && least > digits) all = least - least / (group + 1);
+    if (all < digits) all = digits;
+    for (int64_t i = 0; i < all; i++) {
+        const char *c = i < all - digits ? "0" : number + (i - (all - digits));
+        if ((i && (all - i) % group == 0 && !j_out_bytes(r, out, &f->comma, 1, false)) || !j_out_bytes(r, out, c, 1, false) || !j_charge(r, 1)) return false;
     }
-    text[n] = 0;
+    return j_out_bytes(r, out, number + digits, (size_t)(n - digits), false);
 }
 
 static size_t binary(uint64_t v, char *out) {
@@ -68,24 +71,32 @@ static void float_digits(double v, const spec *f, char *out, size_t cap) {
     case 'E': snprintf(out, cap, f->alt ? "%#.*E" : "%.*E", precision, v); break;
     case 'g': snprintf(out, cap, f->alt ? "%#.*g" : "%.*g", precision ? precision : 1, v); break;
     case 'G': snprintf(out, cap, f->alt ? "%#.*G" : "%.*G", precision ? precision : 1, v); break;
-    case '%': snprintf(out, cap, "%.*f%%", precision, v * 100); break;
+    case '%': snprintf(out, cap, f->alt ? "%#.*f%%" : "%.*f%%", precision, v * 100); break;
+    case 'd': snprintf(out, cap, "%.0f", trunc(v)); break; /* '%d' of a float */
     case 0: {
         char text[40];
         if (f->precision < 0) {
             j_format_float(v, text);
             snprintf(out, cap, "%s", text);
         } else {
-            snprintf(out, cap, "%.*g", precision ? precision : 1, v);
+            snprintf(out, cap, f->alt ? "%#.*g" : "%.*g", precision ? precision : 1, v);
             if (!strpbrk(out, ".eni")) strncat(out, ".0", cap - strlen(out) - 1);
         }
         break;
     }
-    default: snprintf(out, cap, "%.*f", precision, v); break;
+    default: snprintf(out, cap, f->alt ? "%#.*f" : "%.*f", precision, v); break;
     }
 }
 
+static void least_digits(char *digits, const spec *f) {
+    size_t n = strlen(digits), least = f->precision > 300 ? 300 : f->precision > 0 ? (size_t)f->precision : 0;
+    if (n >= least) return;
+    memmove(digits + least - n, digits, n + 1);
+    memset(digits, '0', least - n);
+}
+
 static bool format_number(jrender *r, jout *out, jv v, const spec *f) {
-    char digits[720], prefix[4] = "", text[740];
+    char digits[720], prefix[4] = "", head[8];
     bool negative, is_float = v.t == J_FLOAT || (f->type && strchr("eEfFgG%", f->type));
     if (is_float) {
         double d = jv_to_float(v);
@@ -95,23 +106,24 @@ static bool format_number(jrender *r, jout *out, jv v, const spec *f) {
         int64_t i = jv_to_int(v);
         negative = i < 0;
         int_digits(negative ? 0 - (uint64_t)i : (uint64_t)i, f, prefix, digits, sizeof digits);
-        size_t n = strlen(digits), least = f->precision > 300 ? 300 : f->precision > 0 ? (size_t)f->precision : 0;
-        if (n < least) {
-            memmove(digits + least - n, digits, n + 1);
-            memset(digits, '0', least - n);
-        }
     }
-    if (f->comma) add_thousands(digits, sizeof digits - 8, f->comma, f->type && strchr("xXob", f->type) ? 4 : 3);
+    if (!is_float || f->type == 'd') least_digits(digits, f);
     const char *sign = negative ? "-" : f->sign == '+' ? "+" : f->sign == ' ' ? " " : "";
-    snprintf(text, sizeof text, "%s%s%s", sign, prefix, digits);
-    const jstr *s = j_str_new(r, am_str_of(text), false);
-    if (!s) return false;
     spec with_zero = *f;
     if (f->zero) {
         if (!f->align) with_zero.align = '=';
         if (!f->fill && !(with_zero.fill = j_str_c(r, "0"))) return false;
     }
-    return pad_to(r, out, &with_zero, s, strlen(sign) + strlen(prefix), '>');
+    bool zeros = with_zero.align == '=' && with_zero.fill && j_str_eq(with_zero.fill, AM_STR("0"));
+    size_t n_head = (size_t)snprintf(head, sizeof head, "%s%s", sign, prefix);
+    jout text;
+    j_out_init(r, &text);
+    bool ok = j_out_bytes(r, &text, head, n_head, false);
+    if (ok && f->comma) ok = group_digits(r, digits, f, zeros ? f->width - (int64_t)n_head : 0, &text);
+    else if (ok) ok = j_out_bytes(r, &text, digits, strlen(digits), false);
+    if (!ok) return fail_out(&text);
+    const jstr *s = j_out_finish(r, &text);
+    return s && pad_to(r, out, &with_zero, s, n_head, '>');
 }
 
 static bool format_str(jrender *r, jout *out, const jstr *s, const spec *f, char dflt) {
@@ -222,10 +234,9 @@ static bool percent_value(jrender *r, jout *out, char type, jv v, spec *f) {
     if (!jv_is_number(v) || (v.t == J_FLOAT && strchr("oxX", type)))
         return j_fail(r, "TypeError", "%%%c format: %s is required, not %s", type, strchr("oxX", type) ? "an integer" : "a real number",
                       j_type_name(v));
-    if (integer && v.t == J_FLOAT) {
-        if (!isfinite(v.f) || fabs(v.f) >= 0x1p63) return j_fail(r, "OverflowError", "cannot convert float to integer");
-        v = jv_int((int64_t)v.f);
-    }
+    if (integer && v.t == J_FLOAT && !isfinite(v.f))
+        return j_fail(r, isnan(v.f) ? "ValueError" : "OverflowError", "cannot convert float %s to integer", isnan(v.f) ? "NaN" : "infinity");
+    if (integer && v.t == J_FLOAT && fabs(v.f) < 0x1p63) v = jv_int((int64_t)v.f);
     if (f->align == '<') f->zero = false; /* '-' */
     if (strchr("diu", type)) f->type = 'd';
     return format_number(r, out, v, f);

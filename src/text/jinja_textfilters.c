@@ -242,19 +242,6 @@ static bool f_replace(jrender *r, jv v, jv *arg, jv *out) {
     return j_replace(r, s, old, new_, count, out);
 }
 
-static bool f_center(jrender *r, jv v, jv *arg, jv *out) {
-    const jstr *s, *space = j_str_c(r, " ");
-    int64_t width = 80;
-    if (!space || !j_str_of(r, v, &s) || (given(arg[0]) && !j_arg_int(r, arg[0], &width))) return false;
-    return j_pad(r, s, width, space, 0, out);
-}
-
-static bool f_escape(jrender *r, jv v, jv *arg, jv *out) {
-    const jstr *s;
-    (void)arg;
-    return j_str_of(r, v, &s) && j_escape(r, s, out);
-}
-
 static bool as_markup(jrender *r, const jstr *s, bool markup, jv *out) {
     jstr *m = j_alloc(r, sizeof *m);
     if (!m) return false;
@@ -262,6 +249,19 @@ static bool as_markup(jrender *r, const jstr *s, bool markup, jv *out) {
     m->markup = markup;
     *out = jv_str(m);
     return true;
+}
+
+static bool f_center(jrender *r, jv v, jv *arg, jv *out) {
+    const jstr *s, *space = j_str_c(r, " ");
+    int64_t width = 80;
+    if (!space || !j_str_of(r, v, &s) || (given(arg[0]) && !j_arg_int(r, arg[0], &width))) return false;
+    return j_pad(r, s, width, space, 0, out) && (!s->markup || as_markup(r, out->s, true, out));
+}
+
+static bool f_escape(jrender *r, jv v, jv *arg, jv *out) {
+    const jstr *s;
+    (void)arg;
+    return j_str_of(r, v, &s) && j_escape(r, s, out);
 }
 
 static bool f_forceescape(jrender *r, jv v, jv *arg, jv *out) {

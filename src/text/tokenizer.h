@@ -84,6 +84,7 @@ void am_tokenizer_fingerprint(const am_tokenizer *tokenizer, uint8_t out[16]);
  * and the finish equals am_tokenizer_decode of all ids. Bytes that can never become UTF-8 come out as U+FFFD. */
 typedef struct am_detok am_detok;
 am_detok *am_detok_create(const am_tokenizer *tokenizer, bool skip_special); /* NULL when out of memory */
+void am_detok_keep(am_detok *detok, const int32_t *ids, size_t n); /* control tokens that are not skipped; the caller's, until am_detok_free */
 void am_detok_free(am_detok *detok);
 void am_detok_reset(am_detok *detok);
 am_status am_detok_push(am_detok *detok, int32_t id, am_buf *out); /* appends what became certain */

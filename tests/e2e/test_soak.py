@@ -161,4 +161,4 @@ def test_soak():
     expect(late <= early * 1.10 + (16 << 20), f"RSS grew from life to life: {growth}")
     expect(counts.get("warm", 0) > counts["turns"] // 20, f"the pool was not short: {counts}")
     expect(counts.get("turns", 0) > SECONDS, f"too little happened: {counts}")
-    return f"{counts}; {found['deep']['blocks']} blocks equal to the model's; at most {max(max(g) for g in growth) >> 20} MiB"
+    return f"{counts}; {found['deep']['blocks']} blocks equal to the model's; RSS in the lives' halves {half / 2**20:.1f} and {full / 2**20:.1f} MiB, in early and late lives {early / 2**20:.1f} and {late / 2**20:.1f}, at most {max(max(g) for g in growth) / 2**20:.1f}"
