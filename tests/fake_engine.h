@@ -80,7 +80,7 @@ static void *play_main(void *arg) {
     } else {
         if (strncmp(p->text, "late", 4) != 0) emit(p, &(am_event){.kind = AM_EVENT_STARTED, .info = &info});
         uint32_t n = perform(p);
-        emit(p, &(am_event){.kind = AM_EVENT_DONE, .info = &info, .n_generated = n,
+        emit(p, &(am_event){.kind = AM_EVENT_DONE, .info = &info, .n_generated = n, .not_durable = strcmp(p->text, "full disk") == 0,
                             .finish = p->cancel ? AM_FINISH_CANCELED : strcmp(p->text, "lengthy") == 0 ? AM_FINISH_LENGTH : AM_FINISH_STOP});
     }
     if (p->cancel) atomic_fetch_add(&n_canceled, 1);

@@ -329,6 +329,32 @@ static void a_full_disk_costs_nothing_but_durability(void **state) {
     assert_int_equal(info.n_tokens, 1510);
 }
 
+/* Rows that are in memory alone may have to make room on a full disk; the turn that misses them says so. */
+static void rows_that_could_not_be_written_are_missed_aloud(void **state) {
+    place *p = *state;
+    char name[16];
+    int32_t t[N_CTX];
+    am_cache_stats s;
+    am_cache_stats_get(p->cache, &s);
+    memcpy(t, stream(21), sizeof t);
+    am_io_ops full = am_io_system;
+    full.pwrite = failing_pwrite;
+    am_io = &full;
+    write_errno = ENOSPC;
+    turn(p, "bob", t, 300, 310);
+    am_turn_info i = turn(p, "bob", t, 320, 330);
+    assert_int_equal(i.n_cached, 310);
+    assert_int_equal(i.miss, AM_MISS_NONE);
+    for (uint32_t a = 0; a < s.n_open_slots; a++) {
+        snprintf(name, sizeof name, "other%u", a);
+        turn(p, name, stream(500 + a), 20, 30);
+    }
+    i = turn(p, "bob", t, 340, 350);
+    assert_int_equal(i.n_cached, 256);
+    assert_int_equal(i.miss, AM_MISS_EVICTED);
+    write_errno = 0;
+}
+
 static am_status count_files(void *arg, const char *name) {
     *(int *)arg += strstr(name, ".safetensors") != NULL;
     return AM_OK;
@@ -641,6 +667,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(files_may_vanish_while_running, setup, teardown),
         cmocka_unit_test_setup_teardown(things_in_a_files_place_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_disk_costs_nothing_but_durability, setup, teardown),
+        cmocka_unit_test_setup_teardown(rows_that_could_not_be_written_are_missed_aloud, setup, teardown),
         cmocka_unit_test_setup_teardown(rm_takes_only_what_was_its_own, setup, teardown),
         cmocka_unit_test_setup_teardown(a_fork_continues_on_its_own, setup, teardown),
         cmocka_unit_test_setup_teardown(another_model_is_another_head, setup, teardown),

@@ -160,6 +160,12 @@ static void wrong_doors(void **state) {
     http_ask(port, "POST", "/v1/chat/completion", NULL, NULL, &reply);
     expect_error(404, "not_found_error", "unknown_url");
     assert_non_null(strstr(reply.body.p, "POST /v1/chat/completions"));
+    http_ask(port, "POST", "/v1/messages/count_tokens?beta=true", NULL, NULL, &reply);
+    expect_error(404, "not_found_error", "unknown_url");
+    assert_non_null(strstr(reply.body.p, "Anthropic's API"));
+    http_ask(port, "POST", "/completions", NULL, NULL, &reply);
+    expect_error(404, "not_found_error", "unknown_url");
+    assert_non_null(strstr(reply.body.p, "text completions (/v1/completions) is not served here; POST /v1/chat/completions is"));
     http_ask(port, "GET", "/v1/chat/completions", NULL, NULL, &reply);
     expect_error(405, "invalid_request_error", "method_not_allowed");
     assert_string_equal(http_header(&reply, "allow"), "POST, OPTIONS");
@@ -227,6 +233,14 @@ static void whole_answers(void **state) {
     assert_int_equal(last_request.max_tokens, 2);
     assert_int_equal(last_request.n_stops, 2);
     assert_true(last_request.sampling.has_seed);
+}
+
+static void an_answer_that_could_not_be_written_says_so(void **state) {
+    (void)state;
+    chat("say:x", "");
+    assert_string_equal(member("agent_memory.durable"), "(absent)");
+    chat("full disk", "");
+    assert_int_equal(json_is_false(json_object_get(json_object_get(reply.json, "agent_memory"), "durable")), 1);
 }
 
 static void choices_and_logprobs(void **state) {
@@ -730,6 +744,7 @@ int main(void) {
         cmocka_unit_test(wrong_doors),
         cmocka_unit_test(malformed_heads_get_the_same_shape),
         cmocka_unit_test(whole_answers),
+        cmocka_unit_test(an_answer_that_could_not_be_written_says_so),
         cmocka_unit_test(choices_and_logprobs),
         cmocka_unit_test(streams),
         cmocka_unit_test(tool_calls), cmocka_unit_test(tools_that_are_no_functions), cmocka_unit_test(reasoning_is_apart),

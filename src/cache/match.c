@@ -238,6 +238,8 @@ static void first_info(am_turn *t, const am_turn_request *r) {
         }
         if (info->miss == AM_MISS_NONE && n_found / AM_BLOCK_TOKENS < could / AM_BLOCK_TOKENS)
             info->miss = t->next_lost ? t->next_lost : AM_MISS_EVICTED;
+        if (info->miss == AM_MISS_NONE && h->n_rows + 1 < same && n_found + 1 < same)
+            info->miss = AM_MISS_EVICTED; /* rows that could not be written, and had to make room */
     }
     if (t->n_redone && !r->no_reuse && info->miss != AM_MISS_MODEL_CHANGED) {
         info->miss = AM_MISS_WINDOW;

@@ -69,6 +69,7 @@ typedef struct am_event {
     am_finish finish;         /* DONE */
     am_str stop;              /* DONE: the stop string that ended it, or empty */
     uint32_t n_generated;     /* DONE: sampled tokens, the end token included */
+    bool not_durable;         /* DONE: the head could not be written; it is in memory, and written when the disk takes it */
     uint32_t n_drafted, n_accepted; /* DONE: tokens that were guessed and computed, and those of them that were right */
     double prefill_ms, decode_ms, queue_ms; /* DONE */
     am_status status;         /* ERROR */

@@ -114,6 +114,7 @@ static void commit_done(void *arg, am_status status) {
     am_seq *seq = arg;
     am_schedule *s = seq->schedule;
     list_remove(&s->committing, seq);
+    seq->not_durable = status != AM_OK;
     if (status)
         am_log(AM_LOG_WARN, "head_not_durable", AM_LS("id", seq->request.id), AM_LS("agent", seq->info.agent),
                AM_LS("reason", am_status_text(status)));

@@ -262,6 +262,7 @@ void am_seq_send_done(am_seq *seq) {
         .finish = seq->finish,
         .stop = seq->stop >= 0 ? seq->request.stops[seq->stop] : (am_str){0},
         .n_generated = seq->n_generated,
+        .not_durable = seq->not_durable,
         .n_drafted = seq->n_drafted,
         .n_accepted = seq->n_accepted,
         .queue_ms = span_ms(seq->submitted_ns, seq->started_ns ? seq->started_ns : end),

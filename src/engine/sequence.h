@@ -39,7 +39,7 @@ typedef struct am_seq {
 
     am_turn *turn;
     am_turn_info info;
-    bool has_info;
+    bool has_info, not_durable;
     uint64_t last_chunk; /* step in which it prefilled last */
     int32_t last;        /* sampled, its row not yet computed */
     uint32_t n_generated, n_drafted, n_accepted;

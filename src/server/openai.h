@@ -68,6 +68,7 @@ struct am_completion {
     const am_model_info *about;
     am_engine *engine;
     bool stream, include_usage, logprobs, choice_unforced, format_unforced;
+    bool not_durable; /* the turn of choice 0 could not be written */
     char id[40];
     long long created_s;
     uint32_t n_choices;

@@ -90,6 +90,7 @@ static void on_done(am_choice *choice, const am_event *event) {
     choice->n_generated = event->n_generated;
     choice->n_drafted = event->n_drafted;
     choice->n_accepted = event->n_accepted;
+    c->not_durable |= event->not_durable;
     if (event->finish == AM_FINISH_CANCELED || event->finish == AM_FINISH_ERROR) {
         bool canceled = event->finish == AM_FINISH_CANCELED;
         am_api_fail(&e, canceled ? 503 : 500, canceled ? "canceled" : "engine_error", NULL, "%s",

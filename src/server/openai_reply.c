@@ -68,6 +68,7 @@ static void put_usage(const am_completion *c, am_buf *out) {
                   c->info.n_prompt - c->info.n_cached);
     if (miss[0]) put_str(out, am_str_of(miss));
     else am_buf_printf(out, "null");
+    if (c->not_durable) am_buf_printf(out, ",\"durable\":false");
     if (c->choice_unforced || c->format_unforced)
         am_buf_printf(out, ",\"not_enforced\":[%s%s%s]", c->choice_unforced ? "\"tool_choice\"" : "", c->choice_unforced && c->format_unforced ? "," : "",
                       c->format_unforced ? "\"response_format\"" : "");

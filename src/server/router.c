@@ -91,8 +91,20 @@ static unsigned edit_distance(am_str a, am_str b) {
     return row[b.n];
 }
 
+/* Endpoints that clients know from elsewhere: what they are looking for is not a misspelt one of ours. */
+static const struct {
+    const char *path, *name;
+} elsewhere[] = {{"/responses", "OpenAI's Responses API"}, {"/completions", "OpenAI's text completions"}, {"/embeddings", "OpenAI's embeddings"}, {"/messages", "Anthropic's API"}};
+
 static void reply_not_found(am_exchange *x, am_str path) {
     am_api_error e;
+    for (size_t i = 0; i < sizeof elsewhere / sizeof *elsewhere; i++) {
+        am_str known = am_str_of(elsewhere[i].path);
+        if (!am_str_starts(path, known) || (path.n > known.n && path.p[known.n] != '/')) continue;
+        am_api_fail(&e, 404, "unknown_url", NULL, "%s (/v1%s) is not served here; POST /v1/chat/completions is", elsewhere[i].name, elsewhere[i].path);
+        am_reply_error(x, &e);
+        return;
+    }
     char near[256] = "";
     bool taken[N_ROUTES] = {false};
     size_t n = 0;

@@ -109,11 +109,14 @@ def test_full_disk():
             raise Skip("mount is not allowed here")
         try:
             with Server(d) as s:
+                told = []
                 for i in range(6):
                     history = []
                     s.turn(history, f"My number is {1000 + 37 * i}. " + words(700, i), f"agent{i}", max_tokens=8)
                     reply = s.turn(history, "What is my number?", f"agent{i}")
                     expect(str(1000 + 37 * i) in text_of(reply), text_of(reply))
+                    told.append(reply["agent_memory"].get("durable"))
+                expect(told[0] is None and told[-1] is False, told)
                 expect(s.request("GET", "/health").status == 200, "health")
                 s.stop()
                 expect(any("No space" in line or "ENOSPC" in line for line in s.log), "nothing about the full disk in the log")
