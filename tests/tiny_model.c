@@ -44,7 +44,7 @@ static size_t list_tensors(const test_tiny_model *m, am_st_entry *e, char names[
 }
 
 static void write_windows(const test_tiny_model *m, am_buf *config) {
-    assert_int_equal(am_buf_printf(config, ",\"sliding_window\":%u,\"max_position_embeddings\":16384,\"layer_types\":[", m->window), AM_OK);
+    assert_int_equal(am_buf_printf(config, ",\"use_sliding_window\":true,\"sliding_window\":%u,\"max_position_embeddings\":16384,\"layer_types\":[", m->window), AM_OK);
     for (uint32_t i = 0; i < m->n_layer; i++) {
         bool full = m->full_every && i % m->full_every == m->full_every - 1;
         assert_int_equal(am_buf_printf(config, "%s\"%s_attention\"", i ? "," : "", full ? "full" : "sliding"), AM_OK);
@@ -75,7 +75,7 @@ void test_tiny_model_write(const test_tiny_model *m, const char *dir, uint64_t s
                                    "{\"model_type\":\"%s\",\"num_hidden_layers\":%u,\"vocab_size\":%u,\"hidden_size\":%u,"
                                    "\"intermediate_size\":%u,\"num_attention_heads\":%u,\"num_key_value_heads\":%u,\"head_dim\":%u,"
                                    "\"rms_norm_eps\":1e-5,\"tie_word_embeddings\":true,\"eos_token_id\":2",
-                                   m->window ? "mistral" : "llama", m->n_layer, m->n_vocab, m->n_embd, m->n_ff, m->n_head, m->n_kv_head, m->head_dim),
+                                   m->window ? "smollm3" : "llama", m->n_layer, m->n_vocab, m->n_embd, m->n_ff, m->n_head, m->n_kv_head, m->head_dim),
                      AM_OK);
     if (m->window) write_windows(m, &config);
     assert_int_equal(am_buf_putc(&config, '}'), AM_OK);

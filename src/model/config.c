@@ -121,7 +121,12 @@ static am_status read_longrope(const am_config *config, am_rope_config *rope, co
     return status ? status : read_factors(scaling, "long_factor", n, &rope->long_factor, err);
 }
 
-static am_status read_kind(const json_t *scaling, am_rope_kind *out, am_error *err) {
+/* Phi-3's first configs call longrope by other names. */
+static bool is_longrope(const am_config *c, const json_t *scaling, const char *type) {
+    return strcmp(c->model_type, "phi3") == 0 && present(scaling, "short_factor") && (strcmp(type, "su") == 0 || strcmp(type, "yarn") == 0);
+}
+
+static am_status read_kind(const am_config *c, const json_t *scaling, am_rope_kind *out, am_error *err) {
     static const char *const kinds[] = {[AM_ROPE_PLAIN] = "default", [AM_ROPE_LINEAR] = "linear", [AM_ROPE_LLAMA3] = "llama3",
                                         [AM_ROPE_YARN] = "yarn", [AM_ROPE_LONGROPE] = "longrope", [AM_ROPE_DIVISORS] = "divisors"};
     const char *key = present(scaling, "rope_type") ? "rope_type" : "type"; /* older files say "type" */
@@ -129,8 +134,9 @@ static am_status read_kind(const json_t *scaling, am_rope_kind *out, am_error *e
     *out = AM_ROPE_PLAIN;
     if (!type) return AM_OK;
     if (!json_is_string(type)) return am_config_bad_value(AM_EFORMAT, key, type, "a string", err);
+    const char *name = is_longrope(c, scaling, json_string_value(type)) ? kinds[AM_ROPE_LONGROPE] : json_string_value(type);
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
-        if (strcmp(json_string_value(type), kinds[i]) == 0) {
+        if (strcmp(name, kinds[i]) == 0) {
             *out = (am_rope_kind)i;
             return AM_OK;
         }
@@ -145,28 +151,29 @@ am_status am_config_rope(const am_config *c, const json_t *scaling, double theta
     const json_t *partial_of = present(scaling, "partial_rotary_factor") ? scaling : c->json;
     am_status status = positive(partial_of, "partial_rotary_factor", 1, &rope->partial, err);
     if (!status) status = positive(present(scaling, "rope_theta") ? scaling : NULL, "rope_theta", theta, &rope->theta, err);
-    if (!status) status = read_kind(scaling, &rope->kind, err);
+    if (!status) status = read_kind(c, scaling, &rope->kind, err);
     if (status) return status;
     if (rope->partial > 1 || am_rope_dims(rope, c->head_dim) % 2 || am_rope_dims(rope, c->head_dim) == 0)
         return am_fail(err, AM_EUNSUPPORTED, "'partial_rotary_factor' %g of a head dimension of %u", rope->partial, c->head_dim);
     if (rope->kind == AM_ROPE_PLAIN) return AM_OK;
     if (rope->kind == AM_ROPE_DIVISORS) /* how GGUF files hold llama3's scaling */
         return read_factors(scaling, "short_factor", am_rope_dims(rope, c->head_dim) / 2, &rope->short_factor, err);
-    const json_t *original_of = present(scaling, "original_max_position_embeddings") ? scaling : c->json;
+    const json_t *original_of = present(c->json, "original_max_position_embeddings") ? c->json : scaling; /* transformers lets the outer one win */
     status = positive(original_of, "original_max_position_embeddings", c->n_ctx, &rope->original_ctx, err);
     double implied = rope->kind == AM_ROPE_LONGROPE ? c->n_ctx / rope->original_ctx : NAN;
     if (!status) status = positive(scaling, "factor", implied, &rope->factor, err);
-    if (!status && present(scaling, "attention_factor")) status = positive(scaling, "attention_factor", 1, &rope->attention_factor, err);
+    bool scaled = rope->kind == AM_ROPE_YARN || rope->kind == AM_ROPE_LONGROPE; /* the others take no notice of an attention_factor */
+    if (!status && scaled && present(scaling, "attention_factor")) status = positive(scaling, "attention_factor", 1, &rope->attention_factor, err);
     if (!status && rope->kind == AM_ROPE_LLAMA3) status = read_llama3(rope, scaling, err);
     if (!status && rope->kind == AM_ROPE_YARN) status = read_yarn(rope, scaling, err);
     if (!status && rope->kind == AM_ROPE_LONGROPE) status = read_longrope(c, rope, scaling, err);
     return status;
 }
 
-/* The model's one rope, or the one of its full layers where rope_parameters holds several by layer kind. */
+/* The model's one rope, or the one of its full layers where rope_parameters holds several by layer kind. The older key wins where both are there. */
 static am_status read_rope(am_config *c, am_error *err) {
-    const json_t *scaling = present(c->json, "rope_parameters");
-    if (!scaling) scaling = present(c->json, "rope_scaling");
+    const json_t *scaling = present(c->json, "rope_scaling");
+    if (!scaling || (json_is_object(scaling) && json_object_size(scaling) == 0)) scaling = present(c->json, "rope_parameters");
     if (present(scaling, "full_attention")) scaling = present(scaling, "full_attention");
     double theta;
     am_status status = positive(c->json, "rope_theta", 10000.0, &theta, err);

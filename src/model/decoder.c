@@ -22,6 +22,14 @@ am_status am_decoder_window(const am_model *model, uint32_t *window, am_error *e
     return am_config_count(&model->config, "sliding_window", 1, 1u << 30, 0, window, err);
 }
 
+am_status am_decoder_window_everywhere(const am_model *model, uint32_t i, uint32_t *window, am_error *err) {
+    bool sliding;
+    am_status status = am_decoder_window(model, window, err);
+    if (!status && *window) status = am_config_sliding(&model->config, i, true, &sliding, err);
+    if (status || !*window || sliding) return status;
+    return am_config_bad_value(AM_EUNSUPPORTED, "layer_types", json_object_get(model->config.json, "layer_types"), "sliding_attention in every layer", err);
+}
+
 am_status am_decoder_optional_window(const am_model *model, uint32_t i, bool fallback, uint32_t *window, am_error *err) {
     bool used, sliding;
     *window = 0;

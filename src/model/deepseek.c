@@ -193,4 +193,4 @@ static am_status load(am_model *m, am_loader *l, am_error *err) {
     return status ? status : am_decoder_load(m, l, load_layer, err);
 }
 
-const am_arch am_arch_deepseek_v2 = {"deepseek_v2", NULL, NULL, load, am_decoder_forward};
+const am_arch am_arch_deepseek_v2 = {"deepseek_v2", NULL, "{\"n_shared_experts\":2}", load, am_decoder_forward};

@@ -193,6 +193,10 @@ static void make_rope(maker *m) {
     if (get_number(m, "rope.scaling.factor", &v)) set(m, rope, "factor", json_real(v));
     if (get_number(m, "rope.scaling.attn_factor", &v)) set(m, rope, "attention_factor", json_real(v));
     if (get_count(m, "rope.scaling.original_context_length", &n)) set(m, rope, "original_max_position_embeddings", json_integer(n));
+    if (get_number(m, "rope.scaling.yarn_beta_fast", &v)) set(m, rope, "beta_fast", json_real(v));
+    if (get_number(m, "rope.scaling.yarn_beta_slow", &v)) set(m, rope, "beta_slow", json_real(v));
+    if (is(m->f, "phi3")) put_count(m, "rope.scaling.original_context_length", "original_max_position_embeddings"); /* it has a default there, which would win */
+    if (is(m->f, "gpt-oss") && !type.n) set(m, rope, "rope_type", json_string("default")); /* and here */
     if (put_factors(m, rope, "rope_freqs.weight", "short_factor")) set(m, rope, "rope_type", json_string("divisors"));
     if (put_factors(m, rope, "rope_factors_short.weight", "short_factor")) set(m, rope, "rope_type", json_string("longrope"));
     put_factors(m, rope, "rope_factors_long.weight", "long_factor");

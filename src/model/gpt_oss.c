@@ -40,17 +40,20 @@ static am_status load_layer(am_model *m, am_loader *l, uint32_t i, am_error *err
 }
 
 static am_status load(am_model *m, am_loader *l, am_error *err) {
-    double limit;
+    double limit, alpha;
     am_status status = am_decoder_refuse(m, refused, err);
     if (!status) status = am_moe_configure(m, "num_local_experts", "intermediate_size", err);
     if (!status) status = am_config_number(&m->config, "swiglu_limit", 7, &limit, err);
+    if (!status) status = am_config_number(&m->config, "swiglu_alpha", 1.702, &alpha, err);
     if (status) return status;
     m->activation = AM_ACT_SWIGLU_CLAMP;
     m->activation_limit = (float)limit;
+    m->activation_alpha = (float)alpha;
     m->expert_normalise = true;
     return am_decoder_load(m, l, load_layer, err);
 }
 
 const am_arch am_arch_gpt_oss = {
     "gpt_oss", NULL, "{\"attention_bias\":true,\"head_dim\":64,\"num_key_value_heads\":8,\"max_position_embeddings\":131072,\"rope_theta\":150000.0,\"rms_norm_eps\":1e-5,"
-                     "\"num_local_experts\":128,\"num_experts_per_tok\":4,\"sliding_window\":128}", load, am_decoder_forward};
+                     "\"num_local_experts\":128,\"num_experts_per_tok\":4,\"sliding_window\":128,"
+                     "\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":32.0,\"truncate\":false,\"original_max_position_embeddings\":4096}}", load, am_decoder_forward};

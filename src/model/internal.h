@@ -21,7 +21,7 @@ am_status am_arch_unknown(const char *model_type, am_error *err); /* lists those
 typedef enum am_activation {
     AM_ACT_SILU,         /* silu(gate) * up */
     AM_ACT_GELU_TANH,    /* gelu(gate) * up, the tanh form */
-    AM_ACT_SWIGLU_CLAMP, /* (up + 1) * gate * sigmoid(1.702 gate), both clamped */
+    AM_ACT_SWIGLU_CLAMP, /* (up + 1) * gate * sigmoid(alpha gate), both clamped */
 } am_activation;
 
 /* A mixture of experts in the place of an MLP. */
@@ -83,7 +83,7 @@ struct am_model {
     uint32_t n_ropes;
 
     am_activation activation;
-    float activation_limit;  /* AM_ACT_SWIGLU_CLAMP */
+    float activation_limit, activation_alpha; /* AM_ACT_SWIGLU_CLAMP */
     float embed_scale;       /* 1: none */
     float attention_scale;   /* of scores */
     float attention_softcap; /* 0: none */
@@ -218,6 +218,8 @@ am_status am_decoder_load_norms(am_loader *loader, am_layer *layer, am_error *er
 void am_decoder_forward(am_pass *pass);
 /* `sliding_window` (0 when null or absent). */
 am_status am_decoder_window(const am_model *model, uint32_t *window, am_error *err);
+/* The window that all layers have: transformers takes no notice of this architecture's layer_types, others do, so a list that leaves layers out is refused. */
+am_status am_decoder_window_everywhere(const am_model *model, uint32_t i, uint32_t *window, am_error *err);
 /* The window of layer i where `use_sliding_window` says that there are any; `fallback`: whether the layer has one, where no layer_types say it. */
 am_status am_decoder_optional_window(const am_model *model, uint32_t i, bool fallback, uint32_t *window, am_error *err);
 /* Keys that, set to anything but null, false or `same`, would make another model of it; the list ends with a NULL key. */

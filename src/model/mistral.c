@@ -7,9 +7,7 @@ static const am_refused_key refused[] = {{"hidden_act", "\"silu\""}, {"partial_r
 
 static am_status load_layer(am_model *m, am_loader *l, uint32_t i, am_error *err) {
     am_layer *layer = &m->layers[i];
-    bool sliding = true;
-    am_status status = am_config_sliding(&m->config, i, true, &sliding, err);
-    if (!status && sliding) status = am_decoder_window(m, &layer->window, err);
+    am_status status = am_decoder_window_everywhere(m, i, &layer->window, err);
     if (!status) status = am_decoder_load_norms(l, layer, err);
     if (!status) status = am_decoder_load_attention(l, layer, false, false, err);
     return status ? status : am_decoder_load_mlp(l, layer, false, err);

@@ -64,10 +64,10 @@ static void gelu_tanh_rows(const am_row_job *job, size_t r0, size_t r1) {
 
 /* gpt-oss: the gate is clamped above only. */
 static void swiglu_clamp_rows(const am_row_job *job, size_t r0, size_t r1) {
-    float limit = job->pass->model->activation_limit;
+    float limit = job->pass->model->activation_limit, alpha = job->pass->model->activation_alpha;
     for (size_t i = r0 * job->n; i < r1 * job->n; i++) {
         float g = fminf(job->y[i], limit), u = fminf(fmaxf(job->x[i], -limit), limit);
-        job->y[i] = (u + 1) * (g / (1 + expf(-1.702f * g)));
+        job->y[i] = (u + 1) * (g / (1 + expf(-alpha * g)));
     }
 }
 

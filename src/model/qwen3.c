@@ -36,9 +36,10 @@ static am_status is_sparse(const am_model *m, uint32_t i, bool *sparse, am_error
 }
 
 static am_status load_moe_layer(am_model *m, am_loader *l, uint32_t i, am_error *err) {
-    bool sparse;
+    bool sparse, windows;
     am_status status = is_sparse(m, i, &sparse, err);
-    if (!status) status = am_decoder_optional_window(m, i, true, &m->layers[i].window, err); /* all, without max_window_layers */
+    if (!status) status = am_config_flag(&m->config, "use_sliding_window", false, &windows, err);
+    if (!status && windows) status = am_decoder_window_everywhere(m, i, &m->layers[i].window, err);
     if (!status) status = load_attention(m, l, &m->layers[i], err);
     if (status) return status;
     return sparse ? am_moe_load(m, l, &m->layers[i], err) : am_decoder_load_mlp(l, &m->layers[i], false, err);

@@ -116,6 +116,8 @@ def test_configs():
                        ("quantization", {"bits": 7, "group_size": 64}), ("tie_word_embeddings", "yes"), ("eos_token_id", -1)):
         words = {"rope_scaling": "rope"}.get(key, key)
         in_folder({**file, "config.json": {**CONFIG, key: value}}, "config.json" if key != "hidden_act" else "", words)
+    windows = {**CONFIG, "model_type": "mistral", "sliding_window": 8, "layer_types": ["full_attention"] * CONFIG["num_hidden_layers"]}
+    in_folder({**file, "config.json": windows}, "layer_types", "full_attention", "sliding_attention in every layer")
     in_folder({**file, "config.json": b"[" * 100000}, "config.json")
     in_folder({**file, "config.json": b"\xff\xfe"}, "config.json")
 
