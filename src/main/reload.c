@@ -5,6 +5,7 @@
  * that is looked at each second: a removed key must stop working without anybody remembering to tell the server. */
 #include "main/reload.h"
 
+#include "agents/instance.h"
 #include "base/log.h"
 #include "main/setting.h"
 #include "server/keyring.h"
@@ -106,6 +107,23 @@ static void list_changes(const am_settings *old, const am_settings *now, bool re
     am_buf_free(&b);
 }
 
+static bool same_text(const char *a, const char *b) { return strcmp(a ? a : "", b ? b : "") == 0; }
+
+static bool same_model(const am_model_entry *a, const am_model_entry *b) {
+    bool same = same_text(a->name, b->name) && same_text(a->path, b->path) && same_text(a->template_path, b->template_path) && a->n_aliases == b->n_aliases;
+    for (size_t i = 0; same && i < a->n_aliases; i++) same = strcmp(a->aliases[i], b->aliases[i]) == 0;
+    return same && a->n_ctx == b->n_ctx && a->bits_k == b->bits_k && a->bits_v == b->bits_v && a->n_threads == b->n_threads &&
+           a->kv_memory_bytes == b->kv_memory_bytes && a->temperature == b->temperature && a->top_p == b->top_p && a->min_p == b->min_p &&
+           a->repetition_penalty == b->repetition_penalty && a->top_k == b->top_k && a->pin == b->pin && a->keep_alive_ms == b->keep_alive_ms;
+}
+
+/* The list of models is no row of the table. */
+static void list_models(const am_settings *old, const am_settings *now, am_buf *out) {
+    bool same = old->n_entries == now->n_entries;
+    for (size_t i = 0; same && i < old->n_entries; i++) same = same_model(&old->entries[i], &now->entries[i]);
+    if (!same) am_buf_printf(out, "%smodels", out->n ? " " : "");
+}
+
 void am_reload_settings(am_settings *settings, am_server *server) {
     am_settings now;
     am_error err = {0};
@@ -123,6 +141,7 @@ void am_reload_settings(am_settings *settings, am_server *server) {
     }
     list_changes(settings, &now, true, &changed);
     list_changes(settings, &now, false, &waiting);
+    list_models(settings, &now, &waiting);
     if (am_settings_take(settings, &now)) am_log(AM_LOG_ERROR, "out_of_memory", AM_LS("while", "settings are taken over"));
     am_log_setup((am_log_level)settings->log_level, settings->log_format == 1);
     am_log(AM_LOG_INFO, "settings_reloaded", AM_LV("changed", am_buf_str(&changed)), AM_LV("wait_for_restart", am_buf_str(&waiting)),

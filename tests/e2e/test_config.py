@@ -96,6 +96,11 @@ def test_sighup_reloads_a_daemon():
             expect(re.search(r'wait_for_restart="?[^"]*host', line), line)
             expect(s.request("POST", "/v1/chat/completions", big, key).status == 403, "cors-origin went away")
             expect(s.request("POST", "/v1/chat/completions", big, {"authorization": "Bearer new"}).status == 200, "max-body is the default again")
+            write(d, "api-key: new\nparallel: 4\nmodels:\n  - name: memo-28m\n    aliases: [gpt-*]\n")
+            s.process.send_signal(signal.SIGHUP)
+            line = s.wait_event("settings_reloaded", 3)
+            expect(re.search(r'wait_for_restart="?models"?( |$)', line), line)
+            write(d, "host: 0.0.0.0\napi-key: new\n")
             for _ in range(20):
                 s.process.send_signal(signal.SIGHUP)
             expect(s.stop() == 0 and s.events("server_shutdown_complete"), "the end after reloads")
