@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { MAX_CONFIG_BYTES = 16 << 20, WORTH_A_NOTICE_BYTES = 256 << 20 };
 
@@ -184,11 +185,16 @@ static void find_root(am_loader *l) {
     l->root[0] = 0;
 }
 
-/* Of packed weights: what they are made of, and by whom. The files are told by their inodes and times, because reading them is what shall not be. */
+/* Of packed weights: what they are made of, and by which build of this program, since another may pack otherwise. Files are told by size and times, because
+ * reading them is what shall not be. */
 static am_status packed_key(const am_model *m, const source *s, const am_buf *description, am_sum *out, am_error *err) {
     am_sum_state *sum = am_sum_begin();
     if (!sum) return am_fail(err, AM_ENOMEM, "no memory for a checksum");
+    struct stat program = {0};
+    (void)!stat("/proc/self/exe", &program);
+    uint64_t build[] = {(uint64_t)program.st_size, (uint64_t)program.st_mtim.tv_sec, (uint64_t)program.st_mtim.tv_nsec};
     am_sum_add(sum, AM_VERSION, sizeof AM_VERSION);
+    am_sum_add(sum, build, sizeof build);
     am_tensors_identify(s->tensors, sum);
     sum_text(m, sum, description);
     *out = am_sum_end(sum);

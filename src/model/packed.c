@@ -11,7 +11,7 @@
  *
  * It is named by its key, written beside under another name, synced and renamed. Writing is slow where the disk is, so it is done behind
  * the model's back, synced in small steps: turns that are written meanwhile shall not wait for gigabytes. All bytes are checked before one is used, by all
- * workers; what that costs is a reading at the memory's rate, and a cold start reads the file with it. A panel's meaning is bound to the version in the key. */
+ * workers; what that costs is a reading at the memory's rate, and a cold start reads the file with it. A panel's meaning is bound to the build in the key. */
 #include "model/packed.h"
 
 #include "base/fs.h"

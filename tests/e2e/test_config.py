@@ -120,6 +120,7 @@ def test_a_terminal_that_closes_ends_it():
         master, slave = pty.openpty()
 
         def on_terminal():
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup themselves
             os.setsid()
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
 
