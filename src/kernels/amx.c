@@ -14,13 +14,6 @@
 enum { ROWS = 256, CHUNK = 2048 };
 #endif
 
-#if defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-#define INLINE static inline __attribute__((always_inline))
-
 enum { TILE = 16, N_SUMS = 4 /* products under way, one a tile */ };
 
 /* CHUNK inputs of a panel. */

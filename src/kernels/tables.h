@@ -7,6 +7,13 @@
 
 #include <string.h>
 
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+
 extern const am_kernels am_kernels_scalar;
 #if defined(__x86_64__)
 extern const am_kernels am_kernels_avx2;

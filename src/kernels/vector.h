@@ -18,13 +18,6 @@
 
 #include <math.h>
 
-#define INLINE static inline __attribute__((always_inline))
-#if defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 32")
-#endif
-
 enum {
     PANEL_VECS = AM_PANEL / LANES,
     TILE_ROWS = 6,
