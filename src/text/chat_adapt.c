@@ -12,36 +12,30 @@
 
 #include <string.h>
 
-static json_t *tools_message(const json_t *tools) {
+/* A system message with each of a list as JSON, a line each, between two texts. */
+static json_t *list_message(const json_t *list, am_str before, am_str after) {
     am_buf text;
     am_buf_init(&text, SIZE_MAX / 2);
-    int failed = am_buf_add(&text, AM_STR("You can call functions. These are there, each as JSON:\n<tools>\n")) ? -1 : 0;
+    bool failed = am_buf_add(&text, before);
     size_t i;
-    json_t *tool;
-    json_array_foreach((json_t *)tools, i, tool) {
-        if (!failed) failed = am_json_dump_spaced(tool, &text) || am_buf_putc(&text, '\n');
+    json_t *one;
+    json_array_foreach((json_t *)list, i, one) {
+        failed = failed || am_json_dump_spaced(one, &text) || am_buf_putc(&text, '\n');
     }
-    if (!failed && am_buf_add(&text, AM_STR("</tools>\nTo call one, write its name and arguments as JSON:\n<tool_call>\n"
-                                            "{\"name\": \"...\", \"arguments\": {...}}\n</tool_call>")))
-        failed = -1;
+    failed = failed || am_buf_add(&text, after);
     json_t *message = failed ? NULL : json_pack("{s:s, s:s%}", "role", "system", "content", text.p, text.n);
     am_buf_free(&text);
     return message;
 }
 
+static json_t *tools_message(const json_t *tools) {
+    return list_message(tools, AM_STR("You can call functions. These are there, each as JSON:\n<tools>\n"),
+                        AM_STR("</tools>\nTo call one, write its name and arguments as JSON:\n<tool_call>\n"
+                               "{\"name\": \"...\", \"arguments\": {...}}\n</tool_call>"));
+}
+
 static json_t *documents_message(const json_t *documents) {
-    am_buf text;
-    am_buf_init(&text, SIZE_MAX / 2);
-    int failed = am_buf_add(&text, AM_STR("These documents are there, each as JSON:\n<documents>\n")) ? -1 : 0;
-    size_t i;
-    json_t *document;
-    json_array_foreach((json_t *)documents, i, document) {
-        if (!failed) failed = am_json_dump_spaced(document, &text) || am_buf_putc(&text, '\n');
-    }
-    if (!failed) failed = am_buf_add(&text, AM_STR("</documents>")) ? -1 : 0;
-    json_t *message = failed ? NULL : json_pack("{s:s, s:s%}", "role", "system", "content", text.p, text.n);
-    am_buf_free(&text);
-    return message;
+    return list_message(documents, AM_STR("These documents are there, each as JSON:\n<documents>\n"), AM_STR("</documents>"));
 }
 
 /* member of `to` = its text, a blank line, and that of `from`. */
