@@ -13,7 +13,7 @@
  * i_high (nibbles of bytes); idot, the sums of one step, with i_begin(start) i_dot(sum,w,x,wide) (each lane plus the sum of 4 products of an
  * unsigned and a signed byte) i_end(sum,start,wide: as floats), where `wide` says that w has codes above 15; i_sum(code: of 16); v_store_i8;
  * INT8_ROWS: rows a tile, at most 6; INT8_WIDE(r): panels a tile of r rows. */
-enum { INT8_CHUNK = 512, INT8_MAX_PANELS = 4, INT8_AHEAD = 2048 /* bytes */ };
+enum { INT8_CHUNK = 512, INT8_MAX_PANELS = 4, INT8_AHEAD = 8192 /* bytes */ };
 
 typedef enum int8_form { PACKED_4, PACKED_8 } int8_form;
 
@@ -58,12 +58,13 @@ INLINE void int8_step(idot dot[INT8_ROWS][INT8_MAX_PANELS * PANEL_VECS], const u
 
 INLINE vec int8_set(const uint8_t *row, size_t at, size_t i) { return v_set(load_f32(row + at + 4 * i)); }
 
-/* A group further on comes from memory while this one is multiplied; behind the last one the next tile's panels begin. */
+/* A group further on comes from memory into the second cache while this one is multiplied; behind the last one the next tile's panels begin. One row
+ * alone reads no faster than the processor's own prefetching. */
 INLINE void int8_fetch(const int8_tile *a, const uint8_t *group, size_t group_bytes, const int p) {
     size_t ahead = INT8_AHEAD, left = (size_t)(a->w + a->w_panel - group);
     const uint8_t *at = group + ahead + (left <= ahead ? (size_t)(p - 1) * a->w_panel : 0);
     UNROLL for (int i = 0; i < p; i++, at += a->w_panel)
-        for (size_t b = 0; b < group_bytes; b += 64) __builtin_prefetch(at + b);
+        for (size_t b = 0; b < group_bytes; b += 64) __builtin_prefetch(at + b, 0, 2);
 }
 
 INLINE void int8_group(vec acc[INT8_ROWS][INT8_MAX_PANELS * PANEL_VECS], const int8_tile *a, const uint8_t *const x[INT8_ROWS], const uint8_t *group,
@@ -106,7 +107,7 @@ INLINE void int8_tile_run(const int8_tile *a, const int r, const int p, const in
         end = mat->n_in - chunk < INT8_CHUNK ? mat->n_in : chunk + INT8_CHUNK;
         int8_starts(start, a, chunk, end, r, step);
         for (uint32_t k = chunk; k < end; k += mat->group, group += group_bytes, g++) {
-            if (a->fetch) int8_fetch(a, group, group_bytes, p);
+            if (r > 1 && a->fetch) int8_fetch(a, group, group_bytes, p);
             int8_group(acc, a, x, group, k, start, (k - chunk) / step, r, p, form, step);
             if (!mat->zero_point) int8_biases(acc, a, x, group, g, r, p);
         }
@@ -116,12 +117,14 @@ INLINE void int8_tile_run(const int8_tile *a, const int r, const int p, const in
     }
 }
 
-/* The tiles that exist: one panel, and the width of that row count; steps of 32, and of 16. */
+/* The tiles that exist: one panel, and the width of that row count; steps of 32, and of 16. Few rows wait for memory more than they multiply, and one
+ * panel after the other is one long run to read. */
+#define INT8_PANELS(r) ((r) <= 4 ? 1 : INT8_WIDE(r))
 #define INT8_SIZE(r, form, step)                                                                                       \
     if (panels == 1)                                                                                                   \
         int8_tile_run(a, r, 1, form, step);                                                                            \
     else                                                                                                               \
-        int8_tile_run(a, r, INT8_WIDE(r), form, step);                                                                 \
+        int8_tile_run(a, r, INT8_PANELS(r), form, step);                                                                 \
     break;
 #define INT8_SWITCH(form, step)                                                                                        \
     switch (rows) {                                                                                                    \
@@ -150,7 +153,7 @@ static void matmul_int8(float *y, size_t ldy, const void *x, size_t n_rows, cons
         rows = int8_rows_of(n_rows - r);
         a.x = (const uint8_t *)x + r * a.row_bytes;
         a.fetch = r == 0;
-        uint32_t wide = INT8_WIDE(rows);
+        uint32_t wide = INT8_PANELS(rows);
         for (uint32_t p = p0, n; p < p1; p += n) {
             uint32_t lanes = mat_lanes(w, p);
             float *to = y + r * ldy + (size_t)p * AM_PANEL;
