@@ -148,13 +148,14 @@ typedef struct format {
     const char *name;
     am_dtype dtype, scale_dtype;
     uint32_t group, zero_point;
+    am_book book;
 } format;
 
 static const format formats[] = {
-    {"f32", AM_F32, 0, 0, 0},           {"f16", AM_F16, 0, 0, 0},         {"bf16", AM_BF16, 0, 0, 0},
-    {"Q4_0", AM_Q4, AM_F16, 32, 8},     {"Q4_K", AM_Q4, AM_F32, 32, 0},   {"Q6_K", AM_Q8, AM_F32, 16, 32},
-    {"Q8_0", AM_Q8, AM_F16, 32, 128},   {"MXFP4", AM_Q8, AM_F32, 32, 12}, {"MLX 4 bits", AM_Q4, AM_BF16, 64, 0},
-    {"MLX 8 bits", AM_Q8, AM_BF16, 64, 0},
+    {"f32", AM_F32, 0, 0, 0, 0},              {"f16", AM_F16, 0, 0, 0, 0},             {"bf16", AM_BF16, 0, 0, 0, 0},
+    {"Q4_0", AM_Q4, AM_F16, 32, 8, 0},        {"Q4_K", AM_Q4, AM_S8, 32, 0, 0},        {"Q5_K", AM_Q5, AM_S8, 32, 0, 0},
+    {"Q6_K", AM_Q6, AM_S8, 16, 32, 0},        {"Q8_0", AM_Q8, AM_F16, 32, 128, 0},     {"IQ4_XS", AM_Q4, AM_S8, 32, 128, AM_BOOK_IQ4},
+    {"MXFP4", AM_Q4, AM_BF16, 32, 12, AM_BOOK_MXFP4}, {"MLX 4 bits", AM_Q4, AM_BF16, 64, 0, 0}, {"MLX 8 bits", AM_Q8, AM_BF16, 64, 0, 0},
 };
 
 typedef struct shape {
@@ -164,7 +165,7 @@ typedef struct shape {
 /* Quantised weights times codes where the table has that. */
 static void product_bench(const am_kernels *k, const format *f, shape at, size_t n_rows, double peak, double dots) {
     uint32_t n_in = at.n_in, n_out = at.n_out;
-    product p = {.kernels = k, .mat = {.dtype = f->dtype, .scale_dtype = f->scale_dtype, .n_out = n_out, .n_in = n_in, .group = f->group, .zero_point = f->zero_point}, .n_rows = n_rows};
+    product p = {.kernels = k, .mat = {.dtype = f->dtype, .scale_dtype = f->scale_dtype, .n_out = n_out, .n_in = n_in, .group = f->group, .zero_point = f->zero_point, .book = f->book}, .n_rows = n_rows};
     bool int8 = f->group && k->matmul_int8;
     size_t bytes = am_mat_bytes(&p.mat);
     p.n_copies = (size_t)n_in * n_out >= (4 << 20) ? POOL_BYTES / bytes : 1;

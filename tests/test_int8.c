@@ -118,17 +118,36 @@ static float stored(am_dtype dtype, void *to, size_t i, float value) {
     return dtype == AM_F16 ? am_f16_to_f32(half) : am_bf16_to_f32(half);
 }
 
+/* Scales of S8: bytes, and the level above them. */
+static void levels_create(const sample *s, void *data, uint8_t *scales, uint8_t *biases) {
+    const am_mat *m = &s->mat;
+    size_t n = (size_t)m->n_out * m->n_in, per_upper = 256 / m->group;
+    uint16_t *upper = malloc(n / 256 * 2), *upper_bias = malloc(n / 256 * 2);
+    for (size_t i = 0; i < n / m->group; i++) {
+        float worth = i % per_upper ? am_f16_to_f32(upper[i / per_upper]) : stored(AM_F16, upper, i / per_upper, next_float() / 64);
+        float bias = i % per_upper ? am_f16_to_f32(upper_bias[i / per_upper]) : stored(AM_F16, upper_bias, i / per_upper, next_float() / 64);
+        scales[i] = (uint8_t)next_u32(), biases[i] = (uint8_t)next_u32();
+        s->scale[i] = worth * (float)(scales[i] - 128);
+        s->bias[i] = bias * (float)(biases[i] - 128);
+    }
+    am_pack_levels(data, m, upper, upper_bias, 0, am_mat_panels(m));
+    free(upper), free(upper_bias);
+}
+
 static sample sample_create(const am_mat *shape, bool extreme) {
     sample s = {.mat = *shape};
     size_t n = (size_t)shape->n_out * shape->n_in, n_groups = n / shape->group, bits = shape->dtype == AM_Q4 ? 4 : 8;
+    uint32_t n_bits = shape->dtype == AM_Q8 ? 8 : shape->dtype == AM_Q6 ? 6 : shape->dtype == AM_Q5 ? 5 : 4;
     s.code = malloc(n), s.scale = malloc(4 * n_groups), s.bias = malloc(4 * n_groups);
     uint32_t *words = calloc(n * bits / 32, 4);
     void *scales = malloc(4 * n_groups), *biases = malloc(4 * n_groups), *data = guarded_alloc(am_mat_bytes(shape), 64, side);
     for (size_t i = 0; i < n; i++) {
-        s.code[i] = (uint8_t)(extreme ? (1u << bits) - 1 : next_u32() >> (32 - bits));
-        words[i * bits / 32] |= (uint32_t)s.code[i] << i * bits % 32;
+        uint32_t code = extreme ? (1u << n_bits) - 1 : next_u32() >> (32 - n_bits);
+        s.code[i] = shape->book ? am_books[shape->book][code] : (uint8_t)code;
+        words[i * bits / 32] |= code << i * bits % 32;
     }
-    for (size_t i = 0; i < n_groups; i++) {
+    if (shape->scale_dtype == AM_S8) levels_create(&s, data, scales, biases);
+    for (size_t i = 0; shape->scale_dtype != AM_S8 && i < n_groups; i++) {
         s.scale[i] = stored(shape->scale_dtype, scales, i, (next_float() + 1.5f) / 16);
         s.bias[i] = stored(shape->scale_dtype, biases, i, next_float());
     }
@@ -173,10 +192,15 @@ static void product_case(const am_kernels *k, const sample *s, const float *y, s
 }
 
 static const am_mat shapes[] = {
-    {AM_Q4, AM_F16, 16, 64, 64, 0, NULL},   {AM_Q4, AM_F16, 100, 576, 32, 8, NULL}, {AM_Q4, AM_BF16, 47, 576, 64, 0, NULL},
-    {AM_Q4, AM_F32, 130, 320, 32, 0, NULL}, {AM_Q4, AM_F16, 96, 48, 16, 0, NULL},   {AM_Q4, AM_F16, 95, 640, 128, 0, NULL},
-    {AM_Q4, AM_F32, 64, 1024, 128, 7, NULL}, {AM_Q8, AM_F16, 33, 320, 64, 128, NULL}, {AM_Q8, AM_BF16, 144, 96, 32, 0, NULL},
-    {AM_Q8, AM_F32, 20, 384, 128, 0, NULL}, {AM_Q8, AM_F32, 100, 800, 16, 32, NULL}, {AM_Q8, AM_F16, 80, 1024, 32, 128, NULL},
+    {AM_Q4, AM_F16, 16, 64, 64, 0, NULL, 0},   {AM_Q4, AM_F16, 100, 576, 32, 8, NULL, 0}, {AM_Q4, AM_BF16, 47, 576, 64, 0, NULL, 0},
+    {AM_Q4, AM_F32, 130, 320, 32, 0, NULL, 0}, {AM_Q4, AM_F16, 96, 48, 16, 0, NULL, 0},   {AM_Q4, AM_F16, 95, 640, 128, 0, NULL, 0},
+    {AM_Q4, AM_F32, 64, 1024, 128, 7, NULL, 0}, {AM_Q8, AM_F16, 33, 320, 64, 128, NULL, 0}, {AM_Q8, AM_BF16, 144, 96, 32, 0, NULL, 0},
+    {AM_Q8, AM_F32, 20, 384, 128, 0, NULL, 0}, {AM_Q8, AM_F32, 100, 800, 16, 32, NULL, 0}, {AM_Q8, AM_F16, 80, 1024, 32, 128, NULL, 0},
+    {AM_Q4, AM_S8, 40, 512, 32, 0, NULL, 0},   {AM_Q4, AM_S8, 16, 256, 16, 0, NULL, 0},   {AM_Q4, AM_S8, 130, 768, 16, 4, NULL, 0},
+    {AM_Q5, AM_S8, 33, 512, 32, 0, NULL, 0},   {AM_Q5, AM_F16, 100, 96, 32, 16, NULL, 0}, {AM_Q5, AM_BF16, 96, 640, 128, 0, NULL, 0},
+    {AM_Q6, AM_S8, 100, 768, 16, 32, NULL, 0}, {AM_Q6, AM_F16, 47, 192, 64, 0, NULL, 0},  {AM_Q6, AM_F32, 31, 96, 32, 32, NULL, 0},
+    {AM_Q6, AM_S8, 64, 256, 16, 0, NULL, 0},   {AM_Q4, AM_F16, 95, 320, 32, 128, NULL, AM_BOOK_IQ4}, {AM_Q4, AM_S8, 50, 512, 32, 128, NULL, AM_BOOK_IQ4},
+    {AM_Q4, AM_BF16, 64, 96, 32, 12, NULL, AM_BOOK_MXFP4},
 };
 
 static void products_have_the_bits_of_the_rule(void **state) {

@@ -44,7 +44,7 @@ static void scale_store(am_dtype dtype, uint8_t *p, size_t i, float value) {
         ((uint16_t *)(void *)p)[i] = dtype == AM_F16 ? am_f32_to_f16(value) : am_f32_to_bf16(value);
 }
 
-static size_t size_of(am_dtype dtype) { return dtype == AM_F32 ? 4 : 2; }
+static size_t size_of(am_dtype dtype) { return dtype == AM_F32 ? 4 : dtype == AM_S8 ? 1 : 2; }
 
 /* A random matrix, packed, and its values row by row as doubles, computed here from the unpacked form. */
 typedef struct sample {
@@ -62,23 +62,41 @@ static void sample_plain(sample *s) {
     am_pack_plain((void *)(uintptr_t)s->mat.data, &s->mat, src, 0, am_mat_panels(&s->mat));
 }
 
+/* A scale, or with the one above it: f16 of 256 inputs times a byte less 128. */
+static double worth_of(const am_mat *m, const uint8_t *scales, const uint8_t *upper, size_t i) {
+    if (m->scale_dtype != AM_S8) return (double)scale_value(m->scale_dtype, scales, i);
+    return (double)scale_value(AM_F16, upper, i * m->group / 256) * (scales[i] - 128);
+}
+
 static void sample_quantised(sample *s) {
     const am_mat *m = &s->mat;
-    uint32_t bits = m->dtype == AM_Q4 ? 4 : 8, per_word = 32 / bits;
-    size_t n_groups = (size_t)m->n_out * (m->n_in / m->group), n = (size_t)m->n_out * m->n_in;
+    uint32_t bits = m->dtype == AM_Q4 ? 4 : 8, per_word = 32 / bits, kept = m->dtype == AM_Q5 ? 0x1f1f1f1f : m->dtype == AM_Q6 ? 0x3f3f3f3f : UINT32_MAX;
+    size_t n_groups = (size_t)m->n_out * (m->n_in / m->group), n = (size_t)m->n_out * m->n_in, n_upper = n / 256;
     uint8_t *scales = guarded_alloc(n_groups * size_of(m->scale_dtype), size_of(m->scale_dtype), side);
     uint8_t *biases = guarded_alloc(n_groups * size_of(m->scale_dtype), size_of(m->scale_dtype), side);
+    uint8_t *upper = guarded_alloc(n_upper * 2, 2, side), *upper_bias = guarded_alloc(n_upper * 2, 2, side);
     uint32_t *codes = guarded_alloc(n / per_word * 4, 4, side);
+    bool levels = m->scale_dtype == AM_S8;
     for (size_t i = 0; i < n_groups; i++) {
+        if (levels) {
+            scales[i] = (uint8_t)next_u32(), biases[i] = (uint8_t)next_u32();
+            continue;
+        }
         scale_store(m->scale_dtype, scales, i, (next_float() + 1.5f) / 16.0f);
         scale_store(m->scale_dtype, biases, i, m->zero_point ? NAN : next_float()); /* what is not to be read shows */
     }
-    for (size_t i = 0; i < n / per_word; i++) codes[i] = next_u32();
+    for (size_t i = 0; levels && i < n_upper; i++) {
+        scale_store(AM_F16, upper, i, next_float() / 1024);
+        scale_store(AM_F16, upper_bias, i, m->zero_point ? NAN : next_float() / 128);
+    }
+    for (size_t i = 0; i < n / per_word; i++) codes[i] = next_u32() & kept;
     for (size_t i = 0; i < n; i++) {
         uint32_t code = codes[i / per_word] >> (i % per_word * bits) & ((1u << bits) - 1);
-        double scale = (double)scale_value(m->scale_dtype, scales, i / m->group);
-        s->value[i] = scale * code + (m->zero_point ? -scale * m->zero_point : (double)scale_value(m->scale_dtype, biases, i / m->group));
+        if (m->book) code = am_books[m->book][code];
+        double scale = worth_of(m, scales, upper, i / m->group);
+        s->value[i] = scale * code + (m->zero_point ? -scale * m->zero_point : worth_of(m, biases, upper_bias, i / m->group));
     }
+    if (levels) am_pack_levels((void *)(uintptr_t)m->data, m, (uint16_t *)(void *)upper, (uint16_t *)(void *)upper_bias, 0, am_mat_panels(m));
     uint32_t half = am_mat_panels(m) / 2; /* workers share the panels */
     am_pack_affine((void *)(uintptr_t)m->data, m, codes, scales, biases, half, am_mat_panels(m));
     am_pack_affine((void *)(uintptr_t)m->data, m, codes, scales, biases, 0, half);
@@ -119,16 +137,17 @@ static void sample_channels(sample *s) {
     }
 }
 
-/* An odd number of groups a row: with a zero point of half the codes. */
-static sample sample_create(am_dtype dtype, am_dtype scale_dtype, uint32_t n_out, uint32_t n_in, uint32_t group) {
-    sample s = {.mat = {.dtype = dtype, .scale_dtype = scale_dtype, .n_out = n_out, .n_in = n_in, .group = group}};
-    if (group && n_in / group % 2 && (dtype == AM_Q4 || dtype == AM_Q8)) s.mat.zero_point = dtype == AM_Q4 ? 8 : 128;
+/* An odd number of groups a row, or of outputs where scales have two levels: with a zero point of half the codes. */
+static sample sample_create(am_dtype dtype, am_dtype scale_dtype, uint32_t n_out, uint32_t n_in, uint32_t group, am_book book) {
+    sample s = {.mat = {.dtype = dtype, .scale_dtype = scale_dtype, .n_out = n_out, .n_in = n_in, .group = group, .book = book}};
+    if (am_mat_quantised(&s.mat) && (scale_dtype == AM_S8 ? n_out : n_in / group) % 2)
+        s.mat.zero_point = book == AM_BOOK_IQ4 || dtype == AM_Q8 ? 128 : dtype == AM_Q6 ? 32 : dtype == AM_Q5 ? 16 : 8;
     size_t bytes = am_mat_bytes(&s.mat);
     uint8_t *data = guarded_alloc(bytes, 64, side);
     memset(data, 0xa5, bytes); /* packing must write every byte, padding lanes too */
     s.mat.data = data;
     s.value = malloc((size_t)n_out * n_in * sizeof *s.value);
-    if (dtype == AM_Q4 || dtype == AM_Q8)
+    if (am_mat_quantised(&s.mat))
         sample_quantised(&s);
     else if (channels_of(dtype))
         sample_channels(&s);
@@ -153,7 +172,7 @@ static void product_check(const am_kernels *k, const sample *s, const float *x, 
         for (uint32_t i = 0; i < s->mat.n_in; i++) {
             double w = s->value[(size_t)o * s->mat.n_in + i];
             sum += x[i] * w;
-            magnitude += fabs(x[i]) * (s->mat.group ? fabs(w) + 4 * (s->mat.dtype == AM_Q8 || s->mat.dtype == AM_C8 ? 12 : 1) : fabs(w));
+            magnitude += fabs(x[i]) * (s->mat.group ? fabs(w) + 4 * (s->mat.dtype == AM_Q8 || s->mat.dtype == AM_C8 || s->mat.book ? 12 : s->mat.dtype == AM_Q4 || channels_of(s->mat.dtype) ? 1 : 4) : fabs(w));
         }
         double bound = (s->mat.n_in + 3) * 0x1p-24 * magnitude * 1.01 + rounding_of(k, s->mat.dtype, s->mat.n_in, 1);
         if (fabs(y[o] - sum) > bound)
@@ -192,20 +211,23 @@ static void mat_row_case(const am_kernels *k, const sample *s) {
     }
 }
 
-static const struct { am_dtype dtype, scale; uint32_t n_out, n_in, group; } shapes[] = {
-    {AM_F32, 0, 1, 1, 0},        {AM_F32, 0, 37, 77, 0},          {AM_F32, 0, 256, 300, 0},       {AM_F16, 0, 50, 63, 0},
-    {AM_F16, 0, 256, 64, 0},     {AM_BF16, 0, 17, 515, 0},        {AM_BF16, 0, 160, 129, 0},      {AM_Q4, AM_F16, 16, 64, 64},
-    {AM_Q4, AM_BF16, 47, 576, 64}, {AM_Q4, AM_F32, 130, 320, 32}, {AM_Q4, AM_F16, 256, 48, 16},   {AM_Q4, AM_F16, 95, 640, 128},
-    {AM_Q8, AM_F16, 33, 320, 64}, {AM_Q8, AM_BF16, 144, 96, 32},  {AM_Q8, AM_F32, 20, 384, 128},  {AM_Q8, AM_F16, 256, 80, 16},
-    {AM_C8, 0, 256, 64, 128},     {AM_C5, 0, 256, 64, 128},       {AM_C4, 0, 256, 128, 64},       {AM_C4, 0, 96, 48, 32},
-    {AM_C5, 0, 256, 576, 256},    {AM_C8, 0, 128, 80, 32},
+static const struct { am_dtype dtype, scale; uint32_t n_out, n_in, group; am_book book; } shapes[] = {
+    {AM_F32, 0, 1, 1, 0, 0},        {AM_F32, 0, 37, 77, 0, 0},          {AM_F32, 0, 256, 300, 0, 0},       {AM_F16, 0, 50, 63, 0, 0},
+    {AM_F16, 0, 256, 64, 0, 0},     {AM_BF16, 0, 17, 515, 0, 0},        {AM_BF16, 0, 160, 129, 0, 0},      {AM_Q4, AM_F16, 16, 64, 64, 0},
+    {AM_Q4, AM_BF16, 47, 576, 64, 0}, {AM_Q4, AM_F32, 130, 320, 32, 0}, {AM_Q4, AM_F16, 256, 48, 16, 0},   {AM_Q4, AM_F16, 95, 640, 128, 0},
+    {AM_Q8, AM_F16, 33, 320, 64, 0}, {AM_Q8, AM_BF16, 144, 96, 32, 0},  {AM_Q8, AM_F32, 20, 384, 128, 0},  {AM_Q8, AM_F16, 256, 80, 16, 0},
+    {AM_C8, 0, 256, 64, 128, 0},     {AM_C5, 0, 256, 64, 128, 0},       {AM_C4, 0, 256, 128, 64, 0},       {AM_C4, 0, 96, 48, 32, 0},
+    {AM_C5, 0, 256, 576, 256, 0},    {AM_C8, 0, 128, 80, 32, 0},
+    {AM_Q6, AM_S8, 47, 512, 16, 0},  {AM_Q6, AM_F16, 80, 48, 16, 0},    {AM_Q6, AM_BF16, 130, 384, 64, 0}, {AM_Q5, AM_S8, 96, 256, 32, 0},
+    {AM_Q5, AM_S8, 33, 512, 32, 0},  {AM_Q5, AM_F16, 70, 128, 128, 0},  {AM_Q4, AM_S8, 64, 768, 32, 0},    {AM_Q4, AM_S8, 65, 256, 16, 0},
+    {AM_Q4, AM_F16, 47, 96, 32, AM_BOOK_IQ4}, {AM_Q4, AM_S8, 33, 512, 32, AM_BOOK_IQ4},           {AM_Q4, AM_BF16, 160, 320, 32, AM_BOOK_MXFP4},
 };
 
 static void products_are_right_and_the_same_for_any_batch_and_split(void **state) {
     (void)state;
     for (size_t i = 0; i < 2 * sizeof shapes / sizeof shapes[0]; i++) {
         side = i % 2 ? GUARD_AFTER : GUARD_BEFORE;
-        sample s = sample_create(shapes[i / 2].dtype, shapes[i / 2].scale, shapes[i / 2].n_out, shapes[i / 2].n_in, shapes[i / 2].group);
+        sample s = sample_create(shapes[i / 2].dtype, shapes[i / 2].scale, shapes[i / 2].n_out, shapes[i / 2].n_in, shapes[i / 2].group, shapes[i / 2].book);
         for (const am_kernels *const *k = am_kernels_list(); *k; k++) {
             for (size_t rows = 1; rows <= 17; rows++) matmul_case(*k, &s, rows);
             mat_row_case(*k, &s);
@@ -326,7 +348,7 @@ static void values_in_keys_are_right_and_the_same_for_any_queries(void **state) 
     };
     for (size_t i = 0; i < 2 * sizeof cases / sizeof cases[0]; i++) {
         side = i % 2 ? GUARD_AFTER : GUARD_BEFORE;
-        sample s = sample_create(cases[i / 2].dtype, AM_F16, cases[i / 2].n_out, cases[i / 2].n_in, cases[i / 2].group);
+        sample s = sample_create(cases[i / 2].dtype, AM_F16, cases[i / 2].n_out, cases[i / 2].n_in, cases[i / 2].group, AM_BOOK_NONE);
         for (const am_kernels *const *k = am_kernels_list(); *k; k++) {
             for (size_t n_q = 1; n_q <= 9; n_q += 2) {
                 uint32_t t0 = below(s.mat.n_out);

@@ -22,7 +22,8 @@ static void fill(uint8_t *p, size_t n) {
     for (size_t i = 0; i < n; i++) p[i] = (uint8_t)next_u32();
 }
 
-static size_t element_bytes(am_dtype dtype) { return dtype == AM_F32 ? 4 : 2; }
+static size_t element_bytes(am_dtype dtype) { return dtype == AM_F32 ? 4 : dtype == AM_S8 ? 1 : 2; }
+static size_t bits_of(am_dtype dtype) { return dtype == AM_Q8 ? 8 : dtype == AM_Q6 ? 6 : dtype == AM_Q5 ? 5 : 4; }
 
 static const uint32_t rows_of[] = {1, 3, 15, 16, 17, 31, 48, 70};
 enum { N_ROWS = sizeof rows_of / sizeof rows_of[0] };
@@ -45,6 +46,10 @@ static void pack_plain(void *dst, const am_mat *mat, const void *const src[3], u
 
 static void pack_affine(void *dst, const am_mat *mat, const void *const src[3], uint32_t p0, uint32_t p1) {
     am_pack_affine(dst, mat, src[0], src[1], src[2], p0, p1);
+}
+
+static void pack_levels(void *dst, const am_mat *mat, const void *const src[3], uint32_t p0, uint32_t p1) {
+    am_pack_levels(dst, mat, src[0], src[1], p0, p1);
 }
 
 static void pack_blocks(void *dst, const am_mat *mat, const void *const src[3], uint32_t p0, uint32_t p1) {
@@ -72,20 +77,27 @@ static void numbers(void **state) {
 
 /* Where the layout has the scale and the code of one value. */
 static size_t group_bytes(const am_mat *m) {
-    return (m->zero_point ? 1 : 2) * 16 * element_bytes(m->scale_dtype) + m->group * 16 / (m->dtype == AM_Q4 ? 2 : 1);
+    return (m->zero_point ? 1 : 2) * 16 * element_bytes(m->scale_dtype) + m->group * 2 * bits_of(m->dtype);
 }
 
+/* What lies before a panel's groups: the upper level of scales. */
+static size_t head_bytes(const am_mat *m) { return m->scale_dtype == AM_S8 ? m->n_in / 256 * (m->zero_point ? 32 : 64) : 0; }
+
 static uint8_t *group_at(uint8_t *panels, const am_mat *m, size_t o, size_t g) {
-    return panels + (o / 16 * (m->n_in / m->group) + g) * group_bytes(m);
+    return panels + o / 16 * (head_bytes(m) + m->n_in / m->group * group_bytes(m)) + head_bytes(m) + g * group_bytes(m);
 }
 
 static void put_code(uint8_t *panels, const am_mat *m, size_t o, size_t i, uint8_t code) {
     uint8_t *codes = group_at(panels, m, o, i / m->group) + (m->zero_point ? 1 : 2) * 16 * element_bytes(m->scale_dtype);
     size_t at = i % m->group;
-    if (m->dtype == AM_Q8)
+    if (m->dtype == AM_Q8) {
         codes[at / 4 * 64 + o % 16 * 4 + at % 4] = code;
-    else
-        codes[at / 8 * 64 + o % 16 * 4 + at % 4] |= (uint8_t)(at % 8 < 4 ? code : code << 4);
+        return;
+    }
+    codes[at / 8 * 64 + o % 16 * 4 + at % 4] |= (uint8_t)(at % 8 < 4 ? code & 15 : code << 4);
+    uint8_t *more = codes + m->group * 8;
+    if (m->dtype == AM_Q5) more[at / 32 * 64 + o % 16 * 4 + at % 4] |= (uint8_t)((code >> 4 & 1) << at % 32 / 4);
+    if (m->dtype == AM_Q6) more[at / 16 * 64 + o % 16 * 4 + at % 4] |= (uint8_t)((code >> 4 & 3) << at % 16 / 4 * 2);
 }
 
 static void affine_of(const am_mat *m, size_t shift) {
@@ -93,7 +105,7 @@ static void affine_of(const am_mat *m, size_t shift) {
     size_t n = m->n_out * m->n_in * bits / 8, n_scales = m->n_out * n_groups * e;
     uint8_t *codes = guarded_alloc(n + shift, 1, GUARD_AFTER), *scales = guarded_alloc(n_scales, 1, GUARD_AFTER), *biases = guarded_alloc(n_scales, 1, GUARD_AFTER);
     uint8_t *wanted = test_calloc(1, am_mat_bytes(m));
-    assert_int_equal(am_mat_bytes(m), (m->n_out + 15) / 16 * n_groups * group_bytes(m));
+    assert_int_equal(am_mat_bytes(m), (m->n_out + 15) / 16 * (head_bytes(m) + n_groups * group_bytes(m)));
     fill(codes, n + shift);
     fill(scales, n_scales);
     fill(biases, n_scales);
@@ -112,13 +124,41 @@ static void affine_of(const am_mat *m, size_t shift) {
     guarded_free_all();
 }
 
+/* The upper level alone: what lies between panels' heads is not touched. */
+static void levels_of(const am_mat *m) {
+    size_t n = m->n_in / 256, n_bytes = m->n_out * n * 2, panel = am_mat_bytes(m) / am_mat_panels(m);
+    uint8_t *scales = guarded_alloc(n_bytes, 2, GUARD_AFTER), *biases = guarded_alloc(n_bytes, 2, GUARD_AFTER), *wanted = test_calloc(1, am_mat_bytes(m));
+    fill(scales, n_bytes);
+    fill(biases, n_bytes);
+    memset(wanted, 0xa5, am_mat_bytes(m));
+    for (size_t o = 0; o < (m->n_out + 15) / 16 * 16; o++)
+        for (size_t i = 0; i < n; i++) {
+            uint8_t *at = wanted + o / 16 * panel + i * (m->zero_point ? 32 : 64) + o % 16 * 2;
+            memset(at, 0, 2);
+            if (!m->zero_point) memset(at + 32, 0, 2);
+            if (o >= m->n_out) continue;
+            memcpy(at, scales + (o * n + i) * 2, 2);
+            if (!m->zero_point) memcpy(at + 32, biases + (o * n + i) * 2, 2);
+        }
+    check(m, pack_levels, (const void *[]){scales, biases, NULL}, wanted);
+    test_free(wanted);
+    guarded_free_all();
+}
+
+static void levels(void **state) {
+    (void)state;
+    for (size_t r = 0; r < N_ROWS; r++)
+        for (uint32_t i = 0; i < 6; i++)
+            levels_of(&(am_mat){.dtype = AM_Q6, .scale_dtype = AM_S8, .n_out = rows_of[r], .n_in = 256 * (1 + i / 2), .group = 32, .zero_point = i % 2 * 32});
+}
+
 static void affine_groups(void **state) {
     (void)state;
     static const uint32_t groups[] = {16, 32, 64, 128};
     for (am_dtype dtype = AM_Q8; dtype <= AM_Q4; dtype++)
         for (am_dtype scale = AM_F32; scale <= AM_BF16; scale++)
             for (size_t r = 0; r < N_ROWS; r++)
-                for (size_t g = 0; g < 4; g++)
+                for (size_t g = dtype == AM_Q5; g < 4; g++)
                     for (uint32_t n = 1; n <= 3; n++)
                         for (uint32_t zero = 0; zero <= 8; zero += 8)
                             affine_of(&(am_mat){.dtype = dtype, .scale_dtype = scale, .n_out = rows_of[r], .n_in = n * groups[g], .group = groups[g], .zero_point = zero},
@@ -151,7 +191,7 @@ static void blocks_of(const am_mat *m, size_t shift) {
 
 static void ggml_blocks(void **state) {
     (void)state;
-    for (am_dtype dtype = AM_Q8; dtype <= AM_Q4; dtype++)
+    for (am_dtype dtype = AM_Q8; dtype <= AM_Q4; dtype += AM_Q4 - AM_Q8)
         for (size_t r = 0; r < N_ROWS; r++)
             for (uint32_t n = 1; n <= 5; n += 2)
                 blocks_of(&(am_mat){.dtype = dtype, .scale_dtype = AM_F16, .n_out = rows_of[r], .n_in = 32 * n, .group = 32, .zero_point = dtype == AM_Q4 ? 8 : 128},
@@ -162,6 +202,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers),
         cmocka_unit_test(affine_groups),
+        cmocka_unit_test(levels),
         cmocka_unit_test(ggml_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

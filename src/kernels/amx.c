@@ -37,29 +37,29 @@ typedef struct strip {
 } strip;
 
 /* Whether code - zero point is a signed byte for every code. Else, where there is a zero point, sums begin with what it is worth. */
-static bool takes_zero_off(const am_mat *w) { return w->zero_point && (w->dtype == AM_Q4 || w->zero_point == 128); }
+static bool takes_zero_off(const am_mat *w) { return w->zero_point && (w->dtype != AM_Q8 || w->zero_point == 128); }
 
-static inline vec load_scale(const uint8_t *p, am_dtype dtype) {
+static inline vec load_scale(const uint8_t *p, am_dtype dtype, const uint8_t *level) {
     if (dtype == AM_F32) return v_load((const float *)(const void *)p);
+    if (dtype == AM_S8) return v_mul(v_load_f16((const uint16_t *)(const void *)level), v_sub(v_load_u8(p), v_set(128)));
     return dtype == AM_F16 ? v_load_f16((const uint16_t *)(const void *)p) : v_load_bf16((const uint16_t *)(const void *)p);
 }
 
-static void open_panel(opened *to, const am_mat *w, const uint8_t *group, uint32_t n_in) {
-    size_t group_bytes = mat_group_bytes(w), scale_bytes = mat_scale_bytes(w);
-    __m512i zero = _mm512_set1_epi8(takes_zero_off(w) ? (char)w->zero_point : 0), low = _mm512_set1_epi8(15);
+/* Inputs [k, k + n_in) of a panel. */
+static void open_panel(opened *to, const am_mat *w, const uint8_t *from, uint32_t k, uint32_t n_in) {
+    size_t scale_bytes = mat_scale_bytes(w);
+    __m512i zero = _mm512_set1_epi8(takes_zero_off(w) ? (char)w->zero_point : 0);
+    __m512i book = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)am_books[w->book]));
     uint8_t *codes = to->codes[0][0];
-    for (uint32_t g = 0; g < n_in / w->group; g++, group += group_bytes) {
-        v_store(to->scale[g], load_scale(group, w->scale_dtype));
-        if (!w->zero_point) v_store(to->bias[g], load_scale(group + scale_bytes / 2, w->scale_dtype));
-        for (const uint8_t *at = group + scale_bytes; at < group + group_bytes; at += 64) {
-            __m512i bytes = _mm512_loadu_si512(at);
-            if (w->dtype == AM_Q4) {
-                _mm512_store_si512(codes, _mm512_sub_epi8(_mm512_and_si512(bytes, low), zero));
-                codes += 64;
-                bytes = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), low);
-            }
+    for (uint32_t g = 0; g < n_in / w->group; g++, k += w->group) {
+        const uint8_t *group = mat_group(w, from, k), *level = mat_level(w, from, k);
+        v_store(to->scale[g], load_scale(group, w->scale_dtype, level));
+        if (!w->zero_point) v_store(to->bias[g], load_scale(group + scale_bytes / 2, w->scale_dtype, level + AM_PANEL * sizeof(uint16_t)));
+        codes_widen(codes, w, group + scale_bytes);
+        for (uint8_t *end = codes + w->group * AM_PANEL; codes < end; codes += 64) {
+            __m512i bytes = _mm512_load_si512(codes);
+            if (w->book) bytes = _mm512_shuffle_epi8(book, bytes);
             _mm512_store_si512(codes, _mm512_sub_epi8(bytes, zero));
-            codes += 64;
         }
     }
 }
@@ -146,7 +146,7 @@ static void matmul_tiles(float *y, size_t ldy, const uint8_t *x, size_t n_rows, 
             s.lanes = (__mmask16)((1u << mat_lanes(w, p)) - 1);
             for (s.k = 0; s.k < w->n_in; s.k += s.n_in) {
                 s.n_in = w->n_in - s.k < CHUNK ? w->n_in - s.k : CHUNK;
-                open_panel(&panel, w, mat_panel(w, p) + s.k / w->group * mat_group_bytes(w), s.n_in);
+                open_panel(&panel, w, mat_panel(w, p), s.k, s.n_in);
                 for (size_t r = r0; r < n_rows && r < r0 + ROWS; r += TILE) {
                     s.x = x + r * s.row_bytes;
                     s.y = y + r * ldy + (size_t)p * AM_PANEL;
@@ -168,9 +168,11 @@ static void matmul_int8(float *y, size_t ldy, const void *x, size_t n_rows, cons
 /* Every form of strip once, against the other table. */
 static bool proves_itself(void) {
     enum { N_IN = 320, N_OUT = 27, N_ROWS = TILE + 1, PANELS = 2 };
-    static const am_mat forms[] = {{AM_Q4, AM_F16, N_OUT, N_IN, 32, 8, NULL},  {AM_Q4, AM_F16, N_OUT, N_IN, 64, 0, NULL},
-                                   {AM_Q8, AM_BF16, N_OUT, N_IN, 32, 32, NULL}, {AM_Q8, AM_BF16, N_OUT, N_IN, 16, 128, NULL},
-                                   {AM_Q4, AM_F16, N_OUT, N_IN, 16, 0, NULL},  {AM_Q8, AM_F32, N_OUT, N_IN, 16, 32, NULL}};
+    static const am_mat forms[] = {{AM_Q4, AM_F16, N_OUT, N_IN, 32, 8, NULL, 0},  {AM_Q4, AM_F16, N_OUT, N_IN, 64, 0, NULL, 0},
+                                   {AM_Q8, AM_BF16, N_OUT, N_IN, 32, 32, NULL, 0}, {AM_Q8, AM_BF16, N_OUT, N_IN, 16, 128, NULL, 0},
+                                   {AM_Q4, AM_F16, N_OUT, N_IN, 16, 0, NULL, 0},  {AM_Q8, AM_F32, N_OUT, N_IN, 16, 32, NULL, 0},
+                                   {AM_Q5, AM_F16, N_OUT, N_IN, 32, 16, NULL, 0}, {AM_Q6, AM_F16, N_OUT, N_IN, 16, 32, NULL, 0},
+                                   {AM_Q4, AM_F16, N_OUT, N_IN, 32, 12, NULL, AM_BOOK_MXFP4}};
     static uint8_t data[PANELS * (N_IN + N_IN / 16 * 8) * AM_PANEL] __attribute__((aligned(64)));
     static uint8_t rows[N_ROWS * ((N_IN + 127) / 128 * 4 * 57 + 128)] __attribute__((aligned(64)));
     static float x[N_IN], y[2][N_ROWS][N_OUT];

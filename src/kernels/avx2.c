@@ -121,6 +121,13 @@ static inline ivec i_four(const int8_t *p) {
 }
 static inline ivec i_low(ivec w) { return _mm256_and_si256(w, _mm256_set1_epi8(15)); }
 static inline ivec i_high(ivec w) { return _mm256_and_si256(_mm256_srli_epi16(w, 4), _mm256_set1_epi8(15)); }
+static inline ivec i_look(const uint8_t book[16], ivec w) {
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)book)), w);
+}
+static inline ivec i_join(ivec low, ivec w, const int left, const char mask) {
+    w = left >= 0 ? _mm256_slli_epi16(w, left > 0 ? left : 0) : _mm256_srli_epi16(w, left < 0 ? -left : 0);
+    return _mm256_or_si256(low, _mm256_and_si256(w, _mm256_set1_epi8(mask)));
+}
 static inline idot i_begin(int32_t start) {
     (void)start;
     return (idot){_mm256_setzero_si256(), _mm256_setzero_si256()};

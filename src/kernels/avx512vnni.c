@@ -17,6 +17,13 @@ static inline ivec i_four(const int8_t *p) {
 }
 static inline ivec i_low(ivec w) { return _mm512_and_si512(w, _mm512_set1_epi8(15)); }
 static inline ivec i_high(ivec w) { return _mm512_and_si512(_mm512_srli_epi16(w, 4), _mm512_set1_epi8(15)); }
+static inline ivec i_look(const uint8_t book[16], ivec w) {
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)book)), w);
+}
+static inline ivec i_join(ivec low, ivec w, const int left, const char mask) {
+    w = left >= 0 ? _mm512_slli_epi16(w, left > 0 ? (unsigned)left : 0) : _mm512_srli_epi16(w, left < 0 ? (unsigned)-left : 0);
+    return _mm512_ternarylogic_epi32(low, w, _mm512_set1_epi8(mask), 0xf8); /* low | (w & mask) */
+}
 static inline idot i_begin(int32_t start) { return _mm512_set1_epi32(start); }
 static inline idot i_dot(idot sum, ivec w, ivec x, bool wide) {
     (void)wide;

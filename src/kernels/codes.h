@@ -57,7 +57,7 @@ INLINE void code_tile_run(const code_tile *a, const int r, const int p) {
             start[i] = &a->x->start[a->row + (uint32_t)i][k / AM_INT8_RUN];
             UNROLL for (int v = 0; v < p * PANEL_VECS; v++) dot[i][v] = i_begin(*start[i]);
         }
-        int8_step(dot, x, a->codes + (size_t)k * AM_PANEL, AM_RUN * AM_PANEL, k, r, p, PACKED_8, AM_INT8_RUN);
+        int8_step(dot, x, a->codes + (size_t)k * AM_PANEL, NULL, AM_RUN * AM_PANEL, k, r, p, PACKED_8, AM_INT8_RUN, NULL);
         UNROLL for (int i = 0; i < r; i++) {
             vec scale = v_set(a->x->scale[a->row + (uint32_t)i][k / AM_INT8_RUN]);
             UNROLL for (int v = 0; v < p * PANEL_VECS; v++) sum[i][v] = v_fma(i_end(dot[i][v], *start[i], true), scale, sum[i][v]);

@@ -10,12 +10,13 @@
  * for all rows was no faster (docs/PROFILES.md).
  *
  * The including file defines, besides vector.h's operations: ivec (LANES times 4 bytes), i_load i_four(p: 4 bytes into every lane) i_low
- * i_high (nibbles of bytes); idot, the sums of one step, with i_begin(start) i_dot(sum,w,x,wide) (each lane plus the sum of 4 products of an
+ * i_high (nibbles of bytes) i_look(book: 16 bytes, w: each byte below 16 by what stands there) i_join(low,w,left: low with the bits of `mask` that w has when
+ * shifted to the left, or to the right where it is negative); idot, the sums of one step, with i_begin(start) i_dot(sum,w,x,wide) (each lane plus the sum of 4 products of an
  * unsigned and a signed byte) i_end(sum,start,wide: as floats), where `wide` says that w has codes above 15; i_sum(code: of 16); v_store_i8;
  * INT8_ROWS: rows a tile, at most 6; INT8_WIDE(r): panels a tile of r rows. */
 enum { INT8_CHUNK = 512, INT8_MAX_PANELS = 4, INT8_AHEAD = 8192 /* bytes */ };
 
-typedef enum int8_form { PACKED_4, PACKED_8 } int8_form;
+typedef enum int8_form { PACKED_4, PACKED_5, PACKED_6, PACKED_8, BOOK_4 } int8_form;
 
 typedef struct int8_tile {
     float *y;
@@ -39,18 +40,27 @@ INLINE void int8_starts(int32_t start[INT8_ROWS][INT8_CHUNK / 16], const int8_ti
     }
 }
 
+/* Codes above 15 of inputs b and b + 4 of a step, from their nibbles: `more` is what of the group's further bits begins with the step. */
+INLINE ivec int8_more(ivec w, const uint8_t *more, uint32_t b, const int8_form form, const uint8_t *book) {
+    if (form == BOOK_4) return i_look(book, w);
+    if (form == PACKED_5) return i_join(w, i_load(more), 4 - (int)b / 4, 16);
+    if (form == PACKED_6) return i_join(w, i_load(more + b / 16 * 64), 4 - (int)(b % 16) / 2, 48);
+    return w;
+}
+
 /* Dot products of one step, of a tile's rows with inputs from k on. */
-INLINE void int8_step(idot dot[INT8_ROWS][INT8_MAX_PANELS * PANEL_VECS], const uint8_t *const x[INT8_ROWS], const uint8_t *codes, size_t w_panel,
-                      uint32_t k, const int r, const int p, const int8_form form, const uint32_t step) {
-    UNROLL for (uint32_t b = 0; b < step; b += form == PACKED_4 ? 8 : 4) {
+INLINE void int8_step(idot dot[INT8_ROWS][INT8_MAX_PANELS * PANEL_VECS], const uint8_t *const x[INT8_ROWS], const uint8_t *codes, const uint8_t *more,
+                      size_t w_panel, uint32_t k, const int r, const int p, const int8_form form, const uint32_t step, const uint8_t *book) {
+    const bool nibbles = form != PACKED_8, wide = form != PACKED_4;
+    UNROLL for (uint32_t b = 0; b < step; b += nibbles ? 8 : 4) {
         UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
-            const uint8_t *at = codes + (size_t)(v / PANEL_VECS) * w_panel;
-            ivec w = i_load(at + (form == PACKED_4 ? b / 2 : b) * AM_PANEL + v % PANEL_VECS * LANES * 4);
-            ivec low = form == PACKED_4 ? i_low(w) : w, high = form == PACKED_4 ? i_high(w) : w;
+            size_t at = (size_t)(v / PANEL_VECS) * w_panel + v % PANEL_VECS * LANES * 4;
+            ivec w = i_load(codes + at + (nibbles ? b / 2 : b) * AM_PANEL);
+            ivec low = nibbles ? int8_more(i_low(w), more + at, b, form, book) : w, high = nibbles ? int8_more(i_high(w), more + at, b + 4, form, book) : w;
             UNROLL for (int i = 0; i < r; i++) {
                 const int8_t *four = (const int8_t *)x[i] + k + b;
-                dot[i][v] = i_dot(dot[i][v], low, i_four(four), form == PACKED_8);
-                if (form == PACKED_4) dot[i][v] = i_dot(dot[i][v], high, i_four(four + 4), false);
+                dot[i][v] = i_dot(dot[i][v], low, i_four(four), wide);
+                if (nibbles) dot[i][v] = i_dot(dot[i][v], high, i_four(four + 4), wide);
             }
         }
     }
@@ -70,25 +80,29 @@ INLINE void int8_fetch(const int8_tile *a, const uint8_t *group, size_t group_by
 INLINE void int8_group(vec acc[INT8_ROWS][INT8_MAX_PANELS * PANEL_VECS], const int8_tile *a, const uint8_t *const x[INT8_ROWS], const uint8_t *group,
                        uint32_t k, const int32_t start[INT8_ROWS][INT8_CHUNK / 16], uint32_t s, const int r, const int p, const int8_form form,
                        const uint32_t step) {
-    const uint8_t *codes = group + mat_scale_bytes(a->mat);
-    for (uint32_t end = k + a->mat->group, at = k; at < end; at += step, s++, codes += (size_t)step * AM_PANEL / (form == PACKED_4 ? 2 : 1)) {
+    const uint8_t *codes = group + mat_scale_bytes(a->mat), *more = codes + (size_t)a->mat->group * AM_PANEL / 2, *level = mat_level(a->mat, a->w, k);
+    const uint32_t more_bytes = form == PACKED_5 ? 2 * step : form == PACKED_6 ? 4 * step : 0;
+    for (uint32_t end = k + a->mat->group, at = k; at < end; at += step, s++, codes += (size_t)step * AM_PANEL / (form == PACKED_8 ? 1 : 2), more += more_bytes) {
         idot dot[INT8_ROWS][INT8_MAX_PANELS * PANEL_VECS];
         UNROLL for (int i = 0; i < r; i++) {
             UNROLL for (int v = 0; v < p * PANEL_VECS; v++) dot[i][v] = i_begin(start[i][s]);
         }
-        int8_step(dot, x, codes, a->w_panel, at, r, p, form, step);
+        int8_step(dot, x, codes, more, a->w_panel, at, r, p, form, step, am_books[a->mat->book]);
         UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
-            vec scale = group_scale(a->mat, group + (size_t)(v / PANEL_VECS) * a->w_panel, v % PANEL_VECS);
+            size_t panel = (size_t)(v / PANEL_VECS) * a->w_panel;
+            vec scale = group_scale(a->mat, group + panel, level + panel, v % PANEL_VECS);
             UNROLL for (int i = 0; i < r; i++)
-                acc[i][v] = v_fma(i_end(dot[i][v], start[i][s], form == PACKED_8), v_mul(scale, int8_set(x[i], a->at.scale, at / AM_INT8_RUN)), acc[i][v]);
+                acc[i][v] = v_fma(i_end(dot[i][v], start[i][s], form != PACKED_4), v_mul(scale, int8_set(x[i], a->at.scale, at / AM_INT8_RUN)), acc[i][v]);
         }
     }
 }
 
 INLINE void int8_biases(vec acc[INT8_ROWS][INT8_MAX_PANELS * PANEL_VECS], const int8_tile *a, const uint8_t *const x[INT8_ROWS], const uint8_t *group,
                         size_t g, const int r, const int p) {
+    const uint8_t *level = mat_level(a->mat, a->w, (uint32_t)g * a->mat->group);
     UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
-        vec bias = scale_load(group + (size_t)(v / PANEL_VECS) * a->w_panel, a->mat->scale_dtype, AM_PANEL + v % PANEL_VECS * LANES);
+        size_t panel = (size_t)(v / PANEL_VECS) * a->w_panel;
+        vec bias = group_bias(a->mat, group + panel, level + panel, v % PANEL_VECS);
         UNROLL for (int i = 0; i < r; i++) acc[i][v] = v_fma(bias, int8_set(x[i], a->at.sum, g), acc[i][v]);
     }
 }
@@ -96,8 +110,8 @@ INLINE void int8_biases(vec acc[INT8_ROWS][INT8_MAX_PANELS * PANEL_VECS], const 
 INLINE void int8_tile_run(const int8_tile *a, const int r, const int p, const int8_form form, const uint32_t step) {
     vec acc[INT8_ROWS][INT8_MAX_PANELS * PANEL_VECS];
     int32_t start[INT8_ROWS][INT8_CHUNK / 16];
-    const uint8_t *x[INT8_ROWS], *group = a->w;
     const am_mat *mat = a->mat;
+    const uint8_t *x[INT8_ROWS], *group = mat_group(mat, a->w, 0);
     size_t group_bytes = mat_group_bytes(mat), g = 0;
     UNROLL for (int i = 0; i < r; i++) {
         x[i] = a->x + (size_t)i * a->row_bytes;
@@ -138,8 +152,22 @@ INLINE void int8_tile_run(const int8_tile *a, const int r, const int p, const in
 typedef void int8_fn(const int8_tile *a, uint32_t rows, uint32_t panels);
 static void int8_4_by_32(const int8_tile *a, uint32_t rows, uint32_t panels) { INT8_SWITCH(PACKED_4, 32) }
 static void int8_4_by_16(const int8_tile *a, uint32_t rows, uint32_t panels) { INT8_SWITCH(PACKED_4, 16) }
+static void int8_5_by_32(const int8_tile *a, uint32_t rows, uint32_t panels) { INT8_SWITCH(PACKED_5, 32) }
+static void int8_6_by_32(const int8_tile *a, uint32_t rows, uint32_t panels) { INT8_SWITCH(PACKED_6, 32) }
+static void int8_6_by_16(const int8_tile *a, uint32_t rows, uint32_t panels) { INT8_SWITCH(PACKED_6, 16) }
 static void int8_8_by_32(const int8_tile *a, uint32_t rows, uint32_t panels) { INT8_SWITCH(PACKED_8, 32) }
 static void int8_8_by_16(const int8_tile *a, uint32_t rows, uint32_t panels) { INT8_SWITCH(PACKED_8, 16) }
+static void int8_book_by_32(const int8_tile *a, uint32_t rows, uint32_t panels) { INT8_SWITCH(BOOK_4, 32) }
+
+static int8_fn *int8_fn_of(const am_mat *w) {
+    bool by_16 = w->group < 32;
+    switch (w->dtype) {
+    case AM_Q4: return w->book ? int8_book_by_32 : by_16 ? int8_4_by_16 : int8_4_by_32;
+    case AM_Q5: return int8_5_by_32;
+    case AM_Q6: return by_16 ? int8_6_by_16 : int8_6_by_32;
+    default: return by_16 ? int8_8_by_16 : int8_8_by_32;
+    }
+}
 
 /* How many of n rows the next tile takes: tiles of about the same size. */
 static inline size_t int8_rows_of(size_t n) { return n / ((n + INT8_ROWS - 1) / INT8_ROWS); }
@@ -147,7 +175,7 @@ static inline size_t int8_rows_of(size_t n) { return n / ((n + INT8_ROWS - 1) / 
 /* Rows of a tile stay in the first cache while the panels pass; only the first rows fetch those from memory. */
 static void matmul_int8(float *y, size_t ldy, const void *x, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1) {
     int8_tile a = {.row_bytes = am_int8_row_bytes(w->n_in), .at = am_int8_at_of(w->n_in, w->group), .w_panel = am_mat_panel_bytes(w), .mat = w};
-    int8_fn *fn = w->dtype == AM_Q4 ? (w->group < 32 ? int8_4_by_16 : int8_4_by_32) : (w->group < 32 ? int8_8_by_16 : int8_8_by_32);
+    int8_fn *fn = int8_fn_of(w);
     float copy[INT8_ROWS * AM_PANEL];
     for (size_t r = 0, rows; r < n_rows; r += rows) {
         rows = int8_rows_of(n_rows - r);

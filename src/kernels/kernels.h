@@ -16,7 +16,14 @@
  *                    neighbouring inputs of an output side by side, as integer dot products take them
  *     Q4             for each group of `group` inputs: scale[16], bias[16] (scale_dtype), codes [group/8][16][4] bytes,
  *                    byte b of output j of run i: low nibble input 8i + b, high nibble input 8i + 4 + b
+ *     Q5             as Q4, and behind a group's nibbles [group/32][16][4] bytes: bit t of byte b of output j of run i is the fifth bit of
+ *                    input 32i + 4t + b
+ *     Q6             as Q4, and behind a group's nibbles [group/16][16][4] bytes: bits 2t and 2t + 1 of byte b of output j of run i are
+ *                    the fifth and sixth of input 16i + 4t + b
  *   A matrix with a zero point has no bias[16]; its bias is -zero_point * scale, rounded to float32.
+ *   Scales of S8 have two levels, as ggml's K quants: a panel begins with f16 scale[16], and bias[16], for every AM_RUN_S8 inputs; a group's
+ *   scale[16] and bias[16] are bytes, and worth (byte - 128) times that f16, which float32 holds exactly.
+ *   Codes of a Q4 with a book stand for am_books[book][code].
  *   value = scale * code + bias, in float32, rounded as fma(scale, code, bias) where the table fuses, else multiply then add.
  *
  *     C8 C5 C4       (keys of a sealed KV block; `group` counts outputs, n_out is a multiple of it) for each group of outputs:
@@ -33,17 +40,22 @@
 
 #include "base/buf.h"
 
-typedef enum am_dtype { AM_F32, AM_F16, AM_BF16, AM_Q8, AM_Q4, AM_C8, AM_C5, AM_C4, AM_N_DTYPE } am_dtype;
+typedef enum am_dtype { AM_F32, AM_F16, AM_BF16, AM_Q8, AM_Q6, AM_Q5, AM_Q4, AM_C8, AM_C5, AM_C4, AM_S8, AM_N_DTYPE } am_dtype;
 
-enum { AM_PANEL = 16 };
+enum { AM_PANEL = 16, AM_RUN_S8 = 256 };
+
+/* Books of 16 values: what the codes of some forms stand for. */
+typedef enum am_book { AM_BOOK_NONE, AM_BOOK_IQ4 /* ggml's, plus 128 */, AM_BOOK_MXFP4 /* E2M1 doubled, plus 12 */, AM_N_BOOK } am_book;
+extern const uint8_t am_books[AM_N_BOOK][16];
 
 typedef struct am_mat {
     am_dtype dtype;
-    am_dtype scale_dtype; /* F32, F16 or BF16; Q8 and Q4 only */
+    am_dtype scale_dtype; /* F32, F16, BF16 or S8; Q types only */
     uint32_t n_out, n_in; /* n_in is a multiple of group, and even */
-    uint32_t group;       /* inputs (Q8, Q4: 16, 32, 64 or 128) or outputs (C types: a multiple of 16) that share a scale */
-    uint32_t zero_point;  /* Q8, Q4: not 0: bias is -zero_point * scale and there is no bias[16] in a group */
+    uint32_t group;       /* inputs (Q types: 16, 32, 64 or 128; Q5: not 16) or outputs (C types: a multiple of 16) that share a scale */
+    uint32_t zero_point;  /* Q types: not 0: bias is -zero_point * scale and there is no bias[16] in a group */
     const void *data;     /* 64-byte aligned */
+    am_book book;         /* Q4 of groups of 32 or more only */
 } am_mat;
 
 /* A row of inputs as 8-bit codes, for tables that multiply codes by codes: runs of AM_INT8_RUN inputs share a scale, x ~ scale * code with
@@ -64,6 +76,7 @@ typedef struct am_rows {
 size_t am_mat_panel_bytes(const am_mat *mat); /* not of C types, whose panels share scales */
 size_t am_mat_bytes(const am_mat *mat);       /* all panels */
 size_t am_rows_bytes(const am_rows *rows);
+static inline bool am_mat_quantised(const am_mat *mat) { return mat->dtype >= AM_Q8 && mat->dtype <= AM_Q4; }
 static inline uint32_t am_mat_panels(const am_mat *mat) { return (mat->n_out + AM_PANEL - 1) / AM_PANEL; }
 
 /* One step of online softmax over one run of keys for n_q queries. For query i, scores s[i*ld + t] of keys t in [from[i], to[i]) count;
@@ -91,7 +104,7 @@ typedef struct am_kernels {
 
     /* y[r*ldy + o] = sum_k x[r*ldx + k] * W[o][k] for the outputs of panels [p0, p1), o < n_out. */
     void (*matmul)(float *y, size_t ldy, const float *x, size_t ldx, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1);
-    /* The same product of a quantised matrix (Q8, Q4) with rows of 8-bit codes, am_int8_row_bytes apart and 64-byte aligned; NULL where the
+    /* The same product of a quantised matrix (Q types) with rows of 8-bit codes, am_int8_row_bytes apart and 64-byte aligned; NULL where the
      * table has no such instructions. Sums of codes are exact; they are scaled and added up in float32 by steps of min(group, AM_INT8_RUN)
      * inputs, in ascending order (int8.h has the rule, which is the same in all tables to the bit). */
     void (*matmul_int8)(float *y, size_t ldy, const void *x, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1);
@@ -131,10 +144,12 @@ am_status am_kernels_pick(const char *name, const am_kernels **out, am_error *er
 /* Packing. src points to n_out x n_in values row by row; dst has am_mat_bytes room, 64-byte aligned. Panels [p0, p1) only, so that
  * workers can share the work. */
 void am_pack_plain(void *dst, const am_mat *mat, const void *src /* of mat->dtype */, uint32_t p0, uint32_t p1);
-/* Affine groups as MLX has them: codes little-endian in 32-bit words (32/bits a word), scales and biases [n_out][n_in/group] of scale_dtype;
- * biases are not read where the matrix has a zero point. */
+/* Affine groups as MLX has them: codes little-endian in 32-bit words (Q4: eight a word, else four), scales and biases [n_out][n_in/group] of
+ * scale_dtype; biases are not read where the matrix has a zero point. */
 void am_pack_affine(void *dst, const am_mat *mat, const uint32_t *codes, const void *scales, const void *biases, uint32_t p0,
                     uint32_t p1);
+/* The upper level of scales of S8, and of biases: f16 [n_out][n_in / AM_RUN_S8] each. */
+void am_pack_levels(void *dst, const am_mat *mat, const uint16_t *scales, const uint16_t *biases, uint32_t p0, uint32_t p1);
 /* ggml's blocks of 32 with one f16 scale: Q4_0 into a Q4 matrix with zero point 8, Q8_0 into a Q8 one with zero point 128, both of f16 scales and
  * group 32. False when a scale of these panels is not finite. */
 bool am_pack_blocks(void *dst, const am_mat *mat, const void *blocks, uint32_t p0, uint32_t p1);

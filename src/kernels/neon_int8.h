@@ -20,6 +20,10 @@ static inline ivec i_four(const int8_t *p) {
 }
 static inline ivec i_low(ivec w) { return vandq_u8(w, vdupq_n_u8(15)); }
 static inline ivec i_high(ivec w) { return vshrq_n_u8(w, 4); }
+static inline ivec i_look(const uint8_t book[16], ivec w) { return vqtbl1q_u8(vld1q_u8(book), w); }
+static inline ivec i_join(ivec low, ivec w, const int left, const char mask) {
+    return vorrq_u8(low, vandq_u8(vshlq_u8(w, vdupq_n_s8((int8_t)left)), vdupq_n_u8((uint8_t)mask)));
+}
 
 #if defined(__ARM_FEATURE_MATMUL_INT8)
 typedef int32x4_t idot;

@@ -26,9 +26,14 @@ static void four_turn(four m[4]) {
     m[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
 }
 
+const uint8_t am_books[AM_N_BOOK][16] = {
+    [AM_BOOK_IQ4] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241},
+    [AM_BOOK_MXFP4] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0},
+};
+
 size_t am_mat_panel_bytes(const am_mat *mat) {
     if (!dtype_quantised(mat->dtype)) return (size_t)mat->n_in * AM_PANEL * dtype_bytes(mat->dtype);
-    return mat->n_in / mat->group * mat_group_bytes(mat);
+    return mat_levels_bytes(mat) + mat->n_in / mat->group * mat_group_bytes(mat);
 }
 
 size_t am_mat_bytes(const am_mat *mat) {
@@ -125,6 +130,18 @@ static void codes_pack(uint8_t *to, const uint8_t *codes, size_t row_bytes, size
         }
 }
 
+/* Bytes as Q8 has them become nibbles and the bits above them. */
+static void codes_narrow(uint8_t *to, const am_mat *mat, const uint8_t *codes) {
+    const uint32_t bits = dtype_bits(mat->dtype) - 4;
+    const size_t n = (size_t)mat->group * AM_PANEL;
+    for (size_t i = 0; i < n; i += 128, to += 64)
+        for (size_t b = 0; b < 64; b++) to[b] = (uint8_t)((codes[i + b] & 15) | codes[i + 64 + b] << 4);
+    memset(to, 0, n * bits / 8);
+    for (size_t i = 0; i < n; to += 64)
+        for (uint32_t t = 0; t < 8; t += bits, i += 64)
+            for (size_t b = 0; b < 64; b++) to[b] |= (uint8_t)((codes[i + b] >> 4 & (bits == 1 ? 1 : 3)) << t);
+}
+
 static void group_pack_affine(uint8_t *to, const am_mat *mat, const uint8_t *codes, const uint8_t *scales, const uint8_t *biases,
                               uint32_t lanes) {
     size_t size = dtype_bytes(mat->scale_dtype), n_groups = mat->n_in / mat->group;
@@ -133,7 +150,11 @@ static void group_pack_affine(uint8_t *to, const am_mat *mat, const uint8_t *cod
         memcpy(to + j * size, scales + j * n_groups * size, size);
         if (!mat->zero_point) memcpy(to + (AM_PANEL + j) * size, biases + j * n_groups * size, size);
     }
-    codes_pack(to + mat_scale_bytes(mat), codes, nibbles ? mat->n_in / 2 : mat->n_in, mat->group / (nibbles ? 8 : 4), lanes, nibbles);
+    uint8_t bytes[128 * AM_PANEL] = {0};
+    bool whole = nibbles || mat->dtype == AM_Q8;
+    to += mat_scale_bytes(mat);
+    codes_pack(whole ? to : bytes, codes, nibbles ? mat->n_in / 2 : mat->n_in, mat->group / (nibbles ? 8 : 4), lanes, nibbles);
+    if (!whole) codes_narrow(to, mat, bytes);
 }
 
 void am_pack_affine(void *dst, const am_mat *mat, const uint32_t *codes, const void *scales, const void *biases, uint32_t p0,
@@ -144,12 +165,27 @@ void am_pack_affine(void *dst, const am_mat *mat, const uint32_t *codes, const v
         uint32_t lanes = mat_lanes(mat, p);
         size_t row = (size_t)p * AM_PANEL;
         for (size_t g = 0; g < n_groups; g++) {
-            uint8_t *to = (uint8_t *)dst + (p * n_groups + g) * group_bytes;
+            uint8_t *to = (uint8_t *)dst + p * am_mat_panel_bytes(mat) + mat_levels_bytes(mat) + g * group_bytes;
             if (lanes < AM_PANEL) memset(to, 0, group_bytes);
             size_t scale_at = (row * n_groups + g) * size;
             group_pack_affine(to, mat, (const uint8_t *)codes + (row * mat->n_in + g * mat->group) / per_byte,
                               (const uint8_t *)scales + scale_at, mat->zero_point ? NULL : (const uint8_t *)biases + scale_at, lanes);
         }
+    }
+}
+
+void am_pack_levels(void *dst, const am_mat *mat, const uint16_t *scales, const uint16_t *biases, uint32_t p0, uint32_t p1) {
+    size_t n = mat->n_in / AM_RUN_S8;
+    for (uint32_t p = p0; p < p1; p++) {
+        uint16_t *to = (uint16_t *)(void *)((uint8_t *)dst + p * am_mat_panel_bytes(mat));
+        uint32_t lanes = mat_lanes(mat, p);
+        memset(to, 0, mat_levels_bytes(mat));
+        for (size_t i = 0; i < n; i++, to += mat_level_bytes(mat) / sizeof *to)
+            for (size_t j = 0; j < lanes; j++) {
+                size_t at = ((size_t)p * AM_PANEL + j) * n + i;
+                to[j] = scales[at];
+                if (!mat->zero_point) to[AM_PANEL + j] = biases[at];
+            }
     }
 }
 

@@ -12,28 +12,28 @@ static bool always(void) { return true; }
 
 /* ---- matrices ---- */
 
-static void scales_load(float *dst, const uint8_t *src, am_dtype dtype) {
+static void scales_load(float *dst, const uint8_t *src, am_dtype dtype, const uint8_t *level) {
     for (size_t j = 0; j < AM_PANEL; j++) {
         if (dtype == AM_F32)
             dst[j] = load_f32(src + 4 * j);
+        else if (dtype == AM_S8)
+            dst[j] = f16_expand(load_u16(level + 2 * j)) * (float)(src[j] - 128);
         else
             dst[j] = dtype == AM_F16 ? f16_expand(load_u16(src + 2 * j)) : bf16_expand(load_u16(src + 2 * j));
     }
 }
 
-static void group_unpack(float *dst, const am_mat *w, const uint8_t *group) {
+/* The group of input k. */
+static void group_unpack(float *dst, const am_mat *w, const uint8_t *panel, uint32_t k) {
     float scale[AM_PANEL], bias[AM_PANEL];
-    size_t size = dtype_bytes(w->scale_dtype);
-    scales_load(scale, group, w->scale_dtype);
-    if (!w->zero_point) scales_load(bias, group + AM_PANEL * size, w->scale_dtype);
+    uint8_t code[128 * AM_PANEL];
+    const uint8_t *group = mat_group(w, panel, k), *level = mat_level(w, panel, k);
+    scales_load(scale, group, w->scale_dtype, level);
+    if (!w->zero_point) scales_load(bias, group + AM_PANEL * dtype_bytes(w->scale_dtype), w->scale_dtype, level + AM_PANEL * sizeof(uint16_t));
     for (int j = 0; w->zero_point && j < AM_PANEL; j++) bias[j] = scale[j] * -(float)w->zero_point;
-    const uint8_t *codes = group + mat_scale_bytes(w);
-    for (uint32_t k = 0; k < w->group; k++, dst += AM_PANEL) {
-        bool four = w->dtype == AM_Q4;
-        const uint8_t *at = four ? codes + k / 8 * 64 + k % 4 : codes + k / 4 * 64 + k % 4; /* of output 0 */
-        int shift = four && k % 8 >= 4 ? 4 : 0, mask = four ? 15 : 255;
-        for (int j = 0; j < AM_PANEL; j++) dst[j] = scale[j] * (float)(at[4 * j] >> shift & mask) + bias[j];
-    }
+    codes_open(code, w, group + mat_scale_bytes(w));
+    for (uint32_t i = 0; i < w->group; i++, dst += AM_PANEL)
+        for (uint32_t j = 0; j < AM_PANEL; j++) dst[j] = scale[j] * (float)code[i / 4 * 64 + 4 * j + i % 4] + bias[j];
 }
 
 static float panel_code(const uint8_t *panel, const am_mat *w, uint32_t k, uint32_t j) {
@@ -52,7 +52,7 @@ static void channels_unpack(float *dst, const am_mat *w, uint32_t p, uint32_t k0
     }
 }
 
-/* dst [n][16] = inputs [k0, k0 + n) of panel p; n is at most AM_RUN. Q8, Q4: whole groups. */
+/* dst [n][16] = inputs [k0, k0 + n) of panel p; n is at most AM_RUN. Q types: whole groups. */
 static void panel_unpack(float *dst, const am_mat *w, uint32_t p, uint32_t k0, uint32_t n) {
     if (dtype_channels(w->dtype)) {
         channels_unpack(dst, w, p, k0, n);
@@ -69,8 +69,7 @@ static void panel_unpack(float *dst, const am_mat *w, uint32_t p, uint32_t k0, u
         for (size_t i = 0; i < count; i++) dst[i] = bf16_expand(load_u16(panel + 2 * (first + i)));
         break;
     default:
-        for (uint32_t k = 0; k < n; k += w->group)
-            group_unpack(dst + (size_t)k * AM_PANEL, w, panel + (k0 + k) / w->group * mat_group_bytes(w));
+        for (uint32_t k = 0; k < n; k += w->group) group_unpack(dst + (size_t)k * AM_PANEL, w, panel, k0 + k);
     }
 }
 

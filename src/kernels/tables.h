@@ -80,15 +80,24 @@ static inline uint16_t load_u16(const void *p) {
     return h;
 }
 
-static inline size_t dtype_bytes(am_dtype dtype) { return dtype == AM_F32 ? 4 : dtype == AM_Q8 || dtype == AM_Q4 ? 1 : 2; }
-static inline bool dtype_quantised(am_dtype dtype) { return dtype == AM_Q8 || dtype == AM_Q4; }
+static inline bool dtype_quantised(am_dtype dtype) { return dtype >= AM_Q8 && dtype <= AM_Q4; }
+static inline size_t dtype_bytes(am_dtype dtype) { return dtype == AM_F32 ? 4 : dtype_quantised(dtype) || dtype == AM_S8 ? 1 : 2; }
+static inline uint32_t dtype_bits(am_dtype dtype) { return dtype == AM_Q8 ? 8 : dtype == AM_Q6 ? 6 : dtype == AM_Q5 ? 5 : 4; }
 
 /* Scales, and biases where there are some: what lies before a group's codes. */
 static inline size_t mat_scale_bytes(const am_mat *mat) { return (mat->zero_point ? 1 : 2) * AM_PANEL * dtype_bytes(mat->scale_dtype); }
 
-static inline size_t mat_group_bytes(const am_mat *mat) {
-    return mat_scale_bytes(mat) + (size_t)mat->group * AM_PANEL / (mat->dtype == AM_Q4 ? 2 : 1);
+static inline size_t mat_group_bytes(const am_mat *mat) { return mat_scale_bytes(mat) + (size_t)mat->group * AM_PANEL / 8 * dtype_bits(mat->dtype); }
+
+/* The upper level of scales, and of biases: one run's of S8; all, which lie before a panel's groups. */
+static inline size_t mat_level_bytes(const am_mat *mat) { return (mat->zero_point ? 1 : 2) * AM_PANEL * sizeof(uint16_t); }
+static inline size_t mat_levels_bytes(const am_mat *mat) { return mat->scale_dtype == AM_S8 ? mat->n_in / AM_RUN_S8 * mat_level_bytes(mat) : 0; }
+
+/* The group of input k of a panel; the level above it. */
+static inline const uint8_t *mat_group(const am_mat *mat, const uint8_t *panel, uint32_t k) {
+    return panel + mat_levels_bytes(mat) + k / mat->group * mat_group_bytes(mat);
 }
+static inline const uint8_t *mat_level(const am_mat *mat, const uint8_t *panel, uint32_t k) { return panel + k / AM_RUN_S8 * mat_level_bytes(mat); }
 
 static inline const uint8_t *mat_panel(const am_mat *mat, uint32_t panel) {
     return (const uint8_t *)mat->data + panel * am_mat_panel_bytes(mat);
@@ -111,6 +120,26 @@ static inline am_int8_at am_int8_at_of(size_t n_in, uint32_t group) {
     if (group > 32) sum += 4 * n;
     if (group > 64) sum += 2 * n;
     return (am_int8_at){.scale = 32 * n, .sum16 = 36 * n, .sum32 = 40 * n, .sum = sum};
+}
+
+/* A group's codes as Q8 has them: [group/4][16][4] bytes; where there is a book, before they are looked up. */
+static inline void codes_widen(uint8_t *restrict to, const am_mat *mat, const uint8_t *restrict codes) {
+    size_t n = (size_t)mat->group * AM_PANEL;
+    if (mat->dtype == AM_Q8) {
+        memcpy(to, codes, n);
+        return;
+    }
+    for (size_t i = 0; i < n; i += 128, codes += 64)
+        for (size_t b = 0; b < 64; b++) to[i + b] = codes[b] & 15, to[i + 64 + b] = codes[b] >> 4;
+    const uint32_t bits = dtype_bits(mat->dtype) - 4;
+    for (size_t i = 0; bits && i < n; codes += 64)
+        for (uint32_t t = 0; t < 8; t += bits, i += 64)
+            for (size_t b = 0; b < 64; b++) to[i + b] |= (uint8_t)((codes[b] >> t & (bits == 1 ? 1 : 3)) << 4);
+}
+
+static inline void codes_open(uint8_t *restrict to, const am_mat *mat, const uint8_t *restrict codes) {
+    codes_widen(to, mat, codes);
+    for (size_t i = 0; mat->book && i < (size_t)mat->group * AM_PANEL; i++) to[i] = am_books[mat->book][to[i]];
 }
 
 /* ---- codes with a scale and a bias a channel ---- */

@@ -27,7 +27,7 @@ enum {
 };
 
 /* y[r][16 * panel + j] += x[r][k] * w[panel][k][j] for k < n. Plain weights: w is typed and strides count elements. Quantised: w is
- * the first panel's first group and w_panel counts bytes. */
+ * the first panel and w_panel counts bytes. */
 typedef struct tile {
     float *y;
     size_t ldy;
@@ -77,17 +77,19 @@ INLINE void tile_plain(const tile *a, const int r, const int p, const am_dtype d
     acc_end(acc, a, r, p);
 }
 
-INLINE vec scale_load(const uint8_t *p, am_dtype dtype, size_t at) {
+INLINE vec scale_load(const uint8_t *p, am_dtype dtype, size_t at, const uint8_t *level) {
     if (dtype == AM_F32) return v_load((const float *)(const void *)p + at);
+    if (dtype == AM_S8) return v_mul(v_load_f16((const uint16_t *)(const void *)level + at), v_sub(v_load_u8(p + at), v_set(128)));
     const uint16_t *half = (const uint16_t *)(const void *)p + at;
     return dtype == AM_F16 ? v_load_f16(half) : v_load_bf16(half);
 }
 
-/* Vector v of the scales of a group, and of its biases. */
-INLINE vec group_scale(const am_mat *w, const uint8_t *group, const int v) { return scale_load(group, w->scale_dtype, (size_t)v * LANES); }
-INLINE vec group_bias(const am_mat *w, const uint8_t *group, const int v, vec scale) {
-    if (w->zero_point) return v_mul(scale, v_set(-(float)w->zero_point));
-    return scale_load(group, w->scale_dtype, AM_PANEL + (size_t)v * LANES);
+/* Vector v of the scales of a group and the level above it, and of its biases where it has some. */
+INLINE vec group_scale(const am_mat *w, const uint8_t *group, const uint8_t *level, const int v) {
+    return scale_load(group, w->scale_dtype, (size_t)v * LANES, level);
+}
+INLINE vec group_bias(const am_mat *w, const uint8_t *group, const uint8_t *level, const int v) {
+    return scale_load(group, w->scale_dtype, AM_PANEL + (size_t)v * LANES, level);
 }
 
 /* Codes of the next inputs (8 of Q4, 4 of Q8) of one vector of outputs. */
@@ -97,6 +99,9 @@ INLINE void run_codes(vec code[8], const uint8_t *at, const am_dtype dtype) {
     else
         v_load_4_bytes(at, code);
 }
+
+/* Whether codes are read where they lie; others are opened to bytes. */
+static inline bool codes_direct(const am_mat *w) { return w->dtype == AM_Q8 || (w->dtype == AM_Q4 && !w->book) || !dtype_quantised(w->dtype); }
 
 /* Two inputs for vector v of a tile. */
 INLINE void tile_pair(vec acc[TILE_ROWS][TILE_VECS], const tile *a, const int r, const int v, size_t k, vec low, vec high) {
@@ -111,13 +116,14 @@ INLINE void tile_quantised(const tile *a, const int r, const int p, const am_dty
     acc_begin(acc, a, r, p);
     const am_mat *mat = a->mat;
     size_t group_bytes = mat_group_bytes(mat), scale_bytes = mat_scale_bytes(mat);
-    const uint8_t *group = a->w;
+    const uint8_t *group = mat_group(mat, a->w, 0);
     for (uint32_t k0 = 0; k0 < a->n; k0 += mat->group, group += group_bytes) {
         vec scale[TILE_VECS], bias[TILE_VECS];
+        const uint8_t *level = mat_level(mat, a->w, k0);
         UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
-            const uint8_t *head = group + (size_t)(v / PANEL_VECS) * a->w_panel;
-            scale[v] = group_scale(mat, head, v % PANEL_VECS);
-            bias[v] = group_bias(mat, head, v % PANEL_VECS, scale[v]);
+            size_t at = (size_t)(v / PANEL_VECS) * a->w_panel;
+            scale[v] = group_scale(mat, group + at, level + at, v % PANEL_VECS);
+            bias[v] = mat->zero_point ? v_mul(scale[v], v_set(-(float)mat->zero_point)) : group_bias(mat, group + at, level + at, v % PANEL_VECS);
         }
         const uint8_t *codes = group + scale_bytes;
         const uint32_t run = dtype == AM_Q4 ? 8 : 4;
@@ -227,7 +233,8 @@ static void tile_c4(const tile *a, uint32_t rows, uint32_t panels) {
 }
 
 typedef void tile_fn(const tile *a, uint32_t rows, uint32_t panels);
-static tile_fn *const tile_of[AM_N_DTYPE] = {tile_f32, tile_f16, tile_bf16, tile_q8, tile_q4, tile_c8, tile_c5, tile_c4};
+static tile_fn *const tile_of[AM_N_DTYPE] = {[AM_F32] = tile_f32, [AM_F16] = tile_f16, [AM_BF16] = tile_bf16, [AM_Q8] = tile_q8,
+                                             [AM_Q4] = tile_q4,   [AM_C8] = tile_c8,   [AM_C5] = tile_c5,     [AM_C4] = tile_c4};
 
 /* All rows by tiles of the same panels. lanes < 16: one panel whose other outputs do not exist in y, so it goes through a copy. */
 static void tile_rows(tile a, tile_fn *fn, size_t n_rows, uint32_t panels, uint32_t lanes) {
@@ -249,15 +256,24 @@ static void tile_rows(tile a, tile_fn *fn, size_t n_rows, uint32_t panels, uint3
 
 /* ---- unpacking ---- */
 
-static void group_unpack(float *dst, const am_mat *w, const uint8_t *group) {
+/* The group of input k. */
+static void group_unpack(float *dst, const am_mat *w, const uint8_t *panel, uint32_t k) {
+    uint8_t opened[128 * AM_PANEL];
+    const uint8_t *group = mat_group(w, panel, k), *level = mat_level(w, panel, k), *codes = group + mat_scale_bytes(w);
+    const am_dtype dtype = codes_direct(w) ? w->dtype : AM_Q8;
+    const uint32_t run = dtype == AM_Q4 ? 8 : 4;
+    if (!codes_direct(w)) {
+        codes_open(opened, w, codes);
+        codes = opened;
+    }
     UNROLL for (int v = 0; v < PANEL_VECS; v++) {
-        vec scale = group_scale(w, group, v), bias = group_bias(w, group, v, scale);
-        const uint8_t *codes = group + mat_scale_bytes(w) + v * LANES * 4;
-        const uint32_t run = w->dtype == AM_Q4 ? 8 : 4;
+        vec scale = group_scale(w, group, level, v);
+        vec bias = w->zero_point ? v_mul(scale, v_set(-(float)w->zero_point)) : group_bias(w, group, level, v);
+        const uint8_t *at = codes + v * LANES * 4;
         float *to = dst + v * LANES;
-        for (uint32_t k = 0; k < w->group; k += run, codes += 4 * AM_PANEL) {
+        for (uint32_t i = 0; i < w->group; i += run, at += 4 * AM_PANEL) {
             vec code[8];
-            run_codes(code, codes, w->dtype);
+            run_codes(code, at, dtype);
             for (uint32_t b = 0; b < run; b++, to += AM_PANEL) v_store(to, v_fma(scale, code[b], bias));
         }
     }
@@ -267,8 +283,7 @@ static void group_unpack(float *dst, const am_mat *w, const uint8_t *group) {
 static void panel_unpack(float *dst, const am_mat *w, const uint8_t *panel, uint32_t k0, uint32_t n) {
     size_t first = (size_t)k0 * AM_PANEL, count = (size_t)n * AM_PANEL;
     if (dtype_quantised(w->dtype)) {
-        for (uint32_t k = 0; k < n; k += w->group)
-            group_unpack(dst + (size_t)k * AM_PANEL, w, panel + (k0 + k) / w->group * mat_group_bytes(w));
+        for (uint32_t k = 0; k < n; k += w->group) group_unpack(dst + (size_t)k * AM_PANEL, w, panel, k0 + k);
     } else {
         for (size_t i = 0; i < count; i += LANES) v_store(dst + i, plain_load(panel, first + i, w->dtype));
     }
@@ -386,7 +401,7 @@ static void matmul(float *y, size_t ldy, const float *x, size_t ldx, size_t n_ro
     tile a = {.y = y + (size_t)p0 * AM_PANEL, .ldy = ldy, .x = x, .ldx = ldx};
     if (dtype_channels(w->dtype))
         matmul_channels(a, n_rows, w, p0, p1);
-    else if (n_rows <= TILE_ROWS)
+    else if (n_rows <= TILE_ROWS && codes_direct(w))
         matmul_few(a, n_rows, w, p0, p1);
     else
         matmul_many(a, n_rows, w, p0, p1);

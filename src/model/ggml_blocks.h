@@ -1,12 +1,12 @@
 /* ggml's block formats, unpacked into the one form our kernels know: codes with one scale and one bias a group, value = scale * code + bias.
  *
  * Every format here fits that form exactly: integer grids (Q4_0 ... Q8_0, the K quants, TQ) shift their zero into the bias, and the code books of IQ4_NL,
- * IQ4_XS, MXFP4 and the grids (ggml_iq.c) are themselves integers of at most 8 bits. So no format needs a kernel of its own to be right; one that is worth the
- * speed may get one. Source of the layouts: ggml's block definitions; truth for tests: ggml's own dequantisation. */
+ * IQ4_XS, MXFP4 and the grids (ggml_iq.c) are themselves integers of at most 8 bits. Scales of two levels are also to be had as they are stored, for
+ * matrices that keep them so. Source of the layouts: ggml's block definitions; truth for tests: ggml's own dequantisation. */
 #ifndef AM_MODEL_GGML_BLOCKS_H
 #define AM_MODEL_GGML_BLOCKS_H
 
-#include "base/buf.h"
+#include "kernels/kernels.h"
 
 typedef enum am_ggml_type {
     AM_GGML_F32 = 0,
@@ -39,15 +39,20 @@ typedef enum am_ggml_type {
 /* Writes one block: `block` codes, block / group scales and biases. */
 typedef void am_ggml_unpack_fn(const uint8_t *src, uint8_t *codes, float *scale, float *bias);
 
+/* The same block's scales and biases before they are multiplied: scale = upper[0] * (scale - 128), bias = upper[1] * (bias - 128), upper f16. */
+typedef void am_ggml_levels_fn(const uint8_t *src, uint8_t *scale, uint8_t *bias, uint16_t upper[2]);
+
 typedef struct am_ggml_format {
     uint32_t type;
     const char *name;
     uint32_t block;       /* values a block */
     uint32_t block_bytes;
     uint32_t group;       /* values that share a scale; 0: not quantised */
-    uint32_t max_code;    /* 15 fits our 4-bit form, more wants 8 */
+    uint32_t max_code;
     uint32_t zero_point;  /* the code of 0, where every bias is -zero_point * scale; 0: biases are their own */
     am_ggml_unpack_fn *unpack; /* NULL: not quantised */
+    am_ggml_levels_fn *levels; /* NULL: one level */
+    am_book book;              /* every code is one of its values */
 } am_ggml_format;
 
 /* NULL for a number that ggml does not use or has retired. */

@@ -1,7 +1,7 @@
 /* Owns the way of ggml's blocks into panels: sixteen rows at a time are unpacked and packed by one worker, so that nothing but the panels is ever as
  * large as a matrix, and pages are first touched by whoever fills them.
  *
- * Scales are kept as f16 where f16 holds all of a matrix's scales and biases exactly, else as f32. Which it is turns out while packing, so
+ * Scales of two levels are kept so. Others are kept as f16 where f16 holds all of a matrix's scales and biases exactly, else as f32. Which it is turns out while packing, so
  * formats whose scale is one f16 a group are tried as f16 first, and packed again in the rare case that f16 does not hold one. */
 #include "model/weight_forms.h"
 
@@ -17,7 +17,8 @@ typedef struct ggml_job {
     const uint8_t *rows; /* [n_out] rows of blocks */
     size_t row_bytes;
     uint8_t *dst;
-    uint8_t *scratch;    /* [workers][scratch_bytes]: codes, scales and biases as f32, as f16 */
+    uint8_t *scratch;    /* [workers][scratch_bytes]: codes, scales and biases as f32, as f16 or in levels */
+    uint8_t index[256];  /* of a value in the format's book */
     size_t scratch_bytes, n_groups;
     atomic_bool wide;          /* f16 does not hold them */
     atomic_size_t not_finite;  /* 1 + the group where that was found; 0: nowhere */
@@ -42,6 +43,7 @@ static void unpack_row(const ggml_job *j, const uint8_t *src, uint8_t *codes, fl
     uint8_t block[256];
     for (uint32_t i = 0; i < j->mat->n_in; i += f->block, src += f->block_bytes, scales += groups, biases += groups) {
         f->unpack(src, four ? block : codes + i, scales, biases);
+        for (uint32_t b = 0; f->book && b < f->block; b++) block[b] = j->index[block[b]];
         if (four) put_nibbles(codes + i / 2, block, f->block);
     }
 }
@@ -52,6 +54,21 @@ static bool all_finite(const float *v, size_t n, size_t *where) {
     for (size_t i = 0; sum != 0 && i < n; i++) /* true of NaN too */
         if (!isfinite(v[i])) return *where = i, false;
     return true;
+}
+
+/* A panel's scales as they are stored: bytes of n groups each, and the level above. */
+static void pack_levels(const ggml_job *j, uint8_t *dst, const am_mat *panel, const uint8_t *rows, const uint8_t *codes, uint8_t *scratch) {
+    const am_ggml_format *f = j->f;
+    size_t n_blocks = panel->n_in / f->block, groups = f->block / f->group;
+    uint16_t *upper = (uint16_t *)(void *)scratch, *upper_bias = upper + AM_PANEL * n_blocks, both[2];
+    uint8_t *scales = (uint8_t *)(upper_bias + AM_PANEL * n_blocks), *biases = scales + AM_PANEL * j->n_groups;
+    for (size_t i = 0; i < panel->n_out * n_blocks; i++) {
+        f->levels(rows + i / n_blocks * j->row_bytes + i % n_blocks * f->block_bytes, scales + i * groups, biases + i * groups, both);
+        upper[i] = both[0];
+        if (!f->zero_point) upper_bias[i] = both[1];
+    }
+    am_pack_levels(dst, panel, upper, upper_bias, 0, 1);
+    am_pack_affine(dst, panel, (const uint32_t *)(const void *)codes, scales, biases, 0, 1);
 }
 
 static void pack_panel(ggml_job *j, uint32_t p, uint8_t *scratch) {
@@ -70,6 +87,10 @@ static void pack_panel(ggml_job *j, uint32_t p, uint8_t *scratch) {
         unpack_row(j, j->rows + (first + o) * j->row_bytes, scratch + o * code_bytes, scales + o * j->n_groups, biases + o * j->n_groups);
     if (!all_finite(scales, n, &where) || !all_finite(biases, n, &where)) {
         atomic_store(&j->not_finite, first * j->n_groups + where + 1);
+        return;
+    }
+    if (j->mat->scale_dtype == AM_S8) {
+        pack_levels(j, dst, &panel, j->rows + first * j->row_bytes, scratch, (uint8_t *)narrow);
         return;
     }
     void *s = scales, *b = biases;
@@ -112,19 +133,27 @@ static am_status pack_as(am_loader *l, const am_tensor *t, ggml_job *j, am_mat *
     return AM_OK;
 }
 
+static am_dtype dtype_of(const am_ggml_format *f) {
+    if (f->book || f->max_code <= 15) return AM_Q4;
+    if (f->max_code <= 31 && f->group >= 32) return AM_Q5;
+    return f->max_code <= 63 ? AM_Q6 : AM_Q8;
+}
+
 am_status am_ggml_load(am_loader *l, const am_matrix *m, const am_tensor *t, const void *rows, am_mat *mat, am_error *err) {
     const am_ggml_format *f = t->ggml;
     if (!f->unpack || f->block > 256) return am_fail(err, AM_EUNSUPPORTED, "%s: tensor '%s': ggml type %s", t->file, t->info->name.p, f->name);
     if (m->n_in % f->block)
         return am_fail(err, AM_EFORMAT, "%s: tensor '%s': %u inputs are no multiple of the block %u", t->file, t->info->name.p, m->n_in, f->block);
     bool narrow = likely_narrow(f);
-    mat->dtype = f->max_code > 15 ? AM_Q8 : AM_Q4;
-    mat->scale_dtype = narrow ? AM_F16 : AM_F32;
+    mat->dtype = dtype_of(f);
+    mat->book = f->book;
+    mat->scale_dtype = f->levels ? AM_S8 : narrow ? AM_F16 : AM_F32;
     mat->group = f->group;
     mat->zero_point = f->zero_point;
     if (l->options->survey) return am_loader_codes(l, mat, NULL, NULL, NULL, err);
     size_t n_workers = l->options->workers ? am_workers_count(l->options->workers) : 1;
     ggml_job j = {.f = f, .mat = mat, .rows = rows, .row_bytes = m->n_in / f->block * (size_t)f->block_bytes, .n_groups = m->n_in / f->group};
+    for (uint32_t i = 0; f->book && i < 16; i++) j.index[am_books[f->book][15 - i]] = (uint8_t)(15 - i); /* of equal values the first */
     j.scratch_bytes = (AM_PANEL * (m->n_in / (mat->dtype == AM_Q4 ? 2u : 1u) + 12 * j.n_groups) + 63) / 64 * 64;
     j.scratch = am_alloc_aligned(n_workers * j.scratch_bytes);
     if (!j.scratch) return am_fail(err, AM_ENOMEM, "no memory to unpack tensor '%s'", t->info->name.p);

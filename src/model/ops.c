@@ -108,7 +108,7 @@ typedef struct linear_job {
     size_t n_in, n_rows;
 } linear_job;
 
-static bool quantised(const am_projection *p) { return p->linear->w.dtype == AM_Q8 || p->linear->w.dtype == AM_Q4; }
+static bool quantised(const am_projection *p) { return am_mat_quantised(&p->linear->w); }
 
 /* Whether the quantised projections read the same rows, or rows of one buffer (an expert's are part of all slots), and which. The answer
  * depends on the model and the place of the call alone, never on the batch. */

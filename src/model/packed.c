@@ -5,7 +5,7 @@
  *     24  16 bytes  the model's fingerprint
  *     40  u64  n_mats     48  u64  data_at, a multiple of 4096     56  u64  n_data     64  u64  n_path     72  zeros
  *    112  16 bytes  XXH3-128 of bytes 0 .. 112 and 128 .. data_at
- *    128  n_mats times: u64 part, u64 at (from data_at, a multiple of 64), u32 dtype, scale_dtype, n_out, n_in, group, zero_point, form char[48]
+ *    128  n_mats times: u64 part, u64 at (from data_at, a multiple of 64), u32 dtype, scale_dtype, n_out, n_in, group, zero_point, book, 0, form char[48]
  *         u64 XXH3-64 of each 4 MiB of data, the last may be shorter; the model's path [n_path]; zeros up to data_at
  *    data_at  matrices in panels, as kernels.h has them
  *
@@ -44,10 +44,10 @@ _Static_assert(sizeof(header) == HEADER, "the header is as drawn above");
 
 typedef struct entry {
     uint64_t part, at;
-    uint32_t dtype, scale_dtype, n_out, n_in, group, zero_point;
+    uint32_t dtype, scale_dtype, n_out, n_in, group, zero_point, book, none;
     char form[AM_PACKED_FORM];
 } entry;
-_Static_assert(sizeof(entry) == 88, "an entry is as drawn above");
+_Static_assert(sizeof(entry) == 96, "an entry is as drawn above");
 
 struct am_packed {
     am_map map;
@@ -75,7 +75,7 @@ static void file_name(am_sum key, char name[64]) {
 
 static am_mat mat_of(const entry *e) {
     return (am_mat){.dtype = (am_dtype)e->dtype, .scale_dtype = (am_dtype)e->scale_dtype, .n_out = e->n_out, .n_in = e->n_in, .group = e->group,
-                    .zero_point = e->zero_point};
+                    .zero_point = e->zero_point, .book = (am_book)e->book};
 }
 
 /* ---- reading */
@@ -83,13 +83,15 @@ static am_mat mat_of(const entry *e) {
 /* A matrix that kernels can use, wholly inside. */
 static bool entry_fits(const entry *e, uint64_t n_data) {
     if (!e->n_out || !e->n_in || e->n_out > 1u << 30 || e->n_in > 1u << 30 || !memchr(e->form, 0, sizeof e->form)) return false;
-    if (e->dtype == AM_Q4 || e->dtype == AM_Q8) {
-        bool group = e->group == 16 || e->group == 32 || e->group == 64 || e->group == 128;
-        if (!group || e->n_in % e->group || e->scale_dtype > AM_BF16) return false;
+    am_mat mat = mat_of(e);
+    if (am_mat_quantised(&mat)) {
+        bool group = (e->group == 16 && e->dtype != AM_Q5) || e->group == 32 || e->group == 64 || e->group == 128;
+        if (!group || e->n_in % e->group || (e->scale_dtype > AM_BF16 && e->scale_dtype != AM_S8)) return false;
+        if (e->scale_dtype == AM_S8 && e->n_in % AM_RUN_S8) return false;
+        if (e->book >= AM_N_BOOK || (e->book && (e->dtype != AM_Q4 || e->group == 16))) return false;
     } else if (e->dtype > AM_BF16) {
         return false;
     }
-    am_mat mat = mat_of(e);
     return e->at % 64 == 0 && e->at <= n_data && am_mat_bytes(&mat) <= n_data - e->at;
 }
 
@@ -189,7 +191,7 @@ am_status am_packed_add(am_packed_list *l, uint64_t part, const am_mat *mat, con
     }
     struct am_packed_mat *m = &l->mats[l->n++];
     m->e = (entry){.part = part, .dtype = mat->dtype, .scale_dtype = mat->scale_dtype, .n_out = mat->n_out, .n_in = mat->n_in, .group = mat->group,
-                   .zero_point = mat->zero_point};
+                   .zero_point = mat->zero_point, .book = mat->book};
     snprintf(m->e.form, sizeof m->e.form, "%s", form);
     m->data = mat->data;
     return AM_OK;

@@ -420,8 +420,8 @@ static am_status quant_of(const am_loader *l, const am_matrix *m, am_quant *quan
     return status ? (am_error_prefix(err, "quantization of %s", whole), status) : AM_OK;
 }
 
-/* Codes of `bits` as a little-endian stream, row by row, into wider ones of `to` bits: code `map`ped where there is a map. */
-static void *widen(const am_matrix *m, const uint8_t *src, uint32_t bits, uint32_t to, const uint8_t *map) {
+/* Codes of `bits` as a little-endian stream, row by row, into wider ones of `to` bits. */
+static void *widen(const am_matrix *m, const uint8_t *src, uint32_t bits, uint32_t to) {
     size_t src_row = (size_t)m->n_in * bits / 8, dst_row = (size_t)m->n_in * to / 8;
     uint8_t *out = am_alloc_aligned(m->n_out * dst_row);
     if (!out) return NULL;
@@ -431,7 +431,6 @@ static void *widen(const am_matrix *m, const uint8_t *src, uint32_t bits, uint32
             uint32_t at = (uint32_t)(i * bits % 8), code = p[0] >> at;
             if (at + bits > 8) code |= (uint32_t)p[1] << (8 - at);
             code &= (1u << bits) - 1;
-            if (map) code = map[code];
             out[o * dst_row + i * to / 8] |= (uint8_t)(code << (i * to % 8));
         }
     return out;
@@ -441,7 +440,7 @@ static am_status load_affine(am_loader *l, const am_matrix *m, const am_quant *q
     part weight, scales = {0}, biases = {0};
     uint32_t to = quant->bits <= 4 ? 4 : 8;
     void *wide = NULL;
-    mat->dtype = to == 4 ? AM_Q4 : AM_Q8;
+    mat->dtype = to == 4 ? AM_Q4 : quant->bits == 5 ? AM_Q5 : quant->bits == 6 ? AM_Q6 : AM_Q8;
     am_status status = part_open(l, m, ".weight", (uint64_t)m->n_in * quant->bits / 32, &weight, err);
     if (!status) status = part_open(l, m, ".scales", m->n_in / mat->group, &scales, err);
     if (!status) status = part_open(l, m, ".biases", m->n_in / mat->group, &biases, err);
@@ -451,7 +450,7 @@ static am_status load_affine(am_loader *l, const am_matrix *m, const am_quant *q
     size_t n = (size_t)m->n_out * (m->n_in / mat->group);
     if (!status) status = check_finite(&scales.t, scales.data, mat->scale_dtype, n, err);
     if (!status) status = check_finite(&biases.t, biases.data, mat->scale_dtype, n, err);
-    if (!status && !l->options->survey && quant->bits != to && !(wide = widen(m, weight.data, quant->bits, to, NULL)))
+    if (!status && !l->options->survey && quant->bits != to && !(wide = widen(m, weight.data, quant->bits, to)))
         status = am_fail(err, AM_ENOMEM, "no memory to unpack tensor '%s'", weight.t.info->name.p);
     if (!status) sum_beside(l, &weight);
     if (!status) status = am_loader_codes(l, mat, wide ? wide : weight.data, scales.data, biases.data, err);
@@ -467,31 +466,30 @@ static am_status load_affine(am_loader *l, const am_matrix *m, const am_quant *q
     return AM_OK;
 }
 
-/* value = e2m1 code * 2^(scale - 127), as (12 + twice e2m1) * s - 12 s with s = 2^(scale - 128). */
+/* value = e2m1 code * 2^(scale - 127), as (12 + twice e2m1) * s - 12 s with s = 2^(scale - 128), which bf16 holds. */
 static am_status load_mxfp4(am_loader *l, const am_matrix *m, am_mat *mat, am_error *err) {
-    static const uint8_t map[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
     part weight, scales = {0};
     bool words = !m->underscored; /* MLX keeps eight codes in a word, the released files two in a byte: the same bytes */
     size_t n = (size_t)m->n_out * m->n_in / MXFP4_GROUP;
-    void *wide = NULL;
-    float *scale = NULL;
+    uint16_t *scale = NULL;
     am_status status = part_open(l, m, words ? ".weight" : "_blocks", m->n_in / (words ? 8 : 2), &weight, err);
     if (!status) status = part_open(l, m, words ? ".scales" : "_scales", m->n_in / MXFP4_GROUP, &scales, err);
     if (!status && weight.t.info->dtype != (words ? AM_ST_U32 : AM_ST_U8)) status = wrong_type(&weight.t, words ? "U32" : "U8", err);
     if (!status && scales.t.info->dtype != AM_ST_U8) status = wrong_type(&scales.t, "U8", err);
-    if (!status && !l->options->survey && (!(wide = widen(m, weight.data, 4, 8, map)) || !(scale = am_alloc_aligned(n * sizeof *scale))))
+    if (!status && !l->options->survey && !(scale = am_alloc_aligned(n * sizeof *scale)))
         status = am_fail(err, AM_ENOMEM, "no memory to unpack tensor '%s'", weight.t.info->name.p);
     for (size_t i = 0; !status && scale && i < n; i++) {
         uint8_t exponent = ((const uint8_t *)scales.data)[i];
-        scale[i] = ldexpf(1, exponent - 128);
-        if (!isfinite(12 * scale[i]))
+        float value = ldexpf(1, exponent - 128);
+        scale[i] = am_f32_to_bf16(value);
+        if (!isfinite(12 * value))
             status = am_fail(err, AM_EFORMAT, "%s: tensor '%s': scale %zu is %u, out of range", scales.t.file, scales.t.info->name.p, i, exponent);
     }
-    mat->dtype = AM_Q8;
-    mat->scale_dtype = AM_F32;
+    mat->dtype = AM_Q4;
+    mat->book = AM_BOOK_MXFP4;
+    mat->scale_dtype = AM_BF16;
     mat->zero_point = 12;
-    if (!status) status = am_loader_codes(l, mat, wide, scale, NULL, err);
-    free(wide);
+    if (!status) status = am_loader_codes(l, mat, weight.data, scale, NULL, err);
     free(scale);
     part_free(&weight);
     part_free(&scales);
