@@ -135,7 +135,7 @@ INLINE void int8_tile_run(const int8_tile *a, const int r, const int p, const in
  * panel after the other is one long run to read. */
 #define INT8_PANELS(r) ((r) <= 4 ? 1 : INT8_WIDE(r))
 #define INT8_SIZE(r, form, step)                                                                                       \
-    if (panels == 1)                                                                                                   \
+    if (INT8_PANELS(r) == 1 || panels == 1)                                                                                                 \
         int8_tile_run(a, r, 1, form, step);                                                                            \
     else                                                                                                               \
         int8_tile_run(a, r, INT8_PANELS(r), form, step);                                                                 \
