@@ -213,7 +213,7 @@ size_t am_weight_row(const am_weight *weight, uint32_t o) { return weight->part 
 static am_status show_matrix(am_loader *l, const am_matrix *m, am_mat *mat, am_error *err) {
     char name[NAME_MAX_BYTES];
     name_of(l, m->path, "", name);
-    am_weight w = {name, m->of ? m->of : m->n_out, m->n_in, m->expert, m->n_expert, m->n_out, mat, NULL, m};
+    am_weight w = {name, m->of ? m->of : m->n_out, m->n_in, m->expert, m->n_expert, m->n_out, mat, NULL, l->form, m};
     am_status status = l->options->weight(l->options->weight_arg, &w, err);
     if (mat->data) free(l->blobs->p[--l->blobs->n]);
     mat->data = NULL;
@@ -223,7 +223,7 @@ static am_status show_matrix(am_loader *l, const am_matrix *m, am_mat *mat, am_e
 static am_status show_vector(am_loader *l, const am_matrix *m, const char *suffix, const float **values, am_error *err) {
     char name[NAME_MAX_BYTES];
     name_of(l, m->path, suffix, name);
-    am_weight w = {name, m->of ? m->of : m->n_out, 0, m->expert, m->n_expert, m->n_out, NULL, *values, m->n_expert || m->of || m->stride ? m : NULL};
+    am_weight w = {name, m->of ? m->of : m->n_out, 0, m->expert, m->n_expert, m->n_out, NULL, *values, "", m->n_expert || m->of || m->stride || m->turned ? m : NULL};
     return l->options->weight(l->options->weight_arg, &w, err);
 }
 
