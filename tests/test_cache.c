@@ -653,6 +653,46 @@ static void kill_9_at_any_moment_forgets_no_finished_turn(void **state) {
     reopen(p);
 }
 
+static atomic_bool opens_wait;
+
+static int patient_open(const char *path, int flags, mode_t mode) {
+    while (!(flags & (O_WRONLY | O_RDWR)) && strstr(path, "alice") && atomic_load(&opens_wait)) usleep(200);
+    return am_io_system.open(path, flags, mode);
+}
+
+/* Somebody wants rows of an agent's file, and before it is opened another, shorter one has its name. */
+static void a_file_that_was_replaced_is_not_refused(void **state) {
+    place *p = *state;
+    static am_io_ops ops;
+    int32_t *t = stream(71), *u = stream(72);
+    am_cache_stats stats;
+    turn(p, "alice", t, 190, 200);
+    reopen(p);
+    ops = am_io_system;
+    ops.open = patient_open;
+    am_io = &ops;
+    atomic_store(&opens_wait, true);
+    am_turn_request r = {.tenant = &nobody, .agent = AM_STR("bob"), .tokens = t, .n_tokens = 195, .n_max_new = 8};
+    am_turn *bob;
+    assert_int_equal(am_turn_open(p->cache, &r, &bob, NULL), AM_OK);
+    assert_int_equal(am_turn_ready(bob), AM_AGAIN);
+    turn(p, "alice", u, 10, 20);
+    atomic_store(&opens_wait, false);
+    while (am_turn_ready(bob) == AM_AGAIN) {
+        usleep(200);
+        am_cache_poll(p->cache);
+    }
+    assert_int_equal(am_turn_n_past(bob), 0);
+    am_turn_abort(bob);
+    am_cache_stats_get(p->cache, &stats);
+    assert_int_equal(stats.n_refused, 0);
+    reopen(p);
+    const int32_t *tokens;
+    uint32_t n;
+    assert_int_equal(am_cache_tokens(p->cache, &nobody, AM_STR("alice"), &tokens, &n), AM_OK);
+    assert_int_equal(n, 20);
+}
+
 static atomic_bool writes_wait;
 
 static ssize_t patient_pwrite(int fd, const void *bytes, size_t n, off_t at) {
@@ -720,6 +760,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(one_that_a_turn_uses_or_that_is_wanted_is_not_forgotten, setup, teardown),
         cmocka_unit_test_setup_teardown(the_disk_s_quota_takes_agents_without_a_name_first, setup, teardown),
         cmocka_unit_test_setup_teardown(nobody_waits_for_what_was_forgotten, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_file_that_was_replaced_is_not_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(what_found_no_memory_while_another_was_written_is_written, setup, teardown),
         cmocka_unit_test_setup_teardown(random_schedules_never_show_a_wrong_row, setup, teardown),
         cmocka_unit_test_setup_teardown(kill_9_at_any_moment_forgets_no_finished_turn, setup, teardown),
