@@ -209,7 +209,7 @@ static am_status write_tensor(writer *w, const planned *p, am_error *err) {
         if (!status && w->o->progress) w->o->progress(w->o->progress_arg, "converting", w->done_bytes, w->total_bytes);
     }
     free(w->buffer);
-    am_gguf_drop(w->gguf, p->from);
+    am_gguf_drop(w->gguf, p->from, 0, (size_t)p->from->n_bytes);
     return status;
 }
 
