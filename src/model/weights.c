@@ -364,7 +364,7 @@ void am_loader_run(am_loader *l, size_t n_tasks, am_workers_fn *task, void *arg)
     l->beside_bytes = 0; /* once, however often it is packed */
     for (size_t s = 0; s < n; s++) {
         size_t t0 = n_tasks * s / n, n_here = n_tasks * (s + 1) / n - t0, b0 = bytes / n * s, b1 = s + 1 < n ? bytes / n * (s + 1) : bytes;
-        beside_job job = {l->sum, l->beside + b0, b1 - b0, t0, task, arg};
+        beside_job job = {l->sum, bytes ? l->beside + b0 : NULL, b1 - b0, t0, task, arg};
         if (b1 > b0) n_here++;
         if (l->options->workers)
             am_workers_run(l->options->workers, n_here, beside_task, &job);
