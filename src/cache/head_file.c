@@ -294,6 +294,17 @@ am_status am_head_file_load(am_cache *c, const char *name, am_error *err) {
     return status;
 }
 
+am_status am_head_rows_read(int fd, const char *path, const am_head_rows *rows, uint8_t *bytes, am_error *err) {
+    size_t n = 16 + rows->n_bytes;
+    am_status status = am_fs_read_at(fd, path, bytes, 16, (off_t)rows->at, err);
+    /* another file under its name, perhaps a shorter one, is no damage */
+    if (status == AM_EFORMAT || (!status && memcmp(bytes, rows->sum, 16) != 0)) return am_fail(err, AM_ENOTFOUND, "%s: is not the file it was", path);
+    if (!status) status = am_fs_read_at(fd, path, bytes + 16, rows->n_bytes + 16, (off_t)rows->at + 16, err);
+    if (status) return status;
+    am_sum sum = am_sum_of(bytes, n);
+    return memcmp(sum.b, bytes + n, 16) == 0 ? AM_OK : am_fail(err, AM_ECORRUPT, "%s: checksum of its rows does not match", path);
+}
+
 am_status am_head_file_read_rows(am_cache *c, am_job *job, am_error *err) {
     am_turn *t = job->turn;
     char path[4096];
@@ -301,16 +312,11 @@ am_status am_head_file_read_rows(am_cache *c, am_job *job, am_error *err) {
     if (status) return status;
     int fd = am_io->open(path, O_RDONLY | O_NONBLOCK, 0);
     if (fd < 0) return am_fail(err, fd == -ENOENT ? AM_ENOTFOUND : AM_EIO, "%s: %s", path, strerror(-fd));
-    size_t rows_bytes = am_kv_rows_bytes(&c->options.layout, t->rows_in_file), n = 16 + rows_bytes + 16;
-    uint8_t *bytes = malloc(n);
-    if (!bytes) status = am_fail(err, AM_ENOMEM, "no memory for %zu bytes of rows", n);
-    if (!status) status = am_fs_read_at(fd, path, bytes, n, (off_t)t->rows_sum_at, err);
+    am_head_rows rows = {t->rows_sum.b, t->rows_sum_at, am_kv_rows_bytes(&c->options.layout, t->rows_in_file)};
+    uint8_t *bytes = malloc(rows.n_bytes + 32);
+    if (!bytes) status = am_fail(err, AM_ENOMEM, "no memory for %zu bytes of rows", rows.n_bytes);
+    if (!status) status = am_head_rows_read(fd, path, &rows, bytes, err);
     am_io->close(fd);
-    if (!status && memcmp(bytes, t->rows_sum.b, 16) != 0) status = am_fail(err, AM_ENOTFOUND, "%s: is not the file it was", path);
-    if (!status) {
-        am_sum sum = am_sum_of(bytes, 16 + rows_bytes);
-        if (memcmp(sum.b, bytes + 16 + rows_bytes, 16) != 0) status = am_fail(err, AM_ECORRUPT, "%s: checksum of its rows does not match", path);
-    }
     if (!status) am_kv_rows_load(&c->options.layout, t->open, t->rows_in_file, bytes + 16);
     free(bytes);
     if (status == AM_EFORMAT || status == AM_ECORRUPT) am_refuse_file(c, t->rows_file, status, err->message);

@@ -284,6 +284,12 @@ void am_head_view_free(am_head_view *view);
 
 am_status am_head_file_load(am_cache *cache, const char *name, am_error *err); /* adds the head, or notes a foreign one */
 am_status am_head_file_read_rows(am_cache *cache, am_job *job, am_error *err);
+/* The rows of a head's file and the sums around them. AM_ENOTFOUND when it is not the file any more whose sum is given. */
+typedef struct am_head_rows {
+    const uint8_t *sum; /* [16] */
+    size_t at, n_bytes; /* of the sum; of the rows behind it */
+} am_head_rows;
+am_status am_head_rows_read(int fd, const char *path, const am_head_rows *rows, uint8_t *bytes /* [n_bytes + 32] */, am_error *err);
 /* Moves a file to refused/ and logs why. Any thread. */
 void am_refuse_file(am_cache *cache, const char *name, am_status status, const char *reason);
 

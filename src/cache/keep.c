@@ -209,6 +209,8 @@ static void head_written(am_cache *c, am_job *job) {
         start_writing(c, h);
     else if (h->removed)
         end_removed(c, h);
+    else if (status == AM_OK && !h->on_disk) /* what came meanwhile could not be made an image of */
+        am_keep_write_head(c, h);
     am_keep_waiters_done(waiters, status);
 }
 

@@ -158,25 +158,18 @@ am_verify_block *am_verify_find(const am_verify_state *v, am_kv_part part, const
 am_status am_verify_rows(const am_verify_state *v, const char *file, const am_head_view *h, uint8_t **out,
                          am_error *err) {
     char path[4096];
-    size_t n = 16 + (size_t)h->rows_bytes + 16;
+    am_head_rows rows = {(const uint8_t *)h->bytes.p + h->sum_at, h->sum_at, (size_t)h->rows_bytes};
     *out = NULL;
     if (!h->rows_bytes) return AM_OK;
     am_status status = am_fs_join(path, sizeof path, v->options->dir, file, err);
-    uint8_t *bytes = status ? NULL : malloc(n);
-    if (!bytes) return status ? status : am_fail(err, AM_ENOMEM, "no memory for %zu bytes of rows", n);
+    uint8_t *bytes = status ? NULL : malloc(rows.n_bytes + 32);
+    if (!bytes) return status ? status : am_fail(err, AM_ENOMEM, "no memory for %zu bytes of rows", rows.n_bytes);
     int fd = am_io->open(path, O_RDONLY | O_NONBLOCK, 0);
     if (fd < 0)
         status = am_fail(err, fd == -ENOENT ? AM_ENOTFOUND : AM_EIO, "%s", strerror(-fd));
     else
-        status = am_fs_read_at(fd, path, bytes, n, (off_t)h->sum_at, err);
+        status = am_head_rows_read(fd, path, &rows, bytes, err);
     if (fd >= 0) am_io->close(fd);
-    if (!status && memcmp(bytes, h->bytes.p + h->sum_at, 16) != 0)
-        status = am_fail(err, AM_ENOTFOUND, "was replaced meanwhile");
-    if (!status) {
-        am_sum sum = am_sum_of(bytes, n - 16);
-        if (memcmp(sum.b, bytes + n - 16, 16) != 0)
-            status = am_fail(err, AM_ECORRUPT, "checksum of its rows does not match");
-    }
     if (status)
         free(bytes);
     else

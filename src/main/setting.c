@@ -91,7 +91,7 @@ const am_setting am_setting_table[] = {
     {"silence", AM_SET_TIME, AT(silence_ms), 1000, 3600000, "30s", "TIME", F, "silence of a server after which a connection is given up"},
     {"yes", AM_SET_FLAG, AT(yes), 0, 0, "no", NULL, X, "do not ask"},
     {"agents", AM_SET_FLAG, AT(agents_too), 0, 0, "no", NULL, X, "forget its agents too, of every tenant"},
-    {"to", AM_SET_CHOICE, AT(to), 0, 0, "mlx-4", "mlx-4|mlx-8|gguf-q4_0|gguf-q8_0", V, "form to write: an MLX folder or a GGUF file"},
+    {"to", AM_SET_CHOICE, AT(to), 0, 0, "mlx-4", "mlx-4|mlx-8|gguf-q4_0|gguf-q8_0|gguf-f16|gguf-bf16|gguf-f32", V, "form to write: an MLX folder or a GGUF file"},
     {"fix", AM_SET_FLAG, AT(fix), 0, 0, "no", NULL, D, "mend what cannot do harm: permissions, temporary files of a crash"},
     {"wait", AM_SET_TIME, AT(wait_ms), 0, 86400000, "40s", "TIME", P | O, "stop: time the server gets to end by itself; drain, unload, swap: time that running requests get (default there: its --drain)"},
     {"force", AM_SET_FLAG, AT(force), 0, 0, "no", NULL, P | F | X, "stop: SIGKILL as the last resort when it does not; pull: also a model that cannot be loaded here; rm: unload it first where a server has it"},

@@ -30,6 +30,17 @@ am_status am_convert_plan(const am_convert_options *o, const void *head, size_t 
     return AM_OK;
 }
 
+bool am_convert_name(const am_weight *w, char name[AM_CONVERT_NAME]) {
+    static const char fused[] = ".experts.gate_up_proj", down[] = ".experts.down_proj_bias";
+    snprintf(name, AM_CONVERT_NAME, "%s", w->name);
+    char *end = strstr(name, down);
+    if (end) snprintf(end, AM_CONVERT_NAME - (size_t)(end - name), ".experts.down_proj.bias");
+    end = strstr(name, fused);
+    if (!end || w->n_rows != 2 * w->n_out) return false;
+    snprintf(end, AM_CONVERT_NAME - (size_t)(end - name), ".experts.%s_proj%s", am_weight_row(w, 0) ? "up" : "gate", w->n_in ? "" : ".bias");
+    return true;
+}
+
 am_status am_convert(const am_convert_options *o, am_convert_result *result, am_error *err) {
     *result = (am_convert_result){0};
     if (o->form == AM_TO_MLX_4 || o->form == AM_TO_MLX_8) return am_convert_mlx(o, result, err);

@@ -1,11 +1,13 @@
-/* Writing a model in another form: any that can be loaded as an MLX folder, any GGUF file as a GGUF file of other blocks, and folders of
- * plain decoders as GGUF. */
+/* Writing a model in another form: any that can be loaded as an MLX folder, any GGUF file as a GGUF file of other blocks, and any
+ * folder as GGUF whose architecture has a name there. */
 #ifndef AM_MODEL_CONVERT_H
 #define AM_MODEL_CONVERT_H
 
 #include "model/model.h"
 
-typedef enum am_convert_form { AM_TO_MLX_4, AM_TO_MLX_8, AM_TO_GGUF_Q4_0, AM_TO_GGUF_Q8_0 } am_convert_form;
+typedef enum am_convert_form { /* in the order of the setting's words */
+    AM_TO_MLX_4, AM_TO_MLX_8, AM_TO_GGUF_Q4_0, AM_TO_GGUF_Q8_0, AM_TO_GGUF_F16, AM_TO_GGUF_BF16, AM_TO_GGUF_F32
+} am_convert_form;
 
 typedef struct am_convert_options {
     const char *from; /* folder or .gguf */

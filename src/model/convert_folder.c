@@ -1,71 +1,72 @@
-/* Owns writing a GGUF file from a folder: llama, mistral, qwen2 and qwen3, whose names and keys llama.cpp's converter defines.
+/* Owns writing a GGUF file from a folder: any architecture that has a name in GGUF, in any form that loads.
  *
- * As for MLX, the architecture's own loading lists and hands over the weights. Rows of q and k go back to neighbours as pairs of rope where
- * llama.cpp wants them so; llama3's scaling becomes the tensor rope_freqs.weight; a byte-level vocabulary goes along (gguf_text.c). What would be lost
- * on the way (windows, other scalings) is refused by key. Source: llama.cpp's convert_hf_to_gguf.py, as documentation of the format. */
+ * As for MLX, the architecture's own loading lists and hands over the weights; gguf_model.c has their names, gguf_keys.c the keys, gguf_text.c the vocabulary.
+ * What lies otherwise in GGUF is turned here: experts are stacks, rows of q and k go back to neighbours as pairs of rope where llama.cpp wants them so,
+ * DeepSeek's kv_b is two stacks with K transposed, norms of Gemma hold 1 more, rope factors are tensors. Source: llama.cpp's convert_hf_to_gguf.py and
+ * src/models, as documentation of the format. */
 #include "model/convert_int.h"
 
-#include "base/fs.h"
-#include "model/config.h"
+#include "model/ggml_pack.h"
+#include "model/gguf_model.h"
+#include "model/internal.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_CONFIG_BYTES = 16 << 20, MAX_NAME = 128, ALIGN = 32 };
+enum { ALIGN = 32, MAX_FACTORS = 2 };
 
+/* A tensor of the file. */
 typedef struct planned {
-    char name[MAX_NAME];
-    uint32_t n_rows, n_in, pair_dim; /* n_in 0: a vector; pair_dim: rows are pairs of rope as neighbours */
+    char name[AM_CONVERT_NAME];
+    uint32_t n_rows, n_in, n_expert; /* n_in 0: vectors; n_expert 0: no stack */
+    uint32_t pair_dim;               /* rows are pairs of rope as neighbours */
+    uint32_t scaled_from;            /* rows from here on are multiplied by scale */
+    float scale, plus;               /* plus: added to every value before */
     const am_ggml_format *to;
     uint64_t at, n_bytes;
 } planned;
 
+/* Divisors of rope's frequencies, a tensor of the file too. */
+typedef struct factors {
+    float *v;
+    size_t planned; /* place in list */
+} factors;
+
 typedef struct folder {
     const am_convert_options *o;
-    json_t *config, *index; /* index: the source's name -> place in list */
-    const char *arch;
-    uint32_t head_dim;
+    am_model *model;  /* a survey */
+    const char *arch; /* in GGUF */
+    json_t *index;    /* name -> place in list */
     planned *list;
     size_t n, cap;
-    float *rope_freqs; /* [head_dim / 2], or NULL */
+    factors factors[MAX_FACTORS];
+    size_t n_factors;
     uint64_t data_at;
     am_part_file *file;
-    uint8_t *buffer;
-    am_region *regions;
 } folder;
 
-static json_int_t integer(const folder *f, const char *key) { return json_integer_value(json_object_get(f->config, key)); }
+/* Where a weight goes: a tensor's name, which of its stack, whether its rows are counted by themselves. */
+typedef struct target {
+    char name[AM_CONVERT_NAME];
+    uint32_t expert;
+    bool apart;
+} target;
 
-static const char *gguf_arch(const char *model_type) {
-    if (strcmp(model_type, "llama") == 0 || strcmp(model_type, "mistral") == 0) return "llama";
-    if (strcmp(model_type, "qwen2") == 0 || strcmp(model_type, "qwen3") == 0) return model_type;
-    return NULL;
+static bool is_kv_b(const am_weight *w) { return strstr(w->name, ".self_attn.kv_b_proj") != NULL; }
+
+static am_status target_of(const folder *f, const am_weight *w, target *t, am_error *err) {
+    char ours[AM_CONVERT_NAME];
+    int64_t expert;
+    t->apart = am_convert_name(w, ours);
+    if (!am_gguf_name_of(f->model->arch->model_type, ours, t->name, sizeof t->name, &expert))
+        return am_fail(err, AM_EUNSUPPORTED, "tensor '%s' has no place in a GGUF file of \"%s\"", w->name, f->arch);
+    t->expert = expert >= 0 ? (uint32_t)expert : w->expert;
+    return AM_OK;
 }
 
-static bool gguf_name(const char *name, char out[MAX_NAME]) {
-    static const char *const tops[][2] = {{"model.embed_tokens", "token_embd.weight"}, {"model.norm.weight", "output_norm.weight"},
-                                          {"lm_head", "output.weight"}};
-    static const char *const parts[][2] = {
-        {"self_attn.q_proj", "attn_q"}, {"self_attn.k_proj", "attn_k"}, {"self_attn.v_proj", "attn_v"}, {"self_attn.o_proj", "attn_output"},
-        {"self_attn.q_norm", "attn_q_norm"}, {"self_attn.k_norm", "attn_k_norm"}, {"mlp.gate_proj", "ffn_gate"}, {"mlp.up_proj", "ffn_up"},
-        {"mlp.down_proj", "ffn_down"}, {"input_layernorm", "attn_norm"}, {"post_attention_layernorm", "ffn_norm"}};
-    unsigned layer;
-    int at = 0;
-    for (size_t i = 0; i < sizeof tops / sizeof tops[0]; i++)
-        if (strcmp(name, tops[i][0]) == 0) return snprintf(out, MAX_NAME, "%s", tops[i][1]) > 0;
-    if (sscanf(name, "model.layers.%u.%n", &layer, &at) != 1 || at == 0) return false;
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        size_t n = strlen(parts[i][0]);
-        if (strncmp(name + at, parts[i][0], n) != 0) continue;
-        const char *end = name[at + n] ? name + at + n : ".weight"; /* matrices come without */
-        return snprintf(out, MAX_NAME, "blk.%u.%s%s", layer, parts[i][1], end) > 0;
-    }
-    return false;
-}
-
-static am_status add(folder *f, const char *source, const planned *p, am_error *err) {
+static am_status add(folder *f, const planned *p, am_error *err) {
+    if (json_object_get(f->index, p->name)) return AM_OK;
     if (f->n == f->cap) {
         size_t cap = f->cap ? 2 * f->cap : 256;
         planned *list = realloc(f->list, cap * sizeof *list);
@@ -74,118 +75,117 @@ static am_status add(folder *f, const char *source, const planned *p, am_error *
         f->cap = cap;
     }
     f->list[f->n] = *p;
-    if (json_object_set_new(f->index, source, json_integer((json_int_t)f->n))) return am_fail(err, AM_ENOMEM, "no memory for a list of tensors");
+    if (json_object_set_new(f->index, p->name, json_integer((json_int_t)f->n))) return am_fail(err, AM_ENOMEM, "no memory for a list of tensors");
     f->n++;
     return AM_OK;
 }
 
+static planned *find(const folder *f, const char *name) { return &f->list[json_integer_value(json_object_get(f->index, name))]; }
+
+/* What a matrix is written as: its own MXFP4, which no other form of that size can hold, else the form asked for where its blocks divide the rows. */
+static const am_ggml_format *form_of(const folder *f, const char *name, const char *form, uint32_t n_in) {
+    const am_ggml_format *to = am_convert_ggml(f->o);
+    if (n_in == 0 || strstr(name, ".ffn_gate_inp.")) return am_ggml_format_of(AM_GGML_F32);
+    if (to->type != AM_GGML_F32 && strcmp(form, "mxfp4") == 0) return am_ggml_format_of(AM_GGML_MXFP4);
+    return n_in % to->block ? am_ggml_format_of(AM_GGML_F16) : to;
+}
+
+/* The two stacks that kv_b becomes, by the name of the whole. */
+static void kv_b_parts(const am_model *m, const char *whole, planned *k, planned *v) {
+    int n = (int)(strlen(whole) - strlen("attn_kv_b.weight"));
+    *k = (planned){.n_rows = m->kv_lora, .n_in = m->nope_dim, .n_expert = m->config.n_head};
+    *v = (planned){.n_rows = m->value_dim, .n_in = m->kv_lora, .n_expert = m->config.n_head, .scale = 1};
+    snprintf(k->name, sizeof k->name, "%.*sattn_k_b.weight", n, whole);
+    snprintf(v->name, sizeof v->name, "%.*sattn_v_b.weight", n, whole);
+}
+
+static am_status plan_kv_b(folder *f, const am_weight *w, const char *name, am_error *err) {
+    planned k, v;
+    kv_b_parts(f->model, name, &k, &v);
+    k.to = form_of(f, k.name, w->form, k.n_in);
+    v.to = form_of(f, v.name, w->form, v.n_in);
+    am_status status = add(f, &k, err);
+    return status ? status : add(f, &v, err);
+}
+
+/* What llama.cpp has no key for and a weight can hold. */
+static void plan_scale(const folder *f, planned *p) {
+    const am_model *m = f->model;
+    float turned = m->ropes[0].scale;
+    p->plus = strncmp(f->arch, "gemma", 5) == 0 && p->n_in == 0 && strstr(p->name, "norm.") ? 1 : 0;
+    p->scale = 1;
+    if (strstr(p->name, strcmp(f->arch, "gemma3") == 0 ? ".attn_q_norm." : ".attn_q.")) p->scale = (float)am_gguf_query_factor(m);
+    if (m->kv_lora && strstr(p->name, ".attn_kv_a_mqa.")) { /* of k alone, and so squared */
+        p->scale = turned * turned;
+        p->scaled_from = m->kv_lora;
+    }
+}
+
 static am_status plan_weight(void *arg, const am_weight *w, am_error *err) {
     folder *f = arg;
-    planned p = {.n_rows = w->n_rows, .n_in = w->n_in};
-    if (json_object_get(f->index, w->name)) return AM_OK;
-    if (w->n_expert || !gguf_name(w->name, p.name)) return am_fail(err, AM_EUNSUPPORTED, "tensor '%s' has no place in a GGUF file of \"%s\"", w->name, f->arch);
-    bool turned = strstr(p.name, ".attn_q.") || strstr(p.name, ".attn_k.");
-    if (turned && strcmp(f->arch, "llama") == 0) p.pair_dim = f->head_dim;
-    p.to = am_ggml_format_of(AM_GGML_F32);
-    if (w->n_in) p.to = w->n_in % 32 ? am_ggml_format_of(AM_GGML_F16) : am_convert_ggml(f->o);
-    return add(f, w->name, &p, err);
+    target t;
+    am_status status = target_of(f, w, &t, err);
+    if (status) return status;
+    if (is_kv_b(w)) return plan_kv_b(f, w, t.name, err);
+    planned p = {.n_rows = t.apart ? w->n_out : w->n_rows, .n_in = w->n_in, .n_expert = w->n_expert};
+    memcpy(p.name, t.name, sizeof p.name);
+    if (strstr(p.name, "_exps.")) p.n_expert = f->model->n_expert;
+    if (am_gguf_pairs(f->arch) && (strstr(p.name, ".attn_q.") || strstr(p.name, ".attn_k."))) p.pair_dim = f->model->config.head_dim;
+    p.to = form_of(f, p.name, w->form, w->n_in);
+    plan_scale(f, &p);
+    return add(f, &p, err);
 }
 
-/* llama3: frequencies of long waves are divided, those between by what lies between. */
+static am_status plan_factors(folder *f, const char *name, const am_rope_config *rope, double n_ctx, am_error *err) {
+    uint32_t dims = am_rope_dims(rope, f->model->config.head_dim);
+    am_rope_config plain = {.kind = AM_ROPE_PLAIN, .theta = rope->theta};
+    float *v = am_calloc(dims / 2, sizeof *v);
+    if (!v) return am_fail(err, AM_ENOMEM, "no memory for rope factors");
+    for (uint32_t i = 0; i < dims / 2; i++) v[i] = (float)(am_rope_freq(&plain, dims, i, 0) / am_rope_freq(rope, dims, i, n_ctx));
+    f->factors[f->n_factors++] = (factors){v, f->n};
+    planned p = {.n_rows = dims / 2, .to = am_ggml_format_of(AM_GGML_F32)};
+    snprintf(p.name, sizeof p.name, "%s", name);
+    return add(f, &p, err);
+}
+
 static am_status plan_rope(folder *f, am_error *err) {
-    am_config c;
-    am_status status = am_config_read(&c, json_incref(f->config), NULL, NULL, err);
-    am_rope_config rope = c.rope;
-    am_config_free(&c);
-    if (status || rope.kind == AM_ROPE_PLAIN || rope.kind == AM_ROPE_LINEAR) return status;
-    if (rope.kind != AM_ROPE_LLAMA3) return am_fail(err, AM_EUNSUPPORTED, "'rope_scaling': only linear and llama3 become GGUF");
-    uint32_t n = f->head_dim / 2;
-    if (!(f->rope_freqs = am_calloc(n, sizeof *f->rope_freqs))) return am_fail(err, AM_ENOMEM, "no memory for rope factors");
-    for (uint32_t i = 0; i < n; i++) {
-        double wave = 2 * 3.14159265358979323846 * pow(rope.theta, 2.0 * i / f->head_dim), turns = rope.original_ctx / wave;
-        double smooth = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
-        smooth = fmin(fmax(smooth, 0), 1);
-        f->rope_freqs[i] = (float)(1 / ((1 - smooth) / rope.factor + smooth));
-    }
-    planned p = {.name = "rope_freqs.weight", .n_rows = n, .to = am_ggml_format_of(AM_GGML_F32)};
-    return add(f, "", &p, err);
+    const am_rope_config *rope = &f->model->config.rope;
+    if (rope->kind == AM_ROPE_LLAMA3 || rope->kind == AM_ROPE_DIVISORS) return plan_factors(f, "rope_freqs.weight", rope, 0, err);
+    if (rope->kind != AM_ROPE_LONGROPE) return AM_OK;
+    am_status status = plan_factors(f, "rope_factors_long.weight", rope, rope->original_ctx + 1, err);
+    return status ? status : plan_factors(f, "rope_factors_short.weight", rope, rope->original_ctx, err);
 }
 
-static void put_count(am_buf *b, const folder *f, const char *key, json_int_t v, uint64_t *n) {
-    char name[96];
-    snprintf(name, sizeof name, "%s.%s", f->arch, key);
-    am_gguf_put_u32(b, name, (uint32_t)v);
-    ++*n;
-}
-
-static void put_number(am_buf *b, const folder *f, const char *key, double v, uint64_t *n) {
-    char name[96];
-    snprintf(name, sizeof name, "%s.%s", f->arch, key);
-    am_gguf_put_f32(b, name, (float)v);
-    ++*n;
-}
-
-static am_status put_keys(const folder *f, am_buf *b, uint64_t *n, am_error *err) {
-    am_config c;
-    am_status status = am_config_read(&c, json_incref(f->config), NULL, NULL, err);
-    if (!status) {
-        am_gguf_put_text(b, "general.architecture", am_str_of(f->arch));
-        am_gguf_put_u32(b, "general.file_type", am_convert_ggml(f->o)->type == AM_GGML_Q4_0 ? 2 : 7);
-        *n += 2;
-        put_count(b, f, "block_count", c.n_layer, n);
-        put_count(b, f, "context_length", c.n_ctx, n);
-        put_count(b, f, "embedding_length", c.n_embd, n);
-        put_count(b, f, "feed_forward_length", c.n_ff, n);
-        put_count(b, f, "attention.head_count", c.n_head, n);
-        put_count(b, f, "attention.head_count_kv", c.n_kv_head, n);
-        put_count(b, f, "attention.key_length", c.head_dim, n);
-        put_count(b, f, "attention.value_length", c.head_dim, n);
-        put_count(b, f, "rope.dimension_count", c.head_dim, n);
-        put_count(b, f, "vocab_size", c.n_vocab, n);
-        put_number(b, f, "attention.layer_norm_rms_epsilon", (double)c.norm_eps, n);
-        put_number(b, f, "rope.freq_base", c.rope.theta, n);
-        if (c.rope.kind == AM_ROPE_LINEAR) {
-            char name[96];
-            snprintf(name, sizeof name, "%s.rope.scaling.type", f->arch);
-            am_gguf_put_text(b, name, AM_STR("linear"));
-            ++*n;
-            put_number(b, f, "rope.scaling.factor", c.rope.factor, n);
-        }
-        for (uint32_t i = 0; i < c.n_eos && i < 1; i++) am_gguf_put_u32(b, "tokenizer.ggml.eos_token_id", (uint32_t)c.eos[i]), ++*n;
-    }
-    am_config_free(&c);
-    if (!status && json_is_integer(json_object_get(f->config, "bos_token_id"))) {
-        am_gguf_put_u32(b, "tokenizer.ggml.bos_token_id", (uint32_t)integer(f, "bos_token_id"));
-        ++*n;
-    }
-    return status ? status : am_gguf_put_vocabulary(b, f->o->from, (uint32_t)integer(f, "vocab_size"), n, err);
+static am_status put_tensor(planned *p, am_buf *head, uint64_t *at, am_error *err) {
+    uint64_t shape[3], length = strlen(p->name), n_stack = p->n_expert ? p->n_expert : 1;
+    uint32_t n_dim = 0;
+    if (p->n_in) shape[n_dim++] = p->n_in;
+    shape[n_dim++] = p->n_rows;
+    if (p->n_expert) shape[n_dim++] = p->n_expert;
+    p->at = *at;
+    p->n_bytes = n_stack * p->n_rows * ((p->n_in ? p->n_in : 1u) / p->to->block * (uint64_t)p->to->block_bytes);
+    *at += (p->n_bytes + ALIGN - 1) / ALIGN * ALIGN;
+    am_buf_append(head, &length, 8);
+    am_buf_append(head, p->name, length);
+    am_buf_append(head, &n_dim, 4);
+    am_buf_append(head, shape, 8 * n_dim);
+    am_buf_append(head, &p->to->type, 4);
+    return am_buf_append(head, &p->at, 8) ? am_fail(err, AM_ENOMEM, "no memory for a header") : AM_OK;
 }
 
 static am_status layout(folder *f, am_buf *head, am_error *err) {
     uint32_t version = 3;
-    uint64_t n = f->n, n_keys = 0, at = 0;
+    uint64_t n = f->n, n_keys = 1, at = 0;
     am_buf_add(head, AM_STR("GGUF"));
     am_buf_append(head, &version, 4);
     am_buf_append(head, &n, 8);
     size_t keys_at = head->n;
     am_buf_append(head, &n_keys, 8);
-    am_status status = put_keys(f, head, &n_keys, err);
-    if (status) return status;
-    memcpy(head->p + keys_at, &n_keys, 8);
-    for (size_t i = 0; !status && i < f->n; i++) {
-        planned *p = &f->list[i];
-        uint32_t n_dim = p->n_in ? 2 : 1;
-        uint64_t shape[2] = {p->n_in ? p->n_in : p->n_rows, p->n_rows}, length = strlen(p->name);
-        p->at = at;
-        p->n_bytes = p->n_rows * ((p->n_in ? p->n_in : 1u) / p->to->block * (uint64_t)p->to->block_bytes);
-        am_buf_append(head, &length, 8);
-        am_buf_append(head, p->name, length);
-        am_buf_append(head, &n_dim, 4);
-        am_buf_append(head, shape, 8 * n_dim);
-        am_buf_append(head, &p->to->type, 4);
-        if (am_buf_append(head, &at, 8)) status = am_fail(err, AM_ENOMEM, "no memory for a header");
-        at += (p->n_bytes + ALIGN - 1) / ALIGN * ALIGN;
-    }
+    am_gguf_put_u32(head, "general.file_type", am_convert_file_type(f->o));
+    am_status status = am_gguf_put_model(head, f->model, &n_keys, err);
+    if (!status) status = am_gguf_put_vocabulary(head, f->o->from, f->model->config.n_vocab, &n_keys, err);
+    if (!status) memcpy(head->p + keys_at, &n_keys, 8);
+    for (size_t i = 0; !status && i < f->n; i++) status = put_tensor(&f->list[i], head, &at, err);
     while (!status && head->n % ALIGN) status = am_buf_putc(head, 0);
     f->data_at = head->n;
     return status;
@@ -198,93 +198,161 @@ static uint64_t paired(uint64_t row, uint32_t dim) {
     return row - r + 2 * (r % half) + r / half;
 }
 
+static size_t row_bytes(const planned *p) { return (size_t)(p->n_bytes / p->n_rows / (p->n_expert ? p->n_expert : 1)); }
+
+/* Rows of one weight on their way to one tensor. */
 typedef struct row_job {
     const folder *f;
     const am_weight *w;
     const planned *p;
-    size_t row_bytes;
-    float *rows; /* [workers][n_in] */
+    const uint64_t *rows; /* [n_out]: of the tensor's one stack */
+    uint8_t *buffer;
+    float *scratch; /* [workers][n_in] */
 } row_job;
+
+static float changed(const planned *p, uint64_t row, float v) { return (v + p->plus) * (row >= p->scaled_from ? p->scale : 1); }
 
 static void row_task(void *arg, size_t o, size_t worker) {
     const row_job *j = arg;
-    uint8_t *to = j->f->buffer + o * j->row_bytes;
-    float *x = j->rows + worker * j->w->n_in;
+    uint32_t n = j->w->n_in;
+    float *x = j->scratch + worker * n;
     j->f->o->kernels->mat_row(x, j->w->mat, (uint32_t)o);
-    for (uint32_t i = 0; i < j->w->n_in; i += j->p->to->block, to += j->p->to->block_bytes) {
-        uint16_t h = am_f32_to_f16(x[i]);
-        if (j->p->to->block == 1) memcpy(to, &h, 2);
-        else am_convert_block(j->f->o, x + i, to);
-    }
+    for (uint32_t i = 0; i < n; i++) x[i] = changed(j->p, j->rows[o], x[i]);
+    am_ggml_pack(j->p->to, x, n, j->buffer + o * row_bytes(j->p));
 }
 
-static am_status fill(const folder *f, const am_weight *w, const planned *p, size_t row_bytes, am_error *err) {
-    if (w->n_in == 0) {
-        memcpy(f->buffer, w->vector, w->n_out * sizeof(float));
-        return AM_OK;
+/* task: a head's K, transposed. */
+static void head_task(void *arg, size_t task, size_t worker) {
+    const row_job *j = arg;
+    const am_model *m = j->f->model;
+    uint32_t latent = m->kv_lora, nope = m->nope_dim, rows = nope + m->value_dim;
+    float *x = j->scratch + worker * (size_t)latent * (nope + 1), *turned = x + latent;
+    for (uint32_t i = 0; i < nope; i++) {
+        j->f->o->kernels->mat_row(x, j->w->mat, (uint32_t)task * rows + i);
+        for (uint32_t k = 0; k < latent; k++) turned[(size_t)k * nope + i] = x[k];
     }
-    size_t n_workers = f->o->workers ? am_workers_count(f->o->workers) : 1;
-    row_job j = {f, w, p, row_bytes, am_calloc(n_workers * w->n_in, sizeof(float))};
-    if (!j.rows) return am_fail(err, AM_ENOMEM, "no memory for rows of '%s'", w->name);
-    if (f->o->workers) am_workers_run(f->o->workers, w->n_out, row_task, &j);
+    for (uint32_t k = 0; k < latent; k++) am_ggml_pack(j->p->to, turned + (size_t)k * nope, nope, j->buffer + (task * latent + k) * row_bytes(j->p));
+}
+
+static am_status run(row_job *j, am_workers_fn *task, size_t n_tasks, size_t n_scratch, am_error *err) {
+    am_workers *workers = j->f->o->workers;
+    j->scratch = am_calloc((workers ? am_workers_count(workers) : 1) * n_scratch, sizeof *j->scratch);
+    if (!j->scratch) return am_fail(err, AM_ENOMEM, "no memory for rows of '%s'", j->w->name);
+    if (workers) am_workers_run(workers, n_tasks, task, j);
     else
-        for (size_t o = 0; o < w->n_out; o++) row_task(&j, o, 0);
-    free(j.rows);
+        for (size_t i = 0; i < n_tasks; i++) task(j, i, 0);
+    free(j->scratch);
     return AM_OK;
 }
 
-static am_status write_weight(void *arg, const am_weight *w, am_error *err) {
-    folder *f = arg;
-    const planned *p = &f->list[json_integer_value(json_object_get(f->index, w->name))];
-    size_t row_bytes = (size_t)(p->n_bytes / p->n_rows), n = 0;
-    f->buffer = am_alloc_aligned(w->n_out * row_bytes);
-    f->regions = am_calloc(w->n_out, sizeof *f->regions);
-    am_status status = f->buffer && f->regions ? AM_OK : am_fail(err, AM_ENOMEM, "no memory for tensor '%s'", w->name);
-    for (uint32_t o = 0; !status && o < w->n_out; o++) {
-        uint64_t at = f->data_at + p->at + paired(am_weight_row(w, o), p->pair_dim) * row_bytes;
-        if (n && f->regions[n - 1].at + f->regions[n - 1].n == at) f->regions[n - 1].n += row_bytes;
-        else f->regions[n++] = (am_region){at, row_bytes};
+static am_status fill(row_job *j, am_error *err) {
+    if (strstr(j->p->name, ".attn_k_b.") && is_kv_b(j->w))
+        return run(j, head_task, j->f->model->config.n_head, (size_t)j->f->model->kv_lora * (j->f->model->nope_dim + 1), err);
+    if (j->w->n_in) return run(j, row_task, j->w->n_out, j->w->n_in, err);
+    for (uint32_t o = 0; o < j->w->n_out; o++) {
+        float v = changed(j->p, j->rows[o], j->w->vector[o]);
+        memcpy(j->buffer + 4 * o, &v, 4);
     }
-    if (!status && !am_part_file_done(f->file, f->regions, n, f->buffer)) {
-        status = fill(f, w, p, row_bytes, err);
-        if (!status) status = am_part_file_write(f->file, f->regions, n, f->buffer, err);
+    return AM_OK;
+}
+
+/* rows[n]: where they lie in which of the tensor's stacks; what an interrupted run wrote is left. */
+static am_status write_rows(const folder *f, const am_weight *w, const planned *p, uint32_t expert, const uint64_t *rows, size_t n, am_error *err) {
+    size_t bytes = row_bytes(p), n_regions = 0;
+    row_job j = {.f = f, .w = w, .p = p, .rows = rows, .buffer = am_alloc_aligned(n * bytes)};
+    am_region *regions = am_calloc(n, sizeof *regions);
+    am_status status = j.buffer && regions ? AM_OK : am_fail(err, AM_ENOMEM, "no memory for tensor '%s'", w->name);
+    for (size_t o = 0; !status && o < n; o++) {
+        uint64_t at = f->data_at + p->at + ((uint64_t)expert * p->n_rows + rows[o]) * bytes;
+        if (n_regions && regions[n_regions - 1].at + regions[n_regions - 1].n == at) regions[n_regions - 1].n += bytes;
+        else regions[n_regions++] = (am_region){at, bytes};
     }
-    free(f->buffer);
-    free(f->regions);
+    if (!status && !am_part_file_done(f->file, regions, n_regions, j.buffer)) {
+        status = fill(&j, err);
+        if (!status) status = am_part_file_write(f->file, regions, n_regions, j.buffer, err);
+    }
+    free(j.buffer);
+    free(regions);
     return status;
 }
 
-static am_status write_rope(folder *f, am_error *err) {
-    const planned *p = &f->list[f->n - 1]; /* planned last */
-    uint8_t zeros[ALIGN] = {0};
-    am_region region = {f->data_at + p->at, (size_t)p->n_bytes}, pad = {region.at + region.n, (size_t)(ALIGN - p->n_bytes % ALIGN) % ALIGN};
-    am_status status = f->rope_freqs ? am_part_file_write(f->file, &region, 1, f->rope_freqs, err) : AM_OK;
-    return status || pad.n == 0 ? status : am_part_file_write(f->file, &pad, 1, zeros, err);
+static am_status write_weight(void *arg, const am_weight *w, am_error *err) {
+    const folder *f = arg;
+    const am_model *m = f->model;
+    target t;
+    planned k, v;
+    am_status status = target_of(f, w, &t, err);
+    if (status) return status;
+    const planned *p = NULL;
+    bool heads = is_kv_b(w) && w->n_out == w->n_rows, values = is_kv_b(w) && !heads;
+    if (is_kv_b(w)) {
+        kv_b_parts(m, t.name, &k, &v);
+        if (values) t.expert = (uint32_t)(am_weight_row(w, 0) / (m->nope_dim + m->value_dim));
+        p = find(f, heads ? k.name : v.name);
+    } else {
+        p = find(f, t.name);
+    }
+    size_t n = heads ? (size_t)p->n_rows * p->n_expert : w->n_out;
+    uint64_t *rows = am_calloc(n, sizeof *rows);
+    if (!rows) return am_fail(err, AM_ENOMEM, "no memory for rows of '%s'", w->name);
+    for (size_t o = 0; o < n; o++) rows[o] = heads || values || t.apart ? o : paired(am_weight_row(w, (uint32_t)o), p->pair_dim);
+    status = write_rows(f, w, p, t.expert, rows, n, err);
+    free(rows);
+    return status;
+}
+
+static am_status write_bytes(const folder *f, uint64_t at, const void *bytes, size_t n, am_error *err) {
+    am_region region = {at, n};
+    uint8_t scratch[4096];
+    if (n <= sizeof scratch && am_part_file_done(f->file, &region, 1, scratch)) return AM_OK;
+    return am_part_file_write(f->file, &region, 1, bytes, err);
+}
+
+/* Rope factors, and the last tensor's padding. */
+static am_status write_rest(const folder *f, uint64_t *n_bytes, am_error *err) {
+    static const uint8_t zeros[ALIGN];
+    const planned *last = &f->list[f->n - 1];
+    uint64_t end = f->data_at + last->at + last->n_bytes, padding = (ALIGN - end % ALIGN) % ALIGN;
+    am_status status = AM_OK;
+    for (size_t i = 0; !status && i < f->n_factors; i++) {
+        const planned *p = &f->list[f->factors[i].planned];
+        status = write_bytes(f, f->data_at + p->at, f->factors[i].v, (size_t)p->n_bytes, err);
+    }
+    *n_bytes = end + padding;
+    return status || padding == 0 ? status : write_bytes(f, end, zeros, (size_t)padding, err);
+}
+
+static am_status load_with(const folder *f, am_model_options *options, am_error *err) {
+    am_model *model = NULL;
+    options->kernels = f->o->kernels;
+    am_status status = am_model_load(f->o->from, options, &model, err);
+    am_model_free(model);
+    return status;
+}
+
+static am_status plan(folder *f, am_buf *head, am_error *err) {
+    am_status status = am_model_load(f->o->from, &(am_model_options){.kernels = f->o->kernels, .survey = true}, &f->model, err);
+    if (status) return status;
+    f->arch = am_gguf_arch_of(f->model->arch->model_type);
+    if (!f->arch) return am_fail(err, AM_EUNSUPPORTED, "%s: 'model_type' \"%s\" has no name in GGUF", f->o->from, f->model->arch->model_type);
+    status = load_with(f, &(am_model_options){.survey = true, .weight = plan_weight, .weight_arg = f}, err);
+    if (!status) status = plan_rope(f, err);
+    return status ? status : layout(f, head, err);
 }
 
 static am_status write_all(folder *f, am_convert_result *result, am_error *err) {
-    am_model *model = NULL;
     am_buf head;
-    am_sum plan, sum;
-    am_model_options options = {.kernels = f->o->kernels, .survey = true, .weight = plan_weight, .weight_arg = f};
+    am_sum key, sum;
     am_buf_init(&head, 1u << 30);
-    am_status status = am_model_load(f->o->from, &options, &model, err);
-    am_model_free(model);
-    model = NULL;
-    if (!status) status = plan_rope(f, err);
-    if (!status) status = layout(f, &head, err);
-    if (!status) status = am_convert_plan(f->o, head.p, head.n, &plan, err);
-    if (!status) status = am_part_file_open(f->o->to, head.p, head.n, &plan, &f->file, err);
+    am_status status = plan(f, &head, err);
+    if (!status) status = am_convert_plan(f->o, head.p, head.n, &key, err);
+    if (!status) status = am_part_file_open(f->o->to, head.p, head.n, &key, &f->file, err);
     am_buf_free(&head);
-    options = (am_model_options){.kernels = f->o->kernels, .workers = f->o->workers, .progress = f->o->progress, .progress_arg = f->o->progress_arg,
-                                 .weight = write_weight, .weight_arg = f};
-    if (!status) status = am_model_load(f->o->from, &options, &model, err);
-    am_model_free(model);
-    if (!status) status = write_rope(f, err);
-    if (status) return status;
-    const planned *last = &f->list[f->n - 1];
-    result->n_bytes = f->data_at + last->at + (last->n_bytes + ALIGN - 1) / ALIGN * ALIGN;
-    status = am_part_file_finish(f->file, result->n_bytes, &sum, err);
+    if (!status)
+        status = load_with(f, &(am_model_options){.workers = f->o->workers, .progress = f->o->progress, .progress_arg = f->o->progress_arg,
+                                                  .weight = write_weight, .weight_arg = f}, err);
+    if (!status) status = write_rest(f, &result->n_bytes, err);
+    if (!status) status = am_part_file_finish(f->file, result->n_bytes, &sum, err);
     if (status) return status;
     am_sum_hex(&sum, result->sum);
     result->n_tensors = f->n;
@@ -293,31 +361,13 @@ static am_status write_all(folder *f, am_convert_result *result, am_error *err) 
     return AM_OK;
 }
 
-static am_status open_config(folder *f, am_error *err) {
-    char path[4096];
-    am_str type;
-    am_status status = am_fs_join(path, sizeof path, f->o->from, "config.json", err);
-    if (!status) status = am_json_read(path, MAX_CONFIG_BYTES, &f->config, err);
-    if (!status) status = am_json_str(f->config, "model_type", &type, err);
-    if (status) return status;
-    if (!(f->arch = gguf_arch(type.p)))
-        return am_fail(err, AM_EUNSUPPORTED, "%s: 'model_type' \"%s\" does not become GGUF here; llama, mistral, qwen2 and qwen3 do", path, type.p);
-    const json_t *window = json_object_get(f->config, "sliding_window");
-    bool windows = json_is_integer(window) && !json_is_false(json_object_get(f->config, "use_sliding_window"));
-    if (windows) return am_fail(err, AM_EUNSUPPORTED, "%s: 'sliding_window' %lld would be lost in GGUF", path, json_integer_value(window));
-    json_int_t dim = integer(f, "head_dim"), heads = integer(f, "num_attention_heads");
-    f->head_dim = (uint32_t)(dim ? dim : heads ? integer(f, "hidden_size") / heads : 0);
-    return AM_OK;
-}
-
 am_status am_convert_folder(const am_convert_options *o, am_convert_result *result, am_error *err) {
     folder f = {.o = o, .index = json_object()};
-    am_status status = f.index ? open_config(&f, err) : am_fail(err, AM_ENOMEM, "no memory to convert");
-    if (!status) status = write_all(&f, result, err);
+    am_status status = f.index ? write_all(&f, result, err) : am_fail(err, AM_ENOMEM, "no memory to convert");
     am_part_file_close(f.file);
-    json_decref(f.config);
+    am_model_free(f.model);
     json_decref(f.index);
-    free(f.rope_freqs);
+    for (size_t i = 0; i < f.n_factors; i++) free(f.factors[i].v);
     free(f.list);
     return status;
 }

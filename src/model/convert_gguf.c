@@ -1,17 +1,17 @@
-/* Owns writing a GGUF file from another: the same keys and tensors in the same order, matrices in Q4_0 or Q8_0.
+/* Owns writing a GGUF file from another: the same keys and tensors in the same order, matrices in another form.
  *
- * Vectors and routers stay what they are, as do matrices that already have the form and those whose rows are no multiple of its block. A tensor is
+ * Vectors and routers stay what they are, as do matrices that already have the form, those whose rows are no multiple of its block, and experts in MXFP4. A tensor is
  * written in slices of rows, each a step. The layout of a file is in gguf.h. */
 #include "model/convert_int.h"
 
+#include "model/ggml_pack.h"
 #include "model/gguf.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 32, SLICE_BYTES = 32 << 20, ALIGN = 32, VERSION = 3 };
+enum { SLICE_BYTES = 32 << 20, ALIGN = 32, VERSION = 3 };
 
 typedef struct planned {
     const am_gguf_tensor *from;
@@ -29,6 +29,16 @@ typedef struct writer {
     uint8_t *buffer;
     uint64_t done_bytes, total_bytes;
 } writer;
+
+/* The forms by their names in GGUF, with the number that general.file_type has for a file of them. */
+static const struct {
+    am_ggml_type type;
+    uint32_t file_type;
+} forms[] = {[AM_TO_GGUF_Q4_0] = {AM_GGML_Q4_0, 2}, [AM_TO_GGUF_Q8_0] = {AM_GGML_Q8_0, 7}, [AM_TO_GGUF_F16] = {AM_GGML_F16, 1},
+             [AM_TO_GGUF_BF16] = {AM_GGML_BF16, 32}, [AM_TO_GGUF_F32] = {AM_GGML_F32, 0}};
+
+const am_ggml_format *am_convert_ggml(const am_convert_options *o) { return am_ggml_format_of(forms[o->form].type); }
+uint32_t am_convert_file_type(const am_convert_options *o) { return forms[o->form].file_type; }
 
 static void put_text(am_buf *b, am_str s) {
     uint64_t n = s.n;
@@ -72,7 +82,7 @@ static bool replaced(am_str key) {
 /* The keys; what says how the source was cut and quantised is said anew. */
 static am_status put_keys(const writer *w, am_buf *b, am_error *err) {
     uint64_t n_tensors = w->n, n_keys = 1, at = b->n + 8;
-    uint32_t u32 = AM_GGUF_U32, file_type = w->o->form == AM_TO_GGUF_Q4_0 ? 2 : 7;
+    uint32_t u32 = AM_GGUF_U32, file_type = am_convert_file_type(w->o);
     am_buf_append(b, &n_tensors, 8);
     am_buf_append(b, &n_keys, 8);
     put_text(b, AM_STR("general.file_type"));
@@ -96,13 +106,11 @@ static bool ends_in(am_str s, const char *suffix) {
     return s.n >= n && memcmp(s.p + s.n - n, suffix, n) == 0;
 }
 
-const am_ggml_format *am_convert_ggml(const am_convert_options *o) {
-    return am_ggml_format_of(o->form == AM_TO_GGUF_Q4_0 ? AM_GGML_Q4_0 : AM_GGML_Q8_0);
-}
-
 static const am_ggml_format *form_of(const writer *w, const am_gguf_tensor *t) {
-    bool keep = t->n_dim < 2 || t->shape[0] % BLOCK || ends_in(t->name, "ffn_gate_inp.weight") || !ends_in(t->name, ".weight");
-    return keep ? t->format : am_convert_ggml(w->o);
+    const am_ggml_format *to = am_convert_ggml(w->o);
+    bool keep = t->n_dim < 2 || t->shape[0] % to->block || ends_in(t->name, "ffn_gate_inp.weight") || !ends_in(t->name, ".weight");
+    if (t->format->type == AM_GGML_MXFP4 && to->type != AM_GGML_F32) keep = true; /* no other form of that size has its values */
+    return keep ? t->format : to;
 }
 
 static uint64_t rows_of(const am_gguf_tensor *t) { return t->shape[1] * t->shape[2] * t->shape[3]; }
@@ -130,22 +138,6 @@ static am_status layout(writer *w, am_buf *head, am_error *err) {
     while (!status && head->n % ALIGN) status = am_buf_putc(head, 0);
     w->data_at = head->n;
     return status;
-}
-
-/* Q4_0: the value farthest from zero becomes code 0 or the scale's other end, as ggml does it; Q8_0: the farthest becomes 127. */
-void am_convert_block(const am_convert_options *o, const float *x, uint8_t *to) {
-    float most = 0, signed_most = 0;
-    for (int i = 0; i < BLOCK; i++)
-        if (fabsf(x[i]) > most) most = fabsf(x[i]), signed_most = x[i];
-    bool four = o->form == AM_TO_GGUF_Q4_0;
-    float d = four ? signed_most / -8 : most / 127, inverse = d != 0 ? 1 / d : 0;
-    uint16_t h = am_f32_to_f16(d);
-    memcpy(to, &h, 2);
-    for (int i = 0; !four && i < BLOCK; i++) to[2 + i] = (uint8_t)(int8_t)lrintf(x[i] * inverse);
-    for (int i = 0; four && i < BLOCK / 2; i++) {
-        int low = (int)(x[i] * inverse + 8.5f), high = (int)(x[i + BLOCK / 2] * inverse + 8.5f);
-        to[2 + i] = (uint8_t)((low < 15 ? low : 15) | (high < 15 ? high : 15) << 4);
-    }
 }
 
 /* n values of the source's form, a whole number of its blocks. */
@@ -180,7 +172,7 @@ static void slice_task(void *arg, size_t task, size_t worker) {
     float *x = s->rows + worker * n_in;
     uint8_t *to = s->w->buffer + task * to_bytes;
     unpack(t->format, t->p + (s->first + task) * from_bytes, x, n_in);
-    for (size_t i = 0; i < n_in; i += BLOCK, to += s->p->to->block_bytes) am_convert_block(s->w->o, x + i, to);
+    am_ggml_pack(s->p->to, x, n_in, to);
 }
 
 static am_status fill(const writer *w, slice *s, am_error *err) {
@@ -217,7 +209,7 @@ static am_status write_tensor(writer *w, const planned *p, am_error *err) {
         if (!status && w->o->progress) w->o->progress(w->o->progress_arg, "converting", w->done_bytes, w->total_bytes);
     }
     free(w->buffer);
-    am_gguf_drop(w->gguf, p->from);
+    am_gguf_drop(w->gguf, p->from, 0, (size_t)p->from->n_bytes);
     return status;
 }
 

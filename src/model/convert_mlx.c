@@ -7,6 +7,7 @@
 
 #include "base/fs.h"
 #include "model/gguf_model.h"
+#include "model/internal.h"
 #include "model/safetensors.h"
 
 #include <math.h>
@@ -15,7 +16,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { ROWS_PER_TASK = 16, MAX_CONFIG_BYTES = 16 << 20, MAX_SIDE_BYTES = 256 << 20, MAX_NAME = 256 };
+enum { ROWS_PER_TASK = 16, MAX_CONFIG_BYTES = 16 << 20, MAX_SIDE_BYTES = 256 << 20 };
 
 /* One tensor of the source, and the one or three it becomes. */
 typedef struct planned {
@@ -36,22 +37,11 @@ typedef struct mlx {
     size_t n_buffer;
     am_region *regions;
     size_t n_regions, cap_regions;
+    float expert_scale; /* of what experts give: DeepSeek's folders have no words for weights that are normalised and scaled, GGUF files have */
     bool less_one; /* norms of a GGUF file hold 1 more than folders of this architecture have */
 } mlx;
 
-/* gpt-oss: rows of gate and up alternate in released files, MLX has them apart. */
 static uint32_t row_of(const am_weight *w, uint32_t o, bool apart) { return apart ? o : (uint32_t)am_weight_row(w, o); }
-
-static bool name_of(const am_weight *w, char name[MAX_NAME]) {
-    static const char fused[] = ".experts.gate_up_proj", down[] = ".experts.down_proj_bias";
-    snprintf(name, MAX_NAME, "%s", w->name);
-    char *end = strstr(name, down);
-    if (end) snprintf(end, MAX_NAME - (size_t)(end - name), ".experts.down_proj.bias");
-    end = strstr(name, fused);
-    if (!end || w->n_rows != 2 * w->n_out) return false;
-    snprintf(end, MAX_NAME - (size_t)(end - name), ".experts.%s_proj%s", am_weight_row(w, 0) ? "up" : "gate", w->n_in ? "" : ".bias");
-    return true;
-}
 
 static bool ends_in(const char *s, const char *suffix) {
     size_t n = strlen(s), k = strlen(suffix);
@@ -65,8 +55,8 @@ static uint32_t group_of(const char *name, uint32_t n_in) {
 
 static am_status plan_weight(void *arg, const am_weight *w, am_error *err) {
     mlx *x = arg;
-    char name[MAX_NAME];
-    bool apart = name_of(w, name);
+    char name[AM_CONVERT_NAME];
+    bool apart = am_convert_name(w, name);
     if (json_object_get(x->index, name)) return AM_OK;
     if (x->n == x->cap) {
         size_t cap = x->cap ? 2 * x->cap : 256;
@@ -80,19 +70,19 @@ static am_status plan_weight(void *arg, const am_weight *w, am_error *err) {
     if (!p->name || json_object_set_new(x->index, name, json_integer((json_int_t)x->n))) return am_fail(err, AM_ENOMEM, "no memory for a list of tensors");
     x->n++;
     if (p->n_in) p->group = group_of(name, p->n_in);
-    if (p->n_in && !p->group) p->dtype = w->mat->dtype == AM_F32 || w->mat->dtype == AM_BF16 ? w->mat->dtype : AM_F16;
+    if (p->n_in && !p->group && (w->mat->dtype == AM_F16 || w->mat->dtype == AM_BF16)) p->dtype = w->mat->dtype; /* routers decide by small differences */
     return AM_OK;
 }
 
 static am_st_dtype stored(am_dtype dtype) { return dtype == AM_F32 ? AM_ST_F32 : dtype == AM_F16 ? AM_ST_F16 : AM_ST_BF16; }
 
 /* Entries of one tensor: how many there are. */
-static size_t entries_of(const mlx *x, const planned *p, am_st_entry *e, char names[3][MAX_NAME]) {
+static size_t entries_of(const mlx *x, const planned *p, am_st_entry *e, char names[3][AM_CONVERT_NAME]) {
     static const char *const suffixes[] = {".weight", ".scales", ".biases"};
     size_t n = p->group ? 3 : 1;
     for (size_t i = 0; i < n; i++) {
         uint32_t d = 0;
-        snprintf(names[i], MAX_NAME, "%.240s%s", p->name, p->n_in ? suffixes[i] : "");
+        snprintf(names[i], AM_CONVERT_NAME, "%.240s%s", p->name, p->n_in ? suffixes[i] : "");
         e[i] = (am_st_entry){.name = names[i], .dtype = p->group ? (i ? AM_ST_F16 : AM_ST_U32) : stored(p->dtype)};
         if (p->n_expert) e[i].shape[d++] = p->n_expert;
         e[i].shape[d++] = p->n_rows;
@@ -105,7 +95,7 @@ static size_t entries_of(const mlx *x, const planned *p, am_st_entry *e, char na
 /* The header of all, and each tensor's place behind it. */
 static am_status layout(mlx *x, am_buf *head, uint64_t *n_bytes, am_error *err) {
     am_st_entry *e = am_calloc(3 * x->n, sizeof *e);
-    char(*names)[MAX_NAME] = am_calloc(3 * x->n, sizeof *names);
+    char(*names)[AM_CONVERT_NAME] = am_calloc(3 * x->n, sizeof *names);
     am_status status = e && names ? AM_OK : am_fail(err, AM_ENOMEM, "no memory for a header");
     size_t n = 0;
     uint64_t data = 0;
@@ -162,11 +152,12 @@ typedef struct step {
 static void step_task(void *arg, size_t task, size_t worker) {
     const step *s = arg;
     uint32_t n_in = s->w->n_in, first = (uint32_t)task * ROWS_PER_TASK, left = s->w->n_out - first;
-    float *row = s->rows + worker * n_in;
+    float *row = s->rows + worker * n_in, scale_by = strstr(s->p->name, ".switch_mlp.down_proj") ? s->x->expert_scale : 1;
     uint8_t *scales = s->x->buffer + s->row_bytes * s->w->n_out, *biases = scales + s->scale_bytes * s->w->n_out;
     for (uint32_t o = first; o < first + (left < ROWS_PER_TASK ? left : ROWS_PER_TASK); o++) {
         uint8_t *to = s->x->buffer + o * s->row_bytes;
         s->x->o->kernels->mat_row(row, s->w->mat, o);
+        for (uint32_t i = 0; scale_by != 1 && i < n_in; i++) row[i] *= scale_by;
         for (uint32_t i = 0; !s->p->group && i < n_in; i++) {
             uint16_t h = s->p->dtype == AM_F16 ? am_f32_to_f16(row[i]) : am_f32_to_bf16(row[i]);
             if (s->p->dtype == AM_F32) memcpy(to + 4 * i, &row[i], 4);
@@ -234,8 +225,8 @@ static void fill_vector(mlx *x, const am_weight *w) {
 
 static am_status write_weight(void *arg, const am_weight *w, am_error *err) {
     mlx *x = arg;
-    char name[MAX_NAME];
-    name_of(w, name);
+    char name[AM_CONVERT_NAME];
+    am_convert_name(w, name);
     const planned *p = &x->list[json_integer_value(json_object_get(x->index, name))];
     step s = {.x = x, .w = w, .p = p};
     size_t number = p->dtype == AM_F32 ? 4 : 2;
@@ -256,6 +247,7 @@ static am_status write_config(const mlx *x, json_t *config, am_error *err) {
     am_buf text;
     am_buf_init(&text, MAX_CONFIG_BYTES);
     json_object_del(config, "quantization_config");
+    if (x->expert_scale != 1) json_object_set_new(config, "routed_scaling_factor", json_real(1));
     am_status status = json_object_set_new(config, "quantization", json_pack("{s:i,s:i}", "group_size", 64, "bits", (int)x->bits)) ? AM_ENOMEM : AM_OK;
     json_t *quant = json_object_get(config, "quantization");
     for (size_t i = 0; !status && i < x->n; i++)
@@ -325,7 +317,9 @@ static am_status write_all(mlx *x, am_convert_result *result, am_error *err) {
     am_model_options options = {.kernels = x->o->kernels, .survey = true, .weight = plan_weight, .weight_arg = x};
     am_buf_init(&head, 1u << 30);
     am_status status = am_model_load(x->o->from, &options, &model, err);
-    if (!status) x->less_one = ends_in(x->o->from, ".gguf") && strncmp(am_model_info_of(model)->architecture, "gemma", 5) == 0;
+    bool gguf = ends_in(x->o->from, ".gguf");
+    if (!status) x->less_one = gguf && strncmp(am_model_info_of(model)->architecture, "gemma", 5) == 0;
+    if (!status && gguf && model->expert_normalise && model->kv_lora) x->expert_scale = model->expert_scale;
     am_model_free(model);
     model = NULL;
     if (!status) status = layout(x, &head, &result->n_bytes, err);
@@ -347,7 +341,7 @@ static am_status write_all(mlx *x, am_convert_result *result, am_error *err) {
 }
 
 am_status am_convert_mlx(const am_convert_options *o, am_convert_result *result, am_error *err) {
-    mlx x = {.o = o, .bits = o->form == AM_TO_MLX_4 ? 4 : 8, .index = json_object()};
+    mlx x = {.o = o, .bits = o->form == AM_TO_MLX_4 ? 4 : 8, .expert_scale = 1, .index = json_object()};
     json_t *config = NULL;
     bool gguf = ends_in(o->from, ".gguf");
     am_status status = x.index ? am_fs_mkdirs(o->to, err) : am_fail(err, AM_ENOMEM, "no memory to convert");

@@ -79,15 +79,19 @@ static am_status load_gemma2(am_model *m, am_loader *l, am_error *err) {
     return status ? status : am_decoder_load(m, l, load_gemma2_layer, err);
 }
 
+am_status am_gemma_local_rope(const am_config *c, am_rope_config *out, am_error *err) {
+    const json_t *parameters = json_object_get(json_object_get(c->json, "rope_parameters"), "sliding_attention");
+    double theta;
+    am_status status = am_config_number(c, "rope_local_base_freq", 10000, &theta, err);
+    return status ? status : am_config_rope(c, parameters, theta, out, err);
+}
+
 static am_status load_gemma3(am_model *m, am_loader *l, am_error *err) {
     static const am_refused_key refused3[] = {{"attn_logit_softcapping", NULL}, {NULL, NULL}}; /* the reference reads it and takes no notice */
-    const json_t *parameters = json_object_get(json_object_get(m->config.json, "rope_parameters"), "sliding_attention");
     am_rope_config local;
-    double theta;
     am_status status = am_decoder_refuse(m, refused3, err);
     if (!status) status = configure(m, l, err);
-    if (!status) status = am_config_number(&m->config, "rope_local_base_freq", 10000, &theta, err);
-    if (!status) status = am_config_rope(&m->config, parameters, theta, &local, err);
+    if (!status) status = am_gemma_local_rope(&m->config, &local, err);
     if (!status) status = am_model_add_rope(m, &local, err);
     return status ? status : am_decoder_load(m, l, load_gemma3_layer, err);
 }

@@ -498,9 +498,9 @@ const am_gguf_tensor *am_gguf_find(const am_gguf *g, const char *name) {
     return g->n_tensors ? bsearch(&key, g->tensors, g->n_tensors, sizeof key, compare_tensors) : NULL;
 }
 
-void am_gguf_drop(const am_gguf *g, const am_gguf_tensor *t) {
+void am_gguf_drop(const am_gguf *g, const am_gguf_tensor *t, size_t at, size_t n_bytes) {
     for (size_t i = 0; i < g->n_parts; i++) {
         const am_map *map = &g->parts[i].map;
-        if (map->p && t->p >= map->p && t->p < map->p + map->n) am_map_drop(map, (size_t)(t->p - map->p), (size_t)t->n_bytes);
+        if (map->p && t->p >= map->p && t->p < map->p + map->n) am_map_drop(map, (size_t)(t->p - map->p) + at, n_bytes);
     }
 }

@@ -58,7 +58,8 @@ const am_gguf_value *am_gguf_value_at(const am_gguf *gguf, size_t i); /* in no o
 size_t am_gguf_n_tensors(const am_gguf *gguf);
 const am_gguf_tensor *am_gguf_tensor_at(const am_gguf *gguf, size_t i);
 const am_gguf_tensor *am_gguf_find(const am_gguf *gguf, const char *name); /* NULL when absent */
-void am_gguf_drop(const am_gguf *gguf, const am_gguf_tensor *tensor);      /* its pages are not needed any more */
+/* n_bytes from byte `at` of the tensor are not needed any more. */
+void am_gguf_drop(const am_gguf *gguf, const am_gguf_tensor *tensor, size_t at, size_t n_bytes);
 
 /* The vocabulary of tokenizer.ggml.*; AM_ENOTFOUND when the file has none. Free with am_gguf_vocab_free; views live as long as the reader. */
 am_status am_gguf_vocab(const am_gguf *gguf, am_vocab *out, am_error *err);

@@ -5,6 +5,7 @@
  * decision is made here. Source: llama.cpp's gguf-py/gguf/constants.py and the converters' tensor maps. */
 #include "model/gguf_model.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,8 +14,9 @@ typedef struct family {
     const char *gguf, *model_type;
 } family;
 
-static const family families[] = {{"llama", "llama"},   {"qwen2", "qwen2"},   {"qwen3", "qwen3"},     {"qwen3moe", "qwen3_moe"},
-                                  {"phi3", "phi3"},     {"gemma2", "gemma2"}, {"gemma3", "gemma3_text"}, {"gpt-oss", "gpt_oss"},
+/* Of several under one name the first is what such a file is read as. */
+static const family families[] = {{"llama", "llama"},   {"llama", "mistral"},   {"qwen2", "qwen2"},        {"qwen3", "qwen3"},   {"qwen3moe", "qwen3_moe"},
+                                  {"phi3", "phi3"},     {"gemma2", "gemma2"},   {"gemma3", "gemma3_text"}, {"gemma3", "gemma3"}, {"gpt-oss", "gpt_oss"},
                                   {"olmo2", "olmo2"},   {"smollm3", "smollm3"}, {"deepseek2", "deepseek_v2"}};
 
 static am_status family_of(const am_gguf *g, const family **out, am_error *err) {
@@ -37,6 +39,11 @@ typedef struct name_pair {
     const char *gguf, *hf;
 } name_pair;
 
+static const name_pair tops[] = {{"token_embd.weight", "model.embed_tokens.weight"}, {"output_norm.weight", "model.norm.weight"},
+                                 {"output.weight", "lm_head.weight"}, {"rope_freqs.weight", ""}, {"rope_factors_long.weight", ""},
+                                 {"rope_factors_short.weight", ""}};
+enum { N_TOPS = sizeof tops / sizeof tops[0] };
+
 static const name_pair layer_names[] = {
     {"attn_norm", "input_layernorm"},
     {"attn_q", "self_attn.q_proj"},
@@ -51,6 +58,7 @@ static const name_pair layer_names[] = {
     {"ffn_gate", "mlp.gate_proj"},
     {"ffn_up", "mlp.up_proj"},
     {"ffn_down", "mlp.down_proj"},
+    {"attn_sinks", "self_attn.sinks"},
 };
 static const name_pair expert_names[] = {{"ffn_gate_inp", "mlp.gate"},
                                            {"ffn_gate_exps", "mlp.switch_mlp.gate_proj"},
@@ -79,6 +87,7 @@ static const char *find_name(const name_pair *list, size_t n, am_str part) {
     return NULL;
 }
 
+/* Ours of GGUF's name of a part of a layer; NULL: there is none. */
 static const char *layer_name(const family *f, am_str part) {
     if (am_str_eq(part, AM_STR("ffn_norm"))) return strncmp(f->gguf, "gemma", 5) == 0 ? "pre_feedforward_layernorm" : "post_attention_layernorm";
     if (is(f, "phi3") && am_str_eq(part, AM_STR("ffn_up"))) return "mlp.gate_up_proj";
@@ -89,10 +98,62 @@ static const char *layer_name(const family *f, am_str part) {
     return name;
 }
 
+/* GGUF's of ours. */
+static const char *find_gguf(const name_pair *list, size_t n, const char *hf) {
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(list[i].hf, hf) == 0) return list[i].gguf;
+    return NULL;
+}
+
+static const char *gguf_part(const family *f, const char *hf) {
+    bool gemma = strncmp(f->gguf, "gemma", 5) == 0, post_norm = gemma || is(f, "olmo2") || is(f, "gpt-oss");
+    if (strcmp(hf, "pre_feedforward_layernorm") == 0) return gemma ? "ffn_norm" : NULL;
+    if (strcmp(hf, "post_attention_layernorm") == 0) return post_norm ? "post_attention_norm" : "ffn_norm";
+    if (is(f, "phi3") && strcmp(hf, "mlp.gate_up_proj") == 0) return "ffn_up";
+    const char *name = find_gguf(layer_names, sizeof layer_names / sizeof layer_names[0], hf);
+    if (!name && (is(f, "qwen3moe") || is(f, "deepseek2"))) name = find_gguf(expert_names, 4, hf);
+    if (!name && is(f, "deepseek2")) name = find_gguf(deepseek_names, sizeof deepseek_names / sizeof deepseek_names[0], hf);
+    if (!name && is(f, "gpt-oss")) name = find_gguf(gpt_oss_names, 4, hf);
+    return name;
+}
+
+const char *am_gguf_arch_of(const char *model_type) {
+    for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
+        if (strcmp(families[i].model_type, model_type) == 0) return families[i].gguf;
+    return NULL;
+}
+
+bool am_gguf_name_of(const char *model_type, const char *name, char *out, size_t cap, int64_t *expert) {
+    unsigned layer, e;
+    int at = 0, rest = 0;
+    char part[128];
+    const family *f = NULL;
+    for (size_t i = 0; !f && i < sizeof families / sizeof families[0]; i++)
+        if (strcmp(families[i].model_type, model_type) == 0) f = &families[i];
+    static const char *const roots[] = {"language_model.", "model.language_model."};
+    for (size_t i = 0; i < 2; i++)
+        if (strncmp(name, roots[i], strlen(roots[i])) == 0) name += strlen(roots[i]);
+    *expert = -1;
+    if (!f) return false;
+    for (size_t i = 0, n = strlen(name); i < N_TOPS; i++) /* matrices come without ".weight" */
+        if (strncmp(tops[i].hf, name, n) == 0 && (tops[i].hf[n] == 0 || strcmp(tops[i].hf + n, ".weight") == 0))
+            return (size_t)snprintf(out, cap, "%s", tops[i].gguf) < cap;
+    if (sscanf(name, "model.layers.%u.%n", &layer, &at) != 1 || at == 0 || strlen(name + at) >= sizeof part) return false;
+    strcpy(part, name + at);
+    char *dot = strrchr(part, '.');
+    const char *suffix = dot && strcmp(dot, ".bias") == 0 ? ".bias" : ".weight";
+    if (dot && strcmp(dot, suffix) == 0) *dot = 0;
+    if (sscanf(part, "mlp.experts.%u.%n", &e, &rest) == 1 && rest > 0) { /* one tensor an expert, where GGUF has a stack */
+        *expert = e;
+        char path[128];
+        snprintf(path, sizeof path, "mlp.switch_mlp.%.100s", part + rest);
+        strcpy(part, path);
+    }
+    const char *gguf = gguf_part(f, part);
+    return gguf && (size_t)snprintf(out, cap, "blk.%u.%s%s", layer, gguf, suffix) < cap;
+}
+
 am_status am_gguf_rename(const am_gguf *g, am_str name, char *out, size_t cap, am_error *err) {
-    static const name_pair tops[] = {{"token_embd.weight", "model.embed_tokens.weight"}, {"output_norm.weight", "model.norm.weight"},
-                                     {"output.weight", "lm_head.weight"}, {"rope_freqs.weight", ""}, {"rope_factors_long.weight", ""},
-                                     {"rope_factors_short.weight", ""}};
     const family *f;
     unsigned layer;
     int at = 0, n = -1;
@@ -100,14 +161,13 @@ am_status am_gguf_rename(const am_gguf *g, am_str name, char *out, size_t cap, a
     am_status status = family_of(g, &f, err);
     if (status) return status;
     snprintf(text, sizeof text, "%.*s", (int)(name.n < 127 ? name.n : 127), name.p);
-    const char *top = find_name(tops, sizeof tops / sizeof tops[0], name), *dot;
+    const char *top = find_name(tops, N_TOPS, name), *dot;
     if (top) {
         n = snprintf(out, cap, "%s", top);
     } else if (sscanf(text, "blk.%5u.%n", &layer, &at) == 1 && at > 0 && (dot = strchr(text + at, '.'))) {
         am_str part = {text + at, (size_t)(dot - text - at)};
         const char *hf = layer_name(f, part);
-        if (hf) n = snprintf(out, cap, "model.layers.%u.%s%s", layer, hf, dot);
-        if (am_str_eq(part, AM_STR("attn_sinks"))) n = snprintf(out, cap, "model.layers.%u.self_attn.sinks", layer);
+        if (hf) n = snprintf(out, cap, "model.layers.%u.%s%s", layer, hf, strcmp(hf, "self_attn.sinks") ? dot : "");
     }
     if (n < 0 || (size_t)n >= cap) return am_fail(err, AM_EUNSUPPORTED, "tensor '%s' has no place in architecture \"%s\"", text, f->gguf);
     return AM_OK;
@@ -158,6 +218,15 @@ static void put_number(maker *m, const char *gguf_key, const char *hf_key) {
     if (get_number(m, gguf_key, &v)) set(m, m->json, hf_key, json_real(v));
 }
 
+static void put_flag(maker *m, json_t *object, const char *gguf_key, const char *hf_key) {
+    char whole[128];
+    bool v;
+    key_of(m, gguf_key, whole);
+    if (m->status || !am_gguf_get(m->g, whole)) return;
+    m->status = am_gguf_bool(m->g, whole, &v, m->err);
+    if (!m->status) set(m, object, hf_key, json_boolean(v));
+}
+
 /* A small F32 tensor as a list. */
 static json_t *list_of(const am_gguf_tensor *t) {
     json_t *list = json_array();
@@ -181,6 +250,13 @@ static bool put_factors(maker *m, json_t *rope, const char *tensor, const char *
     return true;
 }
 
+/* Yarn scales cos and sin by itself, and by attn_factor beside. */
+static double implied_scale(maker *m, am_str type) {
+    double factor;
+    bool yarn = am_str_eq(type, AM_STR("yarn")) && get_number(m, "rope.scaling.factor", &factor) && factor > 1;
+    return yarn ? 0.1 * log(factor) + 1 : 1;
+}
+
 static void make_rope(maker *m) {
     char whole[128];
     am_str type = {0};
@@ -191,10 +267,11 @@ static void make_rope(maker *m) {
     if (am_gguf_get(m->g, whole) && !m->status) m->status = am_gguf_string(m->g, whole, &type, m->err);
     if (type.n && !am_str_eq(type, AM_STR("none"))) set(m, rope, "rope_type", json_stringn(type.p, type.n));
     if (get_number(m, "rope.scaling.factor", &v)) set(m, rope, "factor", json_real(v));
-    if (get_number(m, "rope.scaling.attn_factor", &v)) set(m, rope, "attention_factor", json_real(v));
+    if (get_number(m, "rope.scaling.attn_factor", &v)) set(m, rope, "attention_factor", json_real(v * implied_scale(m, type)));
     if (get_count(m, "rope.scaling.original_context_length", &n)) set(m, rope, "original_max_position_embeddings", json_integer(n));
     if (get_number(m, "rope.scaling.yarn_beta_fast", &v)) set(m, rope, "beta_fast", json_real(v));
     if (get_number(m, "rope.scaling.yarn_beta_slow", &v)) set(m, rope, "beta_slow", json_real(v));
+    put_flag(m, rope, "rope.scaling.yarn_truncate", "truncate"); /* our own writer's: llama.cpp always does */
     if (is(m->f, "phi3")) put_count(m, "rope.scaling.original_context_length", "original_max_position_embeddings"); /* it has a default there, which would win */
     if (is(m->f, "gpt-oss") && !type.n) set(m, rope, "rope_type", json_string("default")); /* and here */
     if (put_factors(m, rope, "rope_freqs.weight", "short_factor")) set(m, rope, "rope_type", json_string("divisors"));
@@ -207,7 +284,6 @@ static void make_rope(maker *m) {
 static void make_latent(maker *m) {
     uint32_t turned = 0, key = 0, value = 0, gating, groups;
     double log_multiplier;
-    char whole[128];
     put_count(m, "attention.head_count", "num_attention_heads");
     put_count(m, "attention.kv_lora_rank", "kv_lora_rank");
     put_count(m, "attention.q_lora_rank", "q_lora_rank");
@@ -224,22 +300,18 @@ static void make_latent(maker *m) {
     put_count(m, "expert_shared_count", "n_shared_experts");
     put_count(m, "expert_feed_forward_length", "moe_intermediate_size");
     put_number(m, "expert_weights_scale", "routed_scaling_factor");
-    bool norm = false;
-    key_of(m, "expert_weights_norm", whole);
-    if (!m->status && am_gguf_get(m->g, whole)) m->status = am_gguf_bool(m->g, whole, &norm, m->err);
-    set(m, m->json, "norm_topk_prob", json_boolean(norm));
+    put_flag(m, m->json, "expert_weights_norm", "norm_topk_prob");
     if (get_count(m, "expert_gating_func", &gating) && gating > 1) set(m, m->json, "scoring_func", json_string("sigmoid"));
     if (get_count(m, "expert_group_count", &groups) && groups > 1) {
         set(m, m->json, "topk_method", json_string("group_limited_greedy"));
         put_count(m, "expert_group_count", "n_group");
         put_count(m, "expert_group_used_count", "topk_group");
     }
-    /* one number for both mscale keys: cos and sin stay unscaled */
-    if (get_number(m, "rope.scaling.yarn_log_multiplier", &log_multiplier)) {
-        json_t *rope = json_object_get(m->json, "rope_scaling");
-        set(m, rope, "mscale", json_real(10 * log_multiplier));
-        set(m, rope, "mscale_all_dim", json_real(10 * log_multiplier));
-    }
+    json_t *rope = json_object_get(m->json, "rope_scaling");
+    /* with the key cos and sin stay unscaled, so both mscale keys are that number; without it llama.cpp scales them, and the scores once more */
+    bool told = get_number(m, "rope.scaling.yarn_log_multiplier", &log_multiplier) && log_multiplier != 0;
+    if (told) set(m, rope, "mscale", json_real(10 * log_multiplier));
+    set(m, rope, "mscale_all_dim", json_real(told ? 10 * log_multiplier : 1));
 }
 
 static void make_heads(maker *m) {
@@ -260,12 +332,41 @@ static void make_heads(maker *m) {
         set(m, m->json, "query_pre_attn_scalar", json_integer(largest ? embd / heads : dim_k));
 }
 
+/* Layers without a router have an MLP: no key says so. */
+static void make_dense_layers(maker *m) {
+    uint32_t layers = 0;
+    char name[64];
+    json_t *list = json_array();
+    get_count(m, "block_count", &layers);
+    for (uint32_t i = 0; list && i < layers && i < am_gguf_n_tensors(m->g); i++) {
+        snprintf(name, sizeof name, "blk.%u.ffn_gate_inp.weight", i);
+        if (!am_gguf_find(m->g, name)) json_array_append_new(list, json_integer(i));
+    }
+    set(m, m->json, "mlp_only_layers", list);
+}
+
+/* Which layers have the window: all but every so manieth, where the key is there, else the architecture knows. */
+static void make_windows(maker *m) {
+    uint32_t layers = 0, window = 0, period;
+    get_count(m, "block_count", &layers);
+    if (!get_count(m, "attention.sliding_window", &window) && !is(m->f, "gemma3")) return;
+    if (!window && is(m->f, "gemma3")) set(m, m->json, "sliding_window_pattern", json_integer(1)); /* without the key it has none, and one rope */
+    set(m, m->json, "sliding_window", window ? json_integer(window) : json_null()); /* Phi-4 has 0 */
+    if (window && is(m->f, "llama")) set(m, m->json, "model_type", json_string("mistral")); /* our own writer's: llama.cpp takes no notice */
+    if (!window || !get_count(m, "attention.sliding_window_pattern", &period) || period == 0) return;
+    json_t *types = json_array();
+    for (uint32_t i = 0; types && i < layers && i < am_gguf_n_tensors(m->g); i++)
+        json_array_append_new(types, json_string((i + 1) % period ? "sliding_attention" : "full_attention"));
+    set(m, m->json, "layer_types", types);
+}
+
 static void make_experts(maker *m) {
     if (is(m->f, "qwen3moe")) {
         put_count(m, "expert_count", "num_experts");
         put_count(m, "expert_used_count", "num_experts_per_tok");
         put_count(m, "expert_feed_forward_length", "moe_intermediate_size");
         set(m, m->json, "norm_topk_prob", json_true());
+        make_dense_layers(m);
     } else if (is(m->f, "gpt-oss")) {
         put_count(m, "expert_count", "num_local_experts");
         put_count(m, "expert_used_count", "num_experts_per_tok");
@@ -284,9 +385,9 @@ static void make_eos(maker *m) {
 
 am_status am_gguf_config(const am_gguf *g, json_t **config, am_error *err) {
     static const char *const counts[][2] = {{"block_count", "num_hidden_layers"}, {"embedding_length", "hidden_size"},
-                                            {"feed_forward_length", "intermediate_size"}, {"context_length", "max_position_embeddings"},
-                                            {"attention.sliding_window", "sliding_window"}};
+                                            {"feed_forward_length", "intermediate_size"}, {"context_length", "max_position_embeddings"}};
     static const char *const numbers[][2] = {{"attention.layer_norm_rms_epsilon", "rms_norm_eps"}, {"rope.freq_base", "rope_theta"},
+                                             {"rope.freq_base_swa", "rope_local_base_freq"},
                                              {"attn_logit_softcapping", "attn_logit_softcapping"},
                                              {"final_logit_softcapping", "final_logit_softcapping"}};
     maker m = {.g = g, .err = err, .json = json_object()};
@@ -311,6 +412,7 @@ am_status am_gguf_config(const am_gguf *g, json_t **config, am_error *err) {
     else
         make_heads(&m);
     make_experts(&m);
+    make_windows(&m);
     make_eos(&m);
     if (m.status)
         json_decref(m.json);
@@ -319,18 +421,21 @@ am_status am_gguf_config(const am_gguf *g, json_t **config, am_error *err) {
     return m.status;
 }
 
+bool am_gguf_pairs(const char *arch) { return strcmp(arch, "llama") == 0 || strcmp(arch, "smollm3") == 0; }
+
 uint32_t am_gguf_pair_dim(const am_gguf *g, am_str name) {
-    am_str arch;
+    const family *f;
     uint32_t heads, embd, dim;
     static const char *const parts[] = {".attn_q.weight", ".attn_k.weight", ".attn_q.bias", ".attn_k.bias"};
-    if (am_gguf_string(g, "general.architecture", &arch, NULL) || !am_str_eq(arch, AM_STR("llama"))) return 0;
+    if (family_of(g, &f, NULL) || !am_gguf_pairs(f->gguf)) return 0;
     bool turned = false;
     for (size_t i = 0; i < 4; i++) {
         size_t n = strlen(parts[i]);
         turned = turned || (name.n > n && memcmp(name.p + name.n - n, parts[i], n) == 0);
     }
     if (!turned) return 0;
-    if (am_gguf_u32(g, "llama.attention.key_length", &dim, NULL) == AM_OK) return dim;
-    if (am_gguf_u32(g, "llama.attention.head_count", &heads, NULL) || am_gguf_u32(g, "llama.embedding_length", &embd, NULL) || heads == 0) return 0;
+    maker m = {.g = g, .f = f};
+    if (get_count(&m, "attention.key_length", &dim)) return dim;
+    if (!get_count(&m, "attention.head_count", &heads) || !get_count(&m, "embedding_length", &embd) || heads == 0) return 0;
     return embd / heads;
 }

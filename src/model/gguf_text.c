@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_TEXT_BYTES = 256 << 20, U32 = 4, F32 = 6, STRING = 8, ARRAY = 9, I32 = 5, NORMAL = 1, CONTROL = 3, USER = 4, UNUSED = 5 };
+enum { MAX_TEXT_BYTES = 256 << 20, U32 = 4, I32 = 5, F32 = 6, BOOL = 7, STRING = 8, ARRAY = 9, NORMAL = 1, CONTROL = 3, USER = 4, UNUSED = 5 };
 
 static void put_str(am_buf *b, am_str s) {
     uint64_t n = s.n;
@@ -44,6 +44,11 @@ static void put_array(am_buf *b, const char *key, uint32_t kind, uint64_t n) {
     put_key(b, key, ARRAY);
     am_buf_append(b, &kind, 4);
     am_buf_append(b, &n, 8);
+}
+
+void am_gguf_put_bool(am_buf *b, const char *key, bool v) {
+    put_key(b, key, BOOL);
+    am_buf_putc(b, v);
 }
 
 /* The name of the split pattern. */
@@ -133,11 +138,17 @@ static am_status put_template(void *arg, am_str name, am_str source, am_error *e
     return AM_OK;
 }
 
+/* llama.cpp wants the key in any case. */
+static void put_none(am_buf *b, uint64_t *n) {
+    am_gguf_put_text(b, "tokenizer.ggml.model", AM_STR("none"));
+    ++*n;
+}
+
 am_status am_gguf_put_vocabulary(am_buf *b, const char *dir, uint32_t n_vocab, uint64_t *n, am_error *err) {
     char path[4096];
     json_t *tokenizer = NULL;
     am_status status = am_fs_join(path, sizeof path, dir, "tokenizer.json", err);
-    if (!status && (status = am_json_read(path, MAX_TEXT_BYTES, &tokenizer, err)) == AM_ENOTFOUND) return AM_OK;
+    if (!status && (status = am_json_read(path, MAX_TEXT_BYTES, &tokenizer, err)) == AM_ENOTFOUND) return put_none(b, n), AM_OK;
     if (status) return status;
     const json_t *model = json_object_get(tokenizer, "model");
     const char *pre = json_is_true(json_object_get(model, "byte_fallback")) ? NULL : pre_of(tokenizer);
@@ -151,6 +162,7 @@ am_status am_gguf_put_vocabulary(am_buf *b, const char *dir, uint32_t n_vocab, u
         if (!status) status = am_chat_sources_of_dir(dir, put_template, &t, err);
         if (status == AM_ENOTFOUND) status = AM_OK;
     } else {
+        put_none(b, n);
         am_log(AM_LOG_WARN, "this tokenizer does not become GGUF: the file has no vocabulary", AM_LS("tokenizer", path));
     }
     json_decref(tokenizer);

@@ -102,6 +102,9 @@ struct am_model {
 
 /* Adds a rope to the model, with the config's scaling. */
 am_status am_model_add_rope(am_model *model, const am_rope_config *rope, am_error *err);
+/* How far pair i of dims / 2 turns a position; n_ctx: what is served (longrope). */
+double am_rope_freq(const am_rope_config *rope, uint32_t dims, uint32_t i, double n_ctx);
+am_status am_gemma_local_rope(const am_config *config, am_rope_config *out, am_error *err); /* of Gemma 3's layers with a window (gemma.c) */
 
 enum { AM_TILE_ROWS = 48 }; /* query rows of one attention task */
 

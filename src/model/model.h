@@ -19,6 +19,7 @@ typedef struct am_weight {
     uint32_t n_out;             /* rows of this part; am_weight_row says which they are */
     const am_mat *mat;          /* matrices; without data in a survey */
     const float *vector;        /* as stored; NULL in a survey */
+    const char *form;           /* matrices: what it is stored as, as am_model_info.forms calls it */
     const void *part;
 } am_weight;
 size_t am_weight_row(const am_weight *weight, uint32_t o);

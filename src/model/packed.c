@@ -82,12 +82,12 @@ static am_mat mat_of(const entry *e) {
 
 /* A matrix that kernels can use, wholly inside. */
 static bool entry_fits(const entry *e, uint64_t n_data) {
-    if (!e->n_out || !e->n_in || e->n_out > 1u << 30 || e->n_in > 1u << 30 || !memchr(e->form, 0, sizeof e->form)) return false;
+    if (!e->n_out || !e->n_in || e->n_in % 2 || e->n_out > 1u << 30 || e->n_in > 1u << 30 || !memchr(e->form, 0, sizeof e->form)) return false;
     am_mat mat = mat_of(e);
     if (am_mat_quantised(&mat)) {
         bool group = (e->group == 16 && e->dtype != AM_Q5) || e->group == 32 || e->group == 64 || e->group == 128;
         if (!group || e->n_in % e->group || (e->scale_dtype > AM_BF16 && e->scale_dtype != AM_S8)) return false;
-        if (e->scale_dtype == AM_S8 && e->n_in % AM_RUN_S8) return false;
+        if (e->zero_point > UINT8_MAX || (e->scale_dtype == AM_S8 && e->n_in % AM_RUN_S8)) return false;
         if (e->book >= AM_N_BOOK || (e->book && (e->dtype != AM_Q4 || e->group == 16))) return false;
     } else if (e->dtype > AM_BF16) {
         return false;

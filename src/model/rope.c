@@ -52,6 +52,19 @@ static double longrope(const am_rope_config *rope, uint32_t i, double freq, doub
     return freq / json_number_value(json_array_get(factors, i));
 }
 
+double am_rope_freq(const am_rope_config *rope, uint32_t dims, uint32_t i, double n_ctx) {
+    double freq = 1 / pow(rope->theta, 2.0 * i / dims);
+    switch (rope->kind) {
+    case AM_ROPE_PLAIN: break;
+    case AM_ROPE_LINEAR: return freq / rope->factor;
+    case AM_ROPE_LLAMA3: return llama3(rope, freq);
+    case AM_ROPE_YARN: return yarn(rope, dims, i, freq);
+    case AM_ROPE_DIVISORS: return freq / json_number_value(json_array_get(rope->short_factor, i));
+    case AM_ROPE_LONGROPE: return longrope(rope, i, freq, n_ctx);
+    }
+    return freq;
+}
+
 am_status am_model_add_rope(am_model *model, const am_rope_config *rope, am_error *err) {
     am_rope *r = &model->ropes[model->n_ropes];
     if (model->n_ropes == AM_MAX_ROPES) return am_fail(err, AM_EUNSUPPORTED, "more than %d kinds of rope", AM_MAX_ROPES);
@@ -60,17 +73,6 @@ am_status am_model_add_rope(am_model *model, const am_rope_config *rope, am_erro
     r->freq = am_calloc(r->dims / 2, sizeof *r->freq);
     if (!r->freq) return am_fail(err, AM_ENOMEM, "no memory for rotary frequencies");
     model->n_ropes++;
-    for (uint32_t i = 0; i < r->dims / 2; i++) {
-        double freq = 1 / pow(rope->theta, 2.0 * i / r->dims);
-        switch (rope->kind) {
-        case AM_ROPE_PLAIN: break;
-        case AM_ROPE_LINEAR: freq /= rope->factor; break;
-        case AM_ROPE_LLAMA3: freq = llama3(rope, freq); break;
-        case AM_ROPE_YARN: freq = yarn(rope, r->dims, i, freq); break;
-        case AM_ROPE_DIVISORS: freq /= json_number_value(json_array_get(rope->short_factor, i)); break;
-        case AM_ROPE_LONGROPE: freq = longrope(rope, i, freq, model->config.n_ctx_served); break;
-        }
-        r->freq[i] = (float)freq;
-    }
+    for (uint32_t i = 0; i < r->dims / 2; i++) r->freq[i] = (float)am_rope_freq(rope, r->dims, i, model->config.n_ctx_served);
     return AM_OK;
 }

@@ -239,8 +239,7 @@ bool am_tensors_find(am_tensors *t, const char *name, am_tensor *out) {
 
 void am_tensors_drop(const am_tensors *t, const am_tensor *tensor, size_t at, size_t n_bytes) {
     if (t->gguf) {
-        const renamed *r = (const renamed *)tensor->info; /* its first member */
-        if (n_bytes == r->info.n_bytes) am_gguf_drop(t->gguf, r->source);
+        am_gguf_drop(t->gguf, ((const renamed *)tensor->info)->source, at, n_bytes); /* info is its first member */
         return;
     }
     am_map_drop(&t->files[tensor->n_file].map, tensor->info->at + at, n_bytes);

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NAME_MAX_BYTES = 512, MXFP4_GROUP = 32, TASK_BYTES = 2 << 20 };
+enum { NAME_MAX_BYTES = 512, MXFP4_GROUP = 32, TASK_BYTES = 2 << 20, STRIPE_BYTES = 32 << 20 };
 
 void am_blobs_free(am_blobs *blobs) {
     for (size_t i = 0; i < blobs->n; i++) free(blobs->p[i]);
@@ -190,6 +190,7 @@ static void sum_beside(am_loader *l, const part *p) {
     if (l->options->survey) return;
     sum_head(l, &p->t, p->p, p->n_bytes);
     l->beside = p->p;
+    l->beside_of = p->t;
     l->beside_bytes = p->n_bytes;
 }
 
@@ -213,7 +214,7 @@ size_t am_weight_row(const am_weight *weight, uint32_t o) { return weight->part 
 static am_status show_matrix(am_loader *l, const am_matrix *m, am_mat *mat, am_error *err) {
     char name[NAME_MAX_BYTES];
     name_of(l, m->path, "", name);
-    am_weight w = {name, m->of ? m->of : m->n_out, m->n_in, m->expert, m->n_expert, m->n_out, mat, NULL, m};
+    am_weight w = {name, m->of ? m->of : m->n_out, m->n_in, m->expert, m->n_expert, m->n_out, mat, NULL, l->form, m};
     am_status status = l->options->weight(l->options->weight_arg, &w, err);
     if (mat->data) free(l->blobs->p[--l->blobs->n]);
     mat->data = NULL;
@@ -223,7 +224,7 @@ static am_status show_matrix(am_loader *l, const am_matrix *m, am_mat *mat, am_e
 static am_status show_vector(am_loader *l, const am_matrix *m, const char *suffix, const float **values, am_error *err) {
     char name[NAME_MAX_BYTES];
     name_of(l, m->path, suffix, name);
-    am_weight w = {name, m->of ? m->of : m->n_out, 0, m->expert, m->n_expert, m->n_out, NULL, *values, m->n_expert || m->of || m->stride ? m : NULL};
+    am_weight w = {name, m->of ? m->of : m->n_out, 0, m->expert, m->n_expert, m->n_out, NULL, *values, "", m->n_expert || m->of || m->stride || m->turned ? m : NULL};
     return l->options->weight(l->options->weight_arg, &w, err);
 }
 
@@ -337,35 +338,40 @@ static void pack_task(void *arg, size_t task, size_t worker) {
         am_pack_plain(job->dst, job->mat, job->weight, p0, p1);
 }
 
-/* Tasks, and before them one that sums up. */
+/* Tasks from `first` on, and before them one that sums up. */
 typedef struct beside_job {
     am_sum_state *sum;
     const uint8_t *p;
-    size_t n_bytes;
+    size_t n_bytes, first;
     am_workers_fn *task;
     void *arg;
 } beside_job;
 
 static void beside_task(void *arg, size_t task, size_t worker) {
     const beside_job *job = arg;
-    if (task == 0)
+    bool sums = job->n_bytes != 0;
+    if (sums && task == 0)
         am_sum_add(job->sum, job->p, job->n_bytes);
     else
-        job->task(job->arg, task - 1, worker);
+        job->task(job->arg, job->first + task - sums, worker);
 }
 
+/* A large tensor goes by in stripes, each of which has its pages dropped, so that it is not there twice. What a task still reads of a stripe that is gone, the
+ * kernel finds again. */
 void am_loader_run(am_loader *l, size_t n_tasks, am_workers_fn *task, void *arg) {
-    beside_job job = {l->sum, l->beside, l->beside_bytes, task, arg};
-    if (l->beside_bytes) {
-        task = beside_task;
-        arg = &job;
-        n_tasks++;
-        l->beside_bytes = 0; /* once, however often it is packed */
+    size_t bytes = l->beside_bytes, n = bytes / STRIPE_BYTES + 1;
+    if (n > n_tasks) n = n_tasks;
+    l->beside_bytes = 0; /* once, however often it is packed */
+    for (size_t s = 0; s < n; s++) {
+        size_t t0 = n_tasks * s / n, n_here = n_tasks * (s + 1) / n - t0, b0 = bytes / n * s, b1 = s + 1 < n ? bytes / n * (s + 1) : bytes;
+        beside_job job = {l->sum, bytes ? l->beside + b0 : NULL, b1 - b0, t0, task, arg};
+        if (b1 > b0) n_here++;
+        if (l->options->workers)
+            am_workers_run(l->options->workers, n_here, beside_task, &job);
+        else
+            for (size_t i = 0; i < n_here; i++) beside_task(&job, i, 0);
+        if (n > 1) am_tensors_drop(l->tensors, &l->beside_of, (size_t)(job.p - l->beside_of.p), job.n_bytes);
     }
-    if (l->options->workers)
-        am_workers_run(l->options->workers, n_tasks, task, arg);
-    else
-        for (size_t i = 0; i < n_tasks; i++) task(arg, i, 0);
 }
 
 am_status am_loader_codes(am_loader *l, am_mat *mat, const void *weight, const void *scales, const void *biases, am_error *err) {

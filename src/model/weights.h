@@ -31,6 +31,7 @@ typedef struct am_loader {
     am_sum_state *sum; /* over every tensor used: name, type, shape, bytes */
     const uint8_t *beside; /* the tensor that is summed up while it is packed; NULL: none. beside_bytes: of it, as long as that has yet to begin */
     size_t beside_bytes;
+    am_tensor beside_of; /* whose bytes they are */
     am_packed *packed;    /* a file that has the matrices already; NULL: none */
     am_packed_list *made; /* matrices for such a file; NULL: for none */
     bool passing;         /* matrices that are loaded now are not kept: neither of the two */
