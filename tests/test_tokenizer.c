@@ -184,6 +184,22 @@ static void bad_text_is_refused_with_its_place(void **state) {
     am_tokenizer_free(t);
 }
 
+/* Hugging Face's own answers to this file: an empty match counts, but not right behind another match, and not in an empty text. */
+static void empty_matches_count_once(void **state) {
+    (void)state;
+    am_tokenizer *t = tok_from_json("{\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a*+\"},\"content\":\"-\"},"
+                                    "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a*+\"},\"content\":\"-\"},"
+                                    "{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},\"content\":\".\"}]},"
+                                    "\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"ra_\":0,\"-r-_-\":1,\"\":2,\"-\":3,\"?\":4},\"unk_token\":\"?\"}}");
+    assert_string_equal(tok_ids(t, "ra_"), "1");
+    assert_string_equal(tok_ids(t, "a"), "3");
+    am_buf out;
+    tok_decode(t, (const int32_t[]){0, 2, 3}, 3, false, &out);
+    assert_true(am_str_eq(am_buf_str(&out), AM_STR(".-.r.-._.-..-.-.-.")));
+    am_buf_free(&out);
+    am_tokenizer_free(t);
+}
+
 static void fingerprints_follow_the_source(void **state) {
     (void)state;
     const char *a = "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[]}}";
@@ -206,6 +222,7 @@ int main(void) {
         cmocka_unit_test(no_model_spells_control_tokens), cmocka_unit_test(what_a_user_typed_stays_text), cmocka_unit_test(plain_added_tokens_are_text),
         cmocka_unit_test(extending_equals_encoding_the_whole),
         cmocka_unit_test(bad_text_is_refused_with_its_place),
+        cmocka_unit_test(empty_matches_count_once),
         cmocka_unit_test(fingerprints_follow_the_source),
     };
     return cmocka_run_group_tests_name("tokenizer", tests, NULL, NULL);

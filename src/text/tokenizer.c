@@ -96,6 +96,8 @@ static am_status needle_make(am_tokenizer *t, am_added *a, am_error *err) {
         if (!a->needle.p) {
             a->needle = a->content;
             status = am_fail(err, AM_ENOMEM, "no memory for added tokens");
+        } else if (a->needle.n == 0) { /* the library cuts the text at every byte for it, and falls over inside of characters */
+            status = am_fail(err, AM_EUNSUPPORTED, "added token %d, '%.*s', of which the normalizer leaves nothing, is not supported", a->id, (int)(a->content.n < 60 ? a->content.n : 60), a->content.p);
         } else if (!am_str_eq(a->needle, a->content)) {
             t->words.flags[a->id] |= AM_WORD_NEEDLE;
         }

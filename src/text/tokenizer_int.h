@@ -153,8 +153,13 @@ am_status am_regex_literal(am_str text, am_regex **out, am_error *err); /* match
 void am_regex_free(am_regex *regex);
 /* One of the well-known split patterns, which all end a piece between a newline and an ASCII letter. */
 bool am_regex_cuts_lines(const am_regex *regex);
-/* First match at or after `from`; AM_ENOTFOUND when there is none, AM_ELIMIT when the pattern takes too long. */
-am_status am_regex_next(const am_regex *regex, am_scratch *s, am_str text, size_t from, am_span *match);
+/* The next match of those that the references walk through (zeroed to begin with): none in an empty text, and an empty one not where the
+ * last one ended. AM_ENOTFOUND when there is none, AM_ELIMIT when the pattern takes too long. */
+typedef struct am_walk {
+    size_t from, last_end;
+    bool any;
+} am_walk;
+am_status am_regex_each(const am_regex *regex, am_scratch *s, am_str text, am_walk *w, am_span *match);
 
 /* ---- normalizer.c */
 typedef enum am_norm_kind {
