@@ -5,9 +5,9 @@ usage: tests/differential_tokenizer.py [--strings N] [--seed S] [--only NAME] [-
 
 N strings in all (100,000), shared out among the vocabularies. Without paths, small vocabularies are trained on the spot for every model,
 normalizer, pre-tokenizer, post-processor and decoder that both sides know, and tokenizer.model files with SentencePiece's trainer. --random: N
-tokenizers put together at random besides (random_tokenizers.py; 40), 40 strings each; what we refuse by name is counted, and what their library does not end with is left out. Needs `make` to have run, gcc, and the Python package
+tokenizers and, with SentencePiece's trainer, N models put together at random besides (random_tokenizers.py; 40), 40 strings each; what we refuse by name is counted, and what their library does not end with is left out. Needs `make` to have run, gcc, and the Python package
 `tokenizers`; says so and exits 0 when that is absent. The last line is "N strings, M differ"."""
-import argparse, ctypes, json, os, random, resource, signal, subprocess, sys, tempfile
+import argparse, ctypes, json, os, random, resource, signal, subprocess, sys, tempfile, traceback
 
 try:
     import tokenizers
@@ -250,24 +250,31 @@ def compare(lib, name, path, args, n_strings, may_refuse=False):
     return bad
 
 
-def compare_random(lib, args, k, corpus, folder):
-    """A process of its own: with some added tokens their library never ends and takes memory until there is none."""
+def apart(name, fn):
+    """fn() in a process of its own: with some added tokens their library never ends and takes memory until there is none. None when it did not end well."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
         resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
         signal.alarm(300)
-        t = random_tokenizers.make(args.seed * 1000003 + k, corpus)
-        if t:
-            t.save(f"{folder}/random.json")
-            bad = compare(lib, f"random {args.seed}-{k}", f"{folder}/random.json", args, 40, may_refuse=True)
-        sys.stdout.flush()
-        os._exit(min(bad, 99) if t else 100)
+        code = 101
+        try:
+            bad = fn()
+            code = 100 if bad is None else min(bad, 99)
+        except BaseException: traceback.print_exc()
+        finally:  # never up into the parent's frames
+            sys.stdout.flush()
+            os._exit(code)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code < 0 or code > 100:
-        print(f"left out random {args.seed}-{k}: it ended with {code}")
-        return None
-    return None if code == 100 else code
+    if code < 0 or code > 100: print(f"left out {name}: it ended with {code}")
+    return code if 0 <= code < 100 else None
+
+
+def compare_random(lib, args, k, corpus, folder):
+    t = random_tokenizers.make(args.seed * 1000003 + k, corpus)
+    if not t: return None
+    t.save(f"{folder}/random.json")
+    return compare(lib, f"random {args.seed}-{k}", f"{folder}/random.json", args, 40, may_refuse=True)
 
 
 # SentencePiece's own options: what a tokenizer.model may ask for.
@@ -291,14 +298,15 @@ def compare_pieces(lib, name, options, corpus, folder, args, n_strings):
     prefix = os.path.join(folder, name)
     with open(prefix + ".txt", "w") as f:
         f.write("\n".join(s.replace("\n", " ") for s in corpus))
-    sentencepiece.SentencePieceTrainer.train(input=prefix + ".txt", model_prefix=prefix, vocab_size=1200, hard_vocab_limit=False, minloglevel=2, num_threads=1, **options)
+    sentencepiece.SentencePieceTrainer.train(input=prefix + ".txt", model_prefix=prefix, hard_vocab_limit=False, minloglevel=2, num_threads=1, **{"vocab_size": 1200, **options})
     theirs, ours = sentencepiece.SentencePieceProcessor(model_file=prefix + ".model"), Ours(lib, prefix + ".model")
     rng, bad = random.Random(args.seed), 0
     for text in strings(rng, n_strings):
         if rng.random() < 0.2: text = text.replace(" ", rng.choice(["<tool>", " <tool> ", "foo bar", "é", "  "]), 2)
         want = theirs.encode(text)
         got = ours.encode(text, False) if not any(c in text for c in ("<s>", "</s>", "<unk>", "<ctl>")) else want
-        ids = [i for i in want if i] if rng.random() < 0.6 else [rng.randrange(3, theirs.get_piece_size()) for _ in range(8)]
+        ids = want if rng.random() < 0.6 else [rng.randrange(theirs.get_piece_size()) for _ in range(8)]
+        ids = [i for i in ids if i != theirs.unk_id()]
         text_want, text_got = theirs.decode(ids), ours.decode(ids, True)
         bad += (want != got) + (text_want != text_got)
         if bad and (want != got or text_want != text_got) and bad <= args.show:
@@ -306,6 +314,44 @@ def compare_pieces(lib, name, options, corpus, folder, args, n_strings):
     ours.close()
     print(f"{'FAILED' if bad else 'ok    '} {name}: {bad} of {n_strings} differ", flush=True)
     return bad
+
+
+def compare_random_pieces(lib, args, k, corpus, folder):
+    options = random_tokenizers.pieces(args.seed * 1000003 + k)
+    name = f"pieces-{args.seed}-{k}"
+    try:
+        return compare_pieces(lib, name, options, corpus, folder, args, 40)
+    except RuntimeError as e:  # options that their trainer cannot join
+        print(f"left out {name}: {str(e)[-100:]!r}")
+        return None
+
+
+def charsmap(folder, rule):
+    """The precompiled map of one of SentencePiece's rules: field 2 of field 3 of a model made with it."""
+    prefix = os.path.join(folder, rule)
+    with open(prefix + ".txt", "w") as f: f.write("a b c\n" * 20)
+    sentencepiece.SentencePieceTrainer.train(input=prefix + ".txt", model_prefix=prefix, vocab_size=20, hard_vocab_limit=False, minloglevel=2, normalization_rule_name=rule)
+    def field(data, wanted):
+        i, found = 0, b""
+        def varint():
+            nonlocal i
+            value = shift = 0
+            while True:
+                byte, i = data[i], i + 1
+                value |= (byte & 127) << shift
+                shift += 7
+                if byte < 128: return value
+        while i < len(data):
+            key = varint()
+            if key & 7 == 0: varint()
+            elif key & 7 == 5: i += 4
+            elif key & 7 == 1: i += 8
+            else:
+                n = varint()
+                if key >> 3 == wanted: found = data[i:i + n]
+                i += n
+        return found
+    with open(prefix + ".model", "rb") as f: return field(field(f.read(), 3), 2)
 
 
 def main():
@@ -330,11 +376,13 @@ def main():
         for name, spec in jobs:
             bad += compare(lib, name, train(name, spec, corpus, folder) if spec else name, args, share)
             done += share
+        if sentencepiece: random_tokenizers.CHARSMAPS[:] = [charsmap(folder, rule) for rule in ("nmt_nfkc", "nfkc_cf")]
         for k in range(0 if args.paths or args.only else args.random):
-            found = compare_random(lib, args, k, corpus[:600], folder)
-            if found is None: continue
-            bad += found
-            done += 40
+            for kind in [compare_random, compare_random_pieces] if sentencepiece else [compare_random]:
+                found = apart(f"{kind.__name__} {args.seed}-{k}", lambda: kind(lib, args, k, corpus[:600], folder))
+                if found is None: continue
+                bad += found
+                done += 40
     print(f"{done} strings, {bad} differ")
     sys.exit(1 if bad else 0)
 
