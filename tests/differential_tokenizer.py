@@ -4,10 +4,10 @@
 usage: tests/differential_tokenizer.py [--strings N] [--seed S] [--only NAME] [--random N] [PATH/tokenizer.json ...]
 
 N strings in all (100,000), shared out among the vocabularies. Without paths, small vocabularies are trained on the spot for every model,
-normalizer, pre-tokenizer, post-processor and decoder that both sides know, and tokenizer.model files with SentencePiece's trainer. --random: N
+normalizer, pre-tokenizer, post-processor and decoder that both sides know, tokenizer.model files with SentencePiece's trainer, and rank files for tiktoken. --random: N
 tokenizers and, with SentencePiece's trainer, N models put together at random besides (random_tokenizers.py; 40), 40 strings each; what we refuse by name is counted, and what their library does not end with is left out. Needs `make` to have run, gcc, and the Python package
 `tokenizers`; says so and exits 0 when that is absent. The last line is "N strings, M differ"."""
-import argparse, ctypes, json, os, random, resource, signal, subprocess, sys, tempfile, traceback
+import argparse, base64, ctypes, json, os, random, resource, signal, subprocess, sys, tempfile, traceback
 
 try:
     import tokenizers
@@ -23,6 +23,12 @@ try:
 except ImportError:
     sentencepiece = None
     print("without the package sentencepiece: tokenizer.model is not compared")
+
+try:
+    import tiktoken
+except ImportError:
+    tiktoken = None
+    print("without the package tiktoken: rank files are not compared")
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -59,9 +65,11 @@ class Ours:
         if lib.am_tokenizer_load_file(path.encode(), ctypes.byref(self.t), ctypes.byref(self.err)):
             raise ValueError(self.err.message.decode())
 
-    def encode(self, text, special):
+    def encode(self, text, special, typed=False):
+        """special: with the ends that the post-processor adds; typed: all of it came from outside, so that no special token is in it."""
         raw = text.encode()
-        rc = self.lib.am_tokenizer_encode(self.t, Str(raw, len(raw)), None, ctypes.c_size_t(0), 1 if special else 0,
+        span = (ctypes.c_size_t * 2)(0, len(raw))
+        rc = self.lib.am_tokenizer_encode(self.t, Str(raw, len(raw)), span, ctypes.c_size_t(1 if typed and raw else 0), 1 if special else 0,
                                           ctypes.byref(self.tokens), ctypes.byref(self.err))
         return "error: " + self.err.message.decode() if rc else self.tokens.ids[:self.tokens.n]
 
@@ -316,6 +324,50 @@ def compare_pieces(lib, name, options, corpus, folder, args, n_strings):
     return bad
 
 
+QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+O200K = "|".join([r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?""",
+                  r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?""",
+                  r"""\p{N}{1,3}""", r""" ?[^\s\p{L}\p{N}]+[\r\n/]*""", r"""\s*[\r\n]+""", r"""\s+(?!\S)""", r"""\s+"""])
+KIMI = "|".join([r"""[\p{Han}]+""", r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?""",
+                 r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?""",
+                 r"""\p{N}{1,3}""", r""" ?[^\s\p{L}\p{N}]+[\r\n]*""", r"""\s*[\r\n]+""", r"""\s+(?!\S)""", r"""\s+"""])
+# Split patterns as tiktoken's own files and the models' code have them.
+RANKS = {"ranks-gpt2": GPT2, "ranks-r50k": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s", "ranks-qwen": QWEN, "ranks-o200k": O200K, "ranks-kimi": KIMI,
+         "ranks-cl100k": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s", "ranks-llama3": CL100K}
+
+
+def compare_ranks(lib, name, pattern, shuffled, corpus, folder, args, n_strings):
+    """A rank file made on the spot, against tiktoken. shuffled: any order of ranks, so that entries are met that no pair of others makes."""
+    rng = random.Random(args.seed)
+    t = Tokenizer(models.BPE())
+    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(CL100K), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    t.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=900, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    byte_of = {c: b for b, c in zip([b for b in range(256) if 33 <= b <= 126 or 161 <= b <= 172 or 174 <= b], sorted(c for c in pre_tokenizers.ByteLevel.alphabet() if ord(c) < 256))}
+    byte_of.update({chr(256 + i): b for i, b in enumerate(b for b in range(256) if not (33 <= b <= 126 or 161 <= b <= 172 or 174 <= b))})
+    pieces = [bytes(byte_of[c] for c in piece) for piece, _ in sorted(t.get_vocab().items(), key=lambda x: x[1])]
+    if shuffled: rng.shuffle(pieces)
+    ranks = {piece: i for i, piece in enumerate(pieces)}
+    specials = {"<|endoftext|>": len(pieces), "<|im_end|>": len(pieces) + 1, "<|x|>": len(pieces) + 7}
+    theirs = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=specials)
+    where = os.path.join(folder, name)
+    os.mkdir(where)
+    with open(where + "/own.tiktoken", "w") as f: f.writelines(f"{base64.b64encode(piece).decode()} {i}\n" for piece, i in ranks.items())
+    with open(where + "/tokenizer_config.json", "w") as f:
+        json.dump({"pat_str": pattern, "added_tokens_decoder": {str(i): {"content": s, "special": True} for s, i in specials.items()}}, f)
+    ours, bad = Ours(lib, where + "/own.tiktoken"), 0
+    for text in strings(rng, n_strings):
+        want, got = theirs.encode(text, allowed_special="all"), ours.encode(text, False)
+        ids = want if rng.random() < 0.6 else [rng.choice([*ranks.values(), *specials.values()]) for _ in range(8)]
+        text_want, text_got = theirs.decode(ids), ours.decode(ids, False)
+        typed_want, typed_got = theirs.encode_ordinary(text), ours.encode(text, False, typed=True)
+        if want != got or text_want != text_got or typed_want != typed_got:
+            bad += 1
+            if bad <= args.show: print(f"  {name}: {text!r}\n    want {want} {typed_want} {text_want!r}\n    got  {got} {typed_got} {text_got!r}")
+    ours.close()
+    print(f"{'FAILED' if bad else 'ok    '} {name}: {bad} of {n_strings} differ", flush=True)
+    return bad
+
+
 def compare_random_pieces(lib, args, k, corpus, folder):
     options = random_tokenizers.pieces(args.seed * 1000003 + k)
     name = f"pieces-{args.seed}-{k}"
@@ -369,7 +421,11 @@ def main():
         corpus = [] if args.paths else list(strings(random.Random(7), 1500)) + ["the quick brown fox jumps over the lazy dog and runs"] * 50
         jobs = [(p, None) for p in args.paths] or [(name, spec) for name, spec in matrix().items() if args.only in name]
         pieces = [] if args.paths or not sentencepiece else [(name, o) for name, o in PIECES.items() if args.only in name]
-        share = max(1, -(-args.strings // (len(jobs) + len(pieces))))
+        ranks = [] if args.paths or not tiktoken else [(name + end, o, bool(end)) for name, o in RANKS.items() for end in ("", "-shuffled") if args.only in name + end]
+        share = max(1, -(-args.strings // max(1, len(jobs) + len(pieces) + len(ranks))))
+        for name, pattern, shuffled in ranks:
+            bad += compare_ranks(lib, name, pattern, shuffled, corpus, folder, args, share)
+            done += share
         for name, options in pieces:
             bad += compare_pieces(lib, name, options, corpus, folder, args, share)
             done += share
