@@ -186,7 +186,7 @@ def pieces(number):
     """Options of SentencePiece's trainer."""
     r = random.Random(number)
     flip = lambda often=.5: r.random() < often
-    symbols = ["<tool>", "foo bar", "é", "12", "the", "▁▁", "▁the", "\t", "E\u0301", "<|im_end|>", "你好", "e"]
+    symbols = ["<tool>", "foo bar", "é", "12", "the", "▁▁", "▁the", "\t", "E\u0301", "<|im_end|>", "你好", "e", "x ", "of "]
     o = dict(model_type=r.choice(["bpe", "unigram"]), byte_fallback=flip(), normalization_rule_name=r.choice(["identity", "nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf"]),
              add_dummy_prefix=flip(.7), remove_extra_whitespaces=flip(), split_digits=flip(), split_by_whitespace=flip(.7), split_by_unicode_script=flip(), split_by_number=flip(),
              allow_whitespace_only_pieces=flip(), user_defined_symbols=r.sample(symbols, r.choice([0, 0, 1, 3])), control_symbols=["<ctl>"] if flip(.3) else [],

@@ -354,6 +354,7 @@ static am_status piece_make(const am_tokenizer *t, am_str s, am_buf *a, am_buf *
         am_str now = am_buf_str(a);
         am_buf_clear(b);
         int byte = am_byte_token(now);
+        if (dec->regex && am_utf8_check(now) != now.n) return AM_OK; /* part of a character: patterns see whole ones only */
         switch (dec->kind) {
         case AM_DEC_FUSE: return AM_OK;
         case AM_DEC_BYTES: status = put_bytes(now, b); break;

@@ -36,6 +36,7 @@ am_status am_tokens_push(am_tokens *tokens, int32_t id, uint32_t offset) {
 void am_scratch_free(am_scratch *s) {
     am_mapped_free(&s->text[0]);
     am_mapped_free(&s->text[1]);
+    am_mapped_free(&s->joined);
     free(s->pieces.v);
     free(s->more.v);
     free(s->parts.v);
@@ -127,16 +128,16 @@ static bool lines_cut(const am_tokenizer *t) {
 static void specials_spread(am_tokenizer *t) {
     for (size_t id = 0; t->kind == AM_MODEL_UNIGRAM && id < t->words.n; id++) {
         int32_t same = am_words_find(&t->words, am_words_get(&t->words, (int64_t)id));
-        if (same >= 0 && (t->words.flags[same] & AM_WORD_SPECIAL)) t->words.flags[id] |= AM_WORD_SPECIAL;
+        if (same >= 0) t->words.flags[id] |= t->words.flags[same] & (AM_WORD_SPECIAL | AM_WORD_MARK);
     }
 }
 
-/* Special tokens that are entries of the model too, and more than a character: text could be made into them without the matcher. */
+/* Marks that are entries of the model too, and more than a character: text could be made into them without the matcher. */
 static bool specials_spelled(const am_tokenizer *t) {
     for (size_t i = 0; i < t->n_added; i++) {
         uint8_t flags = t->words.flags[t->added[i].id];
         am_str s = am_words_get(&t->words, t->added[i].id);
-        if ((flags & AM_WORD_SPECIAL) && (flags & AM_WORD_FINDABLE) && s.n > am_utf8_size((uint8_t)s.p[0])) return true;
+        if ((flags & AM_WORD_MARK) && (flags & AM_WORD_FINDABLE) && s.n > am_utf8_size((uint8_t)s.p[0])) return true;
     }
     return false;
 }
@@ -196,13 +197,19 @@ static am_status pieces_encode(const job *j, am_view v, am_tokens *out, am_error
     return status;
 }
 
-/* Text between two added tokens: normalised, cut again at the added tokens that are looked for there. */
-static am_status segment_encode(const job *j, am_view v, am_tokens *out, am_error *err) {
+static am_status normalize(const job *j, am_view *v, am_error *err) {
     const am_tokenizer *t = j->t;
     am_status status = AM_OK;
     for (size_t i = 0; i < t->n_norm && !status; i++)
-        if (v.n || t->norm[i].kind == AM_NORM_PREPEND) status = am_norm_apply(&t->norm[i], j->s, &v, err);
-    if (status || !t->normal.any) return status ? status : pieces_encode(j, v, out, err);
+        if (v->n || t->norm[i].kind == AM_NORM_PREPEND) status = am_norm_apply(&t->norm[i], j->s, v, err);
+    return status;
+}
+
+/* Normalised text, cut again at the added tokens that are looked for there. */
+static am_status normal_encode(const job *j, am_view v, am_tokens *out, am_error *err) {
+    const am_tokenizer *t = j->t;
+    if (!t->normal.any) return pieces_encode(j, v, out, err);
+    am_status status = AM_OK;
     size_t done = 0;
     am_match m = {0};
     am_mapped kept = {0}; /* pre-tokenizers write into the buffers that v may lie in */
@@ -221,6 +228,39 @@ static am_status segment_encode(const job *j, am_view v, am_tokens *out, am_erro
     return status;
 }
 
+#define MARK "\xE2\x96\x81"
+
+/* Adds a part of the text, normalised, and the symbol behind it as it is (but for its spaces), to what will be one text for the model. */
+static am_status joined_put(const job *j, am_view part, am_view symbol, am_error *err) {
+    am_mapped *m = &j->s->joined;
+    am_status status = normalize(j, &part, err);
+    if (status) return status;
+    status = am_mapped_copy(m, &part, 0, part.n);
+    for (size_t i = 0; i < symbol.n && !status; i++)
+        status = symbol.p[i] == ' ' ? am_mapped_put(m, MARK, 3, am_view_at(&symbol, i)) : am_mapped_copy(m, &symbol, i, i + 1);
+    return status ? am_fail(err, status, "no memory to encode the text") : AM_OK;
+}
+
+static am_status joined_encode(const job *j, am_view end, am_tokens *out, am_error *err) {
+    am_mapped *m = &j->s->joined;
+    while (j->t->joined_tidy && m->n >= 3 && memcmp(m->p + m->n - 3, MARK, 3) == 0) m->n -= 3;
+    am_view v;
+    if (am_mapped_close(m, &end, &v)) return am_fail(err, AM_ENOMEM, "no memory to encode the text");
+    am_status status = normal_encode(j, v, out, err);
+    m->n = 0;
+    return status;
+}
+
+/* Text between two added tokens that cut it, behind what was joined before it. */
+static am_status segment_encode(const job *j, am_view v, am_tokens *out, am_error *err) {
+    if (j->s->joined_before) {
+        am_status status = joined_put(j, v, (am_view){0}, err);
+        return status ? status : joined_encode(j, am_view_slice(&v, v.n, v.n), out, err);
+    }
+    am_status status = normalize(j, &v, err);
+    return status ? status : normal_encode(j, v, out, err);
+}
+
 /* Encodes text from byte `from` on, appending to out. */
 static am_status text_encode(const job *j, am_str text, size_t from, am_tokens *out, am_error *err) {
     am_view v = {text.p, text.n, NULL, 0};
@@ -229,14 +269,17 @@ static am_status text_encode(const job *j, am_str text, size_t from, am_tokens *
     size_t done = from;
     while (!status && am_matcher_next(j->t, &j->t->raw, &v, j->input, j->n_input, &m)) {
         j->s->joined_after = m.joined;
-        bool prefix = m.joined && m.begin == 0; /* what stands before the whole text stands before such a token */
-        if (m.begin > done || prefix) status = segment_encode(j, am_view_slice(&v, done, m.begin < done ? done : m.begin), out, err);
+        am_view part = am_view_slice(&v, done, m.begin < done ? done : m.begin);
+        if (m.joined) status = joined_put(j, part, am_view_slice(&v, m.begin, m.end), err);
+        else {
+            if (part.n || j->s->joined_before) status = segment_encode(j, part, out, err);
+            if (!status && am_tokens_push(out, m.id, (uint32_t)m.begin)) status = am_fail(err, AM_ENOMEM, "no memory for tokens");
+        }
         j->s->joined_before = m.joined;
-        if (!status && am_tokens_push(out, m.id, (uint32_t)m.begin)) status = am_fail(err, AM_ENOMEM, "no memory for tokens");
         done = m.end;
     }
     j->s->joined_after = false;
-    if (!status && done < v.n) status = segment_encode(j, am_view_slice(&v, done, v.n), out, err);
+    if (!status && (done < v.n || j->s->joined_before)) status = segment_encode(j, am_view_slice(&v, done, v.n), out, err);
     if (!status && !tokens_reserve(out, out->n + 1)) status = am_fail(err, AM_ENOMEM, "no memory for tokens");
     if (!status) out->offsets[out->n] = (uint32_t)text.n;
     return status;

@@ -21,6 +21,7 @@ enum {
     AM_WORD_FINDABLE = 2, /* the model may find it: not so for entries a byte-level text cannot spell */
     AM_WORD_ADDED = 4,
     AM_WORD_SPECIAL = 8,
+    AM_WORD_MARK = 64,   /* an added token that is special or written like one: never made of what came from outside */
     AM_WORD_NEEDLE = 32, /* an added token that decodes to its normalised form */
     AM_WORD_UTF8 = 16, /* its bytes are whole characters */
 };
@@ -116,6 +117,7 @@ typedef struct am_symbol {
 typedef struct am_scratch {
     am_mapped text[2];
     int turn; /* text[turn] is free to write */
+    am_mapped joined; /* normalised parts with the symbols between them (am_added.joined), until they are encoded */
     am_pieces pieces, more, parts;
     am_symbol *symbols;
     size_t symbols_cap;
@@ -131,7 +133,7 @@ typedef struct am_scratch {
 } am_scratch;
 /* May the model use this entry for the piece at hand? Single characters always: they are text, whatever else they are. */
 static inline bool am_entry_allowed(const am_scratch *s, const am_words *words, int32_t id) {
-    if (!s->guarded || !(words->flags[id] & AM_WORD_SPECIAL)) return true;
+    if (!s->guarded || !(words->flags[id] & AM_WORD_MARK)) return true;
     return words->at[id].len <= am_utf8_size((uint8_t)words->bytes.p[words->at[id].off]);
 }
 void am_scratch_free(am_scratch *s);
@@ -224,7 +226,7 @@ typedef struct am_added {
     am_str needle;  /* what is looked for: content, or its normalised form; owned when different */
     int32_t id;
     bool single_word, lstrip, rstrip, normalized, special;
-    bool joined; /* SentencePiece's user defined symbols: the text around is one text all the same, and they are looked for before and after normalising */
+    bool joined; /* SentencePiece's user defined symbols: what is written like one is kept from the normalizer, but the text around and in it is one text for the model */
     bool plain; /* neither special nor written like a mark: text, also where it came from outside (runs of spaces, words) */
 } am_added;
 typedef struct am_matcher {
@@ -344,6 +346,7 @@ struct am_tokenizer {
     am_words pieces; /* what each id stands for in running text, when that is not its words entry */
     bool own_pieces;
     bool plain_bytes; /* decoding is joining bytes */
+    bool joined_tidy; /* with joined tokens: no mark for a space is left at a text's end */
     bool spells_specials; /* a model could make a control token of plain text: pieces from outside are guarded */
     bool cut_lines;   /* a newline before an ASCII letter always ends a piece: a seam for am_tokenizer_extend */
     uint8_t fingerprint[16];
