@@ -27,10 +27,16 @@ static bool tokens_reserve(am_tokens *tokens, size_t n) {
 }
 
 am_status am_tokens_push(am_tokens *tokens, int32_t id, uint32_t offset) {
+    if (tokens->max && tokens->n >= tokens->max) return AM_ELIMIT;
     if (tokens->n + 1 >= tokens->cap && !tokens_reserve(tokens, tokens->n + 1)) return AM_ENOMEM;
     tokens->ids[tokens->n] = id;
     tokens->offsets[tokens->n++] = offset;
     return AM_OK;
+}
+
+am_status am_tokens_fail(const am_tokens *tokens, am_status status, am_error *err) {
+    if (status == AM_ELIMIT) return am_fail(err, status, "the text is more than %zu tokens", tokens->max);
+    return am_fail(err, status, "no memory for tokens");
 }
 
 void am_scratch_free(am_scratch *s) {
@@ -124,6 +130,28 @@ static bool lines_cut(const am_tokenizer *t) {
     return am_regex_cuts_lines(t->pre[0].regex);
 }
 
+/* The most bytes of text that one token can stand for; 0 when that is not known. Only where every byte becomes part of a token: a
+ * byte-level vocabulary with all bytes, and no stage or added token that drops white space. Unicode's forms make of 4 bytes one at most. */
+static size_t longest_token(const am_tokenizer *t) {
+    size_t longest = 0, shrink = 1;
+    if (t->kind != AM_MODEL_BPE || !t->bpe.byte_level) return 0;
+    for (size_t b = 0; b < 256; b++)
+        if (t->bpe.byte_id[b] < 0) return 0;
+    for (size_t i = 0; i < t->n_norm; i++) {
+        if (t->norm[i].kind != AM_NORM_UNICODE) return 0;
+        shrink *= 4;
+    }
+    for (size_t i = 0; i < t->n_pre; i++)
+        if ((t->pre[i].kind != AM_PRE_SPLIT && t->pre[i].kind != AM_PRE_BYTES) || t->pre[i].behavior == AM_REMOVED) return 0;
+    for (size_t i = 0; i < t->n_added; i++) {
+        if (t->added[i].lstrip || t->added[i].rstrip) return 0;
+        if (t->added[i].content.n > longest) longest = t->added[i].content.n;
+    }
+    for (size_t id = 0; id < t->words.n; id++)
+        if (t->words.at[id].len > longest) longest = t->words.at[id].len;
+    return longest * shrink;
+}
+
 /* Unigram vocabularies may hold a text twice: what is special is so under all its ids. */
 static void specials_spread(am_tokenizer *t) {
     for (size_t id = 0; t->kind == AM_MODEL_UNIGRAM && id < t->words.n; id++) {
@@ -156,6 +184,7 @@ am_status am_tokenizer_seal(am_tokenizer *t, const am_str *source, size_t n_sour
     if (status) return status;
     t->cut_lines = lines_cut(t);
     t->spells_specials = specials_spelled(t);
+    t->longest = longest_token(t);
     am_words_trim(&t->words);
     am_words_trim(&t->pieces);
     am_sum_state *sum = am_sum_begin();
@@ -220,7 +249,7 @@ static am_status normal_encode(const job *j, am_view v, am_tokens *out, am_error
     }
     while (!status && am_matcher_next(t, &t->normal, &v, j->input, j->n_input, &m)) {
         status = pieces_encode(j, am_view_slice(&v, done, m.begin < done ? done : m.begin), out, err);
-        if (!status && am_tokens_push(out, m.id, am_view_at(&v, m.begin))) status = am_fail(err, AM_ENOMEM, "no memory for tokens");
+        if (!status && (status = am_tokens_push(out, m.id, am_view_at(&v, m.begin)))) am_tokens_fail(out, status, err);
         done = m.end;
     }
     if (!status) status = pieces_encode(j, am_view_slice(&v, done, v.n), out, err);
@@ -273,7 +302,7 @@ static am_status text_encode(const job *j, am_str text, size_t from, am_tokens *
         if (m.joined) status = joined_put(j, part, am_view_slice(&v, m.begin, m.end), err);
         else {
             if (part.n || j->s->joined_before) status = segment_encode(j, part, out, err);
-            if (!status && am_tokens_push(out, m.id, (uint32_t)m.begin)) status = am_fail(err, AM_ENOMEM, "no memory for tokens");
+            if (!status && (status = am_tokens_push(out, m.id, (uint32_t)m.begin))) am_tokens_fail(out, status, err);
         }
         j->s->joined_before = m.joined;
         done = m.end;
@@ -296,9 +325,9 @@ static am_status request_check(am_str text, const am_span *input, size_t n_input
 }
 
 static am_status fixed_push(am_tokens *out, const int32_t *ids, size_t n, size_t at, am_error *err) {
-    for (size_t i = 0; i < n; i++)
-        if (am_tokens_push(out, ids[i], (uint32_t)at)) return am_fail(err, AM_ENOMEM, "no memory for tokens");
-    return AM_OK;
+    am_status status = AM_OK;
+    for (size_t i = 0; i < n && !status; i++) status = am_tokens_push(out, ids[i], (uint32_t)at);
+    return status ? am_tokens_fail(out, status, err) : AM_OK;
 }
 
 am_status am_tokenizer_encode(const am_tokenizer *t, am_str text, const am_span *input, size_t n_input, unsigned flags,
@@ -372,6 +401,8 @@ am_status am_tokenizer_extend(const am_tokenizer *t, const am_tokens *known, siz
 }
 
 /* ---- questions */
+
+size_t am_tokenizer_least(const am_tokenizer *t, size_t n_bytes) { return t->longest ? n_bytes / t->longest : 0; }
 
 size_t am_tokenizer_n_vocab(const am_tokenizer *t) { return t->words.n; }
 int32_t am_tokenizer_bos(const am_tokenizer *t) { return t->bos; }

@@ -27,6 +27,7 @@ typedef struct am_tokens {
     uint32_t *offsets;
     size_t n;
     size_t cap;
+    size_t max; /* encoding gives up with AM_ELIMIT when there would be more, ids[0..n) being the first of them; 0: as many as there are */
 } am_tokens;
 void am_tokens_free(am_tokens *tokens);
 
@@ -62,6 +63,9 @@ enum {
 };
 am_status am_tokenizer_encode(const am_tokenizer *tokenizer, am_str text, const am_span *input, size_t n_input,
                               unsigned flags, am_tokens *out, am_error *err);
+
+/* No text of so many bytes has fewer tokens: what tells at once that one is much too long. 0 where nothing is known. */
+size_t am_tokenizer_least(const am_tokenizer *tokenizer, size_t n_bytes);
 
 /* The same result as am_tokenizer_encode of the whole text, made from `known`: the tokens of an earlier text that shares its
  * first n_same bytes with this one (same input ranges there too). Re-encodes only from a place where the seam is exact. */

@@ -140,7 +140,8 @@ void am_scratch_free(am_scratch *s);
 /* Grows *p to hold n elements of the given size; false when out of memory. */
 bool am_grow(void *p, size_t *cap, size_t n, size_t size);
 
-am_status am_tokens_push(am_tokens *tokens, int32_t id, uint32_t offset);
+am_status am_tokens_push(am_tokens *tokens, int32_t id, uint32_t offset);             /* AM_ELIMIT beyond tokens->max */
+am_status am_tokens_fail(const am_tokens *tokens, am_status status, am_error *err); /* says why a push failed */
 
 /* ---- regex.c: Oniguruma's dialect on PCRE2, and that of Rust's regex, which tiktoken's patterns are written in */
 typedef enum am_dialect { AM_REGEX_ONIGURUMA, AM_REGEX_RUST } am_dialect;
@@ -346,6 +347,7 @@ struct am_tokenizer {
     am_words pieces; /* what each id stands for in running text, when that is not its words entry */
     bool own_pieces;
     bool plain_bytes; /* decoding is joining bytes */
+    size_t longest;   /* no token stands for more bytes of text; 0: not known */
     bool joined_tidy; /* with joined tokens: no mark for a space is left at a text's end */
     bool spells_specials; /* a model could make a control token of plain text: pieces from outside are guarded */
     bool cut_lines;   /* a newline before an ASCII letter always ends a piece: a seam for am_tokenizer_extend */
