@@ -66,6 +66,39 @@ static void older_folders_keep_added_tokens_beside(void **state) {
     am_buf_free(&model);
 }
 
+/* As transformers 5.24 reads it; tests/differential_folders.py asks it itself. */
+static void the_config_says_what_is_special(void **state) {
+    (void)state;
+    const am_str json = AM_STR("{\"added_tokens\":[{\"id\":2,\"content\":\"<x>\",\"special\":false},{\"id\":3,\"content\":\"<y>\",\"special\":true},{\"id\":4,\"content\":\"<z>\",\"special\":false}],"
+                               "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"\xC4\xA0\":1},\"merges\":[]}}");
+    static const struct {
+        const char *config, *ids, *special; /* of "a <x> a<new>"; which of 2, 3, 4, 5 are special */
+    } cases[] = {
+        {"{}", "0 1 2 1 0", "0100"},
+        {"{\"eos_token\":\"<x>\"}", "0 1 2 1 0", "1100"},
+        {"{\"added_tokens_decoder\":{\"2\":{\"content\":\"<x>\",\"special\":true,\"lstrip\":true},\"3\":{\"content\":\"<y>\",\"special\":false}}}", "0 2 1 0", "1100"},
+        {"{\"added_tokens_decoder\":{\"2\":{\"content\":\"<x>\"}},\"sep_token\":\"<z>\"}", "0 1 2 1 0", "0100"},
+        {"{\"mask_token\":\"<new>\"}", "0 1 2 1 0 5", "0101"},
+        {"{\"additional_special_tokens\":[\"<x>\",\"<new>\"]}", "0 1 2 1 0 5", "0101"},
+        {"{\"extra_special_tokens\":{\"some_token\":\"<x>\"},\"image_token\":{\"content\":\"<z>\"}}", "0 1 2 1 0", "1110"},
+        {"{\"added_tokens.json\":{\"5\":{\"content\":\"<new>\"}}}", "0 1 2 1 0 5", "0100"},
+        {"{\"bos_token\":\"<y>\",\"add_bos_token\":true,\"eos_token\":null}", "0 1 2 1 0", "0100"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        am_tokenizer *t = NULL;
+        am_error err = {0};
+        if (am_tokenizer_load_json(json, am_str_of(cases[i].config), &t, &err)) fail_msg("%s", err.message);
+        assert_string_equal(tok_ids(t, "a <x> a<new>"), cases[i].ids);
+        for (int32_t id = 2; id < 6; id++) assert_int_equal(am_tokenizer_is_special(t, id), cases[i].special[id - 2] == '1');
+        am_tokens tokens = {0};
+        const am_span typed = {2, 12};
+        tok_encode(t, AM_STR("a <x> a<new>"), &typed, 1, &tokens); /* from outside none of them is a token */
+        for (size_t k = 0; k < tokens.n; k++) assert_true(tokens.ids[k] < 2);
+        am_tokens_free(&tokens);
+        am_tokenizer_free(t);
+    }
+}
+
 static void holes_and_high_ids_are_harmless(void **state) {
     (void)state;
     am_tokenizer *t = tok_from_json("{\"added_tokens\":[{\"id\":900,\"content\":\"<e>\",\"special\":true}],\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":3,\"b\":700,\"ab\":70},\"merges\":[\"a b\"]}}");
@@ -269,7 +302,7 @@ static void failing_allocations_are_errors(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(older_folders_keep_added_tokens_beside), cmocka_unit_test(holes_and_high_ids_are_harmless),
+        cmocka_unit_test(older_folders_keep_added_tokens_beside), cmocka_unit_test(holes_and_high_ids_are_harmless), cmocka_unit_test(the_config_says_what_is_special),
         cmocka_unit_test(rank_files), cmocka_unit_test(symbols_are_one_text_with_what_is_around), cmocka_unit_test(failing_allocations_are_errors),
     };
     return cmocka_run_group_tests_name("tokenizer_files", tests, NULL, NULL);

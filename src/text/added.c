@@ -56,14 +56,16 @@ am_status am_added_put_at(am_tokenizer *t, const am_added *token, int32_t at, am
         t->n_added++;
     }
     am_added kept = *token;
+    kept.special |= (t->words.flags[id] & AM_WORD_SPECIAL) != 0; /* once and for all */
+    kept.joined = (kept.joined || t->added[i].joined) && !kept.special;
     kept.content = t->added[i].content;
     kept.needle = kept.content;
     kept.id = (int32_t)id;
-    kept.plain = !token->special;
+    kept.plain = !kept.special;
     for (size_t k = 0; k < kept.content.n; k++) kept.plain &= !strchr("<>[]{}|", kept.content.p[k]);
     t->added[i] = kept;
     t->words.flags[id] |= AM_WORD_ADDED;
-    if (token->special) t->words.flags[id] |= AM_WORD_SPECIAL;
+    if (kept.special) t->words.flags[id] |= AM_WORD_SPECIAL;
     if (!kept.plain) t->words.flags[id] |= AM_WORD_MARK;
     return AM_OK;
 }
