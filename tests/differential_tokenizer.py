@@ -39,7 +39,7 @@ class Str(ctypes.Structure):
 
 class Tokens(ctypes.Structure):
     _fields_ = [("ids", ctypes.POINTER(ctypes.c_int32)), ("offsets", ctypes.POINTER(ctypes.c_uint32)),
-                ("n", ctypes.c_size_t), ("cap", ctypes.c_size_t), ("max", ctypes.c_size_t)]
+                ("n", ctypes.c_size_t), ("cap", ctypes.c_size_t), ("ends", ctypes.POINTER(ctypes.c_uint32)), ("max", ctypes.c_size_t)]
 
 
 class Buf(ctypes.Structure):

@@ -200,6 +200,27 @@ static void empty_matches_count_once(void **state) {
     am_tokenizer_free(t);
 }
 
+/* Hugging Face's own offsets: what a pre-tokenizer drops belongs to no token. */
+static void ends_leave_out_what_was_dropped(void **state) {
+    (void)state;
+    static const struct {
+        const char *pre;
+        uint32_t at[5][2];
+    } cases[] = {{"WhitespaceSplit", {{0, 2}, {4, 5}, {6, 9}, {10, 12}, {15, 18}}}, {"Whitespace", {{0, 2}, {4, 5}, {6, 9}, {10, 12}, {15, 18}}}, {"BertPreTokenizer", {{0, 2}, {4, 5}, {6, 9}, {10, 12}, {15, 18}}}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char json[512];
+        snprintf(json, sizeof json, "{\"added_tokens\":[{\"id\":4,\"content\":\"<x>\",\"special\":true}],\"pre_tokenizer\":{\"type\":\"%s\"},\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"ab\":0,\"a\":1,\"?\":2},\"unk_token\":\"?\"}}", cases[i].pre);
+        am_tokenizer *t = tok_from_json(json);
+        am_tokens tokens = {0};
+        am_error err = {0};
+        assert_int_equal(am_tokenizer_encode(t, AM_STR("ab  a <x> \xC3\xA4 \n a\xC3\xA4 "), NULL, 0, AM_ENCODE_ENDS, &tokens, &err), AM_OK);
+        assert_int_equal(tokens.n, 5);
+        for (size_t k = 0; k < 5; k++) assert_int_equal(tokens.offsets[k], cases[i].at[k][0]), assert_int_equal(tokens.ends[k], cases[i].at[k][1]);
+        am_tokens_free(&tokens);
+        am_tokenizer_free(t);
+    }
+}
+
 /* Every model stops at so many tokens, which are the first of the whole text's. */
 static void encoding_stops_where_it_is_told(void **state) {
     (void)state;
@@ -253,7 +274,7 @@ int main(void) {
         cmocka_unit_test(no_model_spells_control_tokens), cmocka_unit_test(what_a_user_typed_stays_text), cmocka_unit_test(plain_added_tokens_are_text),
         cmocka_unit_test(extending_equals_encoding_the_whole),
         cmocka_unit_test(bad_text_is_refused_with_its_place),
-        cmocka_unit_test(empty_matches_count_once), cmocka_unit_test(encoding_stops_where_it_is_told),
+        cmocka_unit_test(empty_matches_count_once), cmocka_unit_test(encoding_stops_where_it_is_told), cmocka_unit_test(ends_leave_out_what_was_dropped),
         cmocka_unit_test(fingerprints_follow_the_source),
     };
     return cmocka_run_group_tests_name("tokenizer", tests, NULL, NULL);

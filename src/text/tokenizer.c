@@ -14,6 +14,7 @@ void am_tokens_free(am_tokens *tokens) {
     if (!tokens) return;
     free(tokens->ids);
     free(tokens->offsets);
+    free(tokens->ends);
     *tokens = (am_tokens){0};
 }
 
@@ -46,6 +47,7 @@ void am_scratch_free(am_scratch *s) {
     free(s->pieces.v);
     free(s->more.v);
     free(s->parts.v);
+    free(s->last);
     free(s->symbols);
     free(s->heap);
     free(s->path);
@@ -207,7 +209,40 @@ typedef struct job {
     am_scratch *s;
     const am_span *input;
     size_t n_input;
+    bool ends;
+    am_str text; /* the whole, with ends */
 } job;
+
+/* Notes where the last token's text ends, when ends are asked for. */
+static am_status last_put(const job *j, const am_tokens *out, uint32_t end, am_error *err) {
+    am_scratch *s = j->s;
+    if (!j->ends || out->n == 0) return AM_OK;
+    if (!am_grow(&s->last, &s->last_cap, s->n_last + 1, sizeof *s->last)) return am_fail(err, AM_ENOMEM, "no memory for tokens");
+    s->last[s->n_last++] = (struct am_last){out->n - 1, end};
+    return AM_OK;
+}
+
+/* Behind the character that a piece's last byte came from, when only white space follows before the next piece: that belongs to none.
+ * Else (a character made of several, marks that were dropped) where the next piece begins. */
+static uint32_t piece_end(const job *j, const am_view *piece) {
+    am_str text = j->text;
+    uint32_t end = am_view_at(piece, piece->n), from = am_view_at(piece, piece->n - 1), cp;
+    if (from < text.n) from += ((uint8_t)text.p[from] & 0xC0) == 0x80 ? 1 : (uint32_t)am_utf8_size((uint8_t)text.p[from]);
+    uint32_t i = from;
+    while (i < end && am_utf8_get(text.p + i, &cp) && am_is_space(cp)) i += (uint32_t)am_utf8_size((uint8_t)text.p[i]);
+    return i < end ? end : from;
+}
+
+static am_status ends_fill(const am_scratch *s, am_tokens *out, am_error *err) {
+    size_t cap = 0;
+    free(out->ends);
+    out->ends = NULL;
+    if (!am_grow(&out->ends, &cap, out->n + 1, sizeof *out->ends)) return am_fail(err, AM_ENOMEM, "no memory for tokens");
+    memcpy(out->ends, out->offsets + 1, out->n * sizeof *out->ends);
+    for (size_t i = 0; i < s->n_last; i++)
+        if (s->last[i].end < out->ends[s->last[i].token]) out->ends[s->last[i].token] = s->last[i].end;
+    return AM_OK;
+}
 
 static am_status pieces_encode(const job *j, am_view v, am_tokens *out, am_error *err) {
     const am_tokenizer *t = j->t;
@@ -222,8 +257,14 @@ static am_status pieces_encode(const job *j, am_view v, am_tokens *out, am_error
         case AM_MODEL_UNIGRAM: status = am_unigram_encode(t, s, &piece, out, err); break;
         default: status = am_wordpiece_encode(t, s, &piece, out, err); break;
         }
+        if (j->ends && !status) status = last_put(j, out, piece_end(j, &piece), err);
     }
     return status;
+}
+
+static am_status added_push(const job *j, am_tokens *out, int32_t id, uint32_t begin, uint32_t end, am_error *err) {
+    am_status status = am_tokens_push(out, id, begin);
+    return status ? am_tokens_fail(out, status, err) : last_put(j, out, end, err);
 }
 
 static am_status normalize(const job *j, am_view *v, am_error *err) {
@@ -249,7 +290,7 @@ static am_status normal_encode(const job *j, am_view v, am_tokens *out, am_error
     }
     while (!status && am_matcher_next(t, &t->normal, &v, j->input, j->n_input, &m)) {
         status = pieces_encode(j, am_view_slice(&v, done, m.begin < done ? done : m.begin), out, err);
-        if (!status && (status = am_tokens_push(out, m.id, am_view_at(&v, m.begin)))) am_tokens_fail(out, status, err);
+        if (!status) status = added_push(j, out, m.id, am_view_at(&v, m.begin), am_view_at(&v, m.end), err);
         done = m.end;
     }
     if (!status) status = pieces_encode(j, am_view_slice(&v, done, v.n), out, err);
@@ -302,7 +343,7 @@ static am_status text_encode(const job *j, am_str text, size_t from, am_tokens *
         if (m.joined) status = joined_put(j, part, am_view_slice(&v, m.begin, m.end), err);
         else {
             if (part.n || j->s->joined_before) status = segment_encode(j, part, out, err);
-            if (!status && (status = am_tokens_push(out, m.id, (uint32_t)m.begin))) am_tokens_fail(out, status, err);
+            if (!status) status = added_push(j, out, m.id, (uint32_t)m.begin, (uint32_t)m.end, err);
         }
         j->s->joined_before = m.joined;
         done = m.end;
@@ -337,7 +378,7 @@ am_status am_tokenizer_encode(const am_tokenizer *t, am_str text, const am_span 
     if (status) return status;
     bool ends = flags & AM_ENCODE_BOS_EOS;
     am_scratch s = {0};
-    job j = {t, &s, input, n_input};
+    job j = {t, &s, input, n_input, flags & AM_ENCODE_ENDS, text};
     if (ends) status = fixed_push(out, t->head, t->n_head, 0, err);
     if (!status) status = text_encode(&j, text, 0, out, err);
     if (!status && ends) {
@@ -345,6 +386,7 @@ am_status am_tokenizer_encode(const am_tokenizer *t, am_str text, const am_span 
         if (!status && !tokens_reserve(out, out->n + 1)) status = am_fail(err, AM_ENOMEM, "no memory for tokens");
         if (!status) out->offsets[out->n] = (uint32_t)text.n;
     }
+    if (!status && j.ends) status = ends_fill(&s, out, err);
     am_scratch_free(&s);
     return status;
 }
@@ -377,7 +419,7 @@ am_status am_tokenizer_extend(const am_tokenizer *t, const am_tokens *known, siz
     if (status) return status;
     if (n_same > text.n) return am_fail(err, AM_EINVAL, "%zu bytes cannot be the same in a text of %zu", n_same, text.n);
     am_scratch s = {0};
-    job j = {t, &s, input, n_input};
+    job j = {.t = t, .s = &s, .input = input, .n_input = n_input};
     /* how far a decision before the seam may have looked beyond it: a longer added token and one more character */
     size_t margin = t->raw.longest + 8, seam = n_same > margin ? seam_find(&j, text, n_same - margin) : 0;
     size_t low = 0, high = known->n;

@@ -119,6 +119,11 @@ typedef struct am_scratch {
     int turn; /* text[turn] is free to write */
     am_mapped joined; /* normalised parts with the symbols between them (am_added.joined), until they are encoded */
     am_pieces pieces, more, parts;
+    struct am_last { /* the last token of each piece, with the piece's end: only where ends are asked for */
+        size_t token;
+        uint32_t end;
+    } *last;
+    size_t n_last, last_cap;
     am_symbol *symbols;
     size_t symbols_cap;
     uint64_t *heap; /* bpe.c: rank << 32 | position */
