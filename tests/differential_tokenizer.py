@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Throws random strings at our tokenizer and at Hugging Face `tokenizers` and compares ids and decodings.
+"""Throws random strings at our tokenizer and at Hugging Face `tokenizers` and compares ids and decodings;
+each text is also encoded on from a part of it, and decoded as a stream.
 
 usage: tests/differential_tokenizer.py [--strings N] [--seed S] [--only NAME] [--random N] [PATH/tokenizer.json ...]
 
@@ -62,6 +63,7 @@ def library(folder):
 class Ours:
     def __init__(self, lib, path):
         self.lib, self.t, self.tokens, self.err = lib, ctypes.c_void_p(), Tokens(), Error()
+        lib.am_detok_create.restype = ctypes.c_void_p
         if lib.am_tokenizer_load_file(path.encode(), ctypes.byref(self.t), ctypes.byref(self.err)):
             raise ValueError(self.err.message.decode())
 
@@ -72,6 +74,27 @@ class Ours:
         rc = self.lib.am_tokenizer_encode(self.t, Str(raw, len(raw)), span, ctypes.c_size_t(1 if typed and raw else 0), 1 if special else 0,
                                           ctypes.byref(self.tokens), ctypes.byref(self.err))
         return "error: " + self.err.message.decode() if rc else self.tokens.ids[:self.tokens.n]
+
+    def seam(self, rng, text):
+        """None, or what is wrong: encoded on from the tokens of another text with the same beginning, or decoded token by token, the result must be the same. Encodes again."""
+        raw, k = text.encode(), rng.randrange(len(text) + 1)
+        self.encode(text[:k] + rng.choice(["", "x", " tail", "<|im_end|>", "\n\nfoo", "é", " "]), False)
+        known, whole, out = self.tokens, Tokens(), Tokens()
+        wrong = None
+        if self.lib.am_tokenizer_encode(self.t, Str(raw, len(raw)), None, ctypes.c_size_t(0), 0, ctypes.byref(whole), ctypes.byref(self.err)) == 0:
+            rc = self.lib.am_tokenizer_extend(self.t, ctypes.byref(known), ctypes.c_size_t(len(text[:k].encode())), Str(raw, len(raw)), None, ctypes.c_size_t(0), ctypes.byref(out), ctypes.byref(self.err))
+            if rc or out.ids[:out.n] != whole.ids[:whole.n] or out.offsets[:out.n + 1] != whole.offsets[:whole.n + 1]: wrong = f"encoded on behind {k} characters: {out.ids[:out.n]}"
+            detok, stream = self.lib.am_detok_create(self.t, ctypes.c_bool(False)), Buf(None, 0, 0, 1 << 30)
+            for i in whole.ids[:whole.n]:
+                self.lib.am_detok_push(ctypes.c_void_p(detok), i, ctypes.byref(stream))
+                try: (ctypes.string_at(stream.p, stream.n) if stream.n else b"").decode()
+                except UnicodeDecodeError: wrong = "half a character in the stream"
+            self.lib.am_detok_finish(ctypes.c_void_p(detok), ctypes.byref(stream))
+            if (ctypes.string_at(stream.p, stream.n).decode() if stream.n else "") != self.decode(whole.ids[:whole.n], False): wrong = "streamed otherwise than decoded at once"
+            self.lib.am_detok_free(ctypes.c_void_p(detok))
+            self.lib.am_buf_free(ctypes.byref(stream))
+        for tokens in (whole, out): self.lib.am_tokens_free(ctypes.byref(tokens))
+        return wrong
 
     def decode(self, ids, skip):
         out = Buf(None, 0, 0, 1 << 30)
@@ -241,6 +264,10 @@ def compare(lib, name, path, args, n_strings, may_refuse=False):
             if may_refuse: continue  # panics: a slice inside a character, tokens that reach over each other
             want = "error: " + str(e)
         got = ours.encode(text, special)
+        wrong = ours.seam(random.Random(text), text)
+        if wrong:
+            bad += 1
+            if (shown := shown + 1) <= args.show: print(f"  {name}: {text!r}: {wrong}")
         ids = want if isinstance(want, list) and rng.random() < 0.6 else [rng.randrange(n_vocab) for _ in range(rng.randrange(1, 12))]
         skip = rng.random() < 0.5
         try:
