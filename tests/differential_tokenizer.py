@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Throws random strings at our tokenizer and at Hugging Face `tokenizers` and compares ids and decodings.
+"""Throws random strings at our tokenizer and at Hugging Face `tokenizers` and compares ids and decodings;
+each text is also encoded on from a part of it, and decoded as a stream.
 
 usage: tests/differential_tokenizer.py [--strings N] [--seed S] [--only NAME] [--random N] [PATH/tokenizer.json ...]
 
 N strings in all (100,000), shared out among the vocabularies. Without paths, small vocabularies are trained on the spot for every model,
-normalizer, pre-tokenizer, post-processor and decoder that both sides know, and tokenizer.model files with SentencePiece's trainer. --random: N
-tokenizers put together at random besides (random_tokenizers.py; 40), 40 strings each; what we refuse by name is counted, and what their library does not end with is left out. Needs `make` to have run, gcc, and the Python package
+normalizer, pre-tokenizer, post-processor and decoder that both sides know, tokenizer.model files with SentencePiece's trainer, and rank files for tiktoken. --random: N
+tokenizers and, with SentencePiece's trainer, N models put together at random besides (random_tokenizers.py; 40), 40 strings each; what we refuse by name is counted, and what their library does not end with is left out. Needs `make` to have run, gcc, and the Python package
 `tokenizers`; says so and exits 0 when that is absent. The last line is "N strings, M differ"."""
-import argparse, ctypes, json, os, random, resource, signal, subprocess, sys, tempfile
+import argparse, base64, ctypes, json, os, random, resource, signal, subprocess, sys, tempfile, traceback
 
 try:
     import tokenizers
@@ -24,6 +25,12 @@ except ImportError:
     sentencepiece = None
     print("without the package sentencepiece: tokenizer.model is not compared")
 
+try:
+    import tiktoken
+except ImportError:
+    tiktoken = None
+    print("without the package tiktoken: rank files are not compared")
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -33,7 +40,7 @@ class Str(ctypes.Structure):
 
 class Tokens(ctypes.Structure):
     _fields_ = [("ids", ctypes.POINTER(ctypes.c_int32)), ("offsets", ctypes.POINTER(ctypes.c_uint32)),
-                ("n", ctypes.c_size_t), ("cap", ctypes.c_size_t)]
+                ("n", ctypes.c_size_t), ("cap", ctypes.c_size_t), ("ends", ctypes.POINTER(ctypes.c_uint32)), ("max", ctypes.c_size_t)]
 
 
 class Buf(ctypes.Structure):
@@ -56,14 +63,38 @@ def library(folder):
 class Ours:
     def __init__(self, lib, path):
         self.lib, self.t, self.tokens, self.err = lib, ctypes.c_void_p(), Tokens(), Error()
+        lib.am_detok_create.restype = ctypes.c_void_p
         if lib.am_tokenizer_load_file(path.encode(), ctypes.byref(self.t), ctypes.byref(self.err)):
             raise ValueError(self.err.message.decode())
 
-    def encode(self, text, special):
+    def encode(self, text, special, typed=False):
+        """special: with the ends that the post-processor adds; typed: all of it came from outside, so that no special token is in it."""
         raw = text.encode()
-        rc = self.lib.am_tokenizer_encode(self.t, Str(raw, len(raw)), None, ctypes.c_size_t(0), 1 if special else 0,
+        span = (ctypes.c_size_t * 2)(0, len(raw))
+        rc = self.lib.am_tokenizer_encode(self.t, Str(raw, len(raw)), span, ctypes.c_size_t(1 if typed and raw else 0), 1 if special else 0,
                                           ctypes.byref(self.tokens), ctypes.byref(self.err))
         return "error: " + self.err.message.decode() if rc else self.tokens.ids[:self.tokens.n]
+
+    def seam(self, rng, text):
+        """None, or what is wrong: encoded on from the tokens of another text with the same beginning, or decoded token by token, the result must be the same. Encodes again."""
+        raw, k = text.encode(), rng.randrange(len(text) + 1)
+        self.encode(text[:k] + rng.choice(["", "x", " tail", "<|im_end|>", "\n\nfoo", "é", " "]), False)
+        known, whole, out = self.tokens, Tokens(), Tokens()
+        wrong = None
+        if self.lib.am_tokenizer_encode(self.t, Str(raw, len(raw)), None, ctypes.c_size_t(0), 0, ctypes.byref(whole), ctypes.byref(self.err)) == 0:
+            rc = self.lib.am_tokenizer_extend(self.t, ctypes.byref(known), ctypes.c_size_t(len(text[:k].encode())), Str(raw, len(raw)), None, ctypes.c_size_t(0), ctypes.byref(out), ctypes.byref(self.err))
+            if rc or out.ids[:out.n] != whole.ids[:whole.n] or out.offsets[:out.n + 1] != whole.offsets[:whole.n + 1]: wrong = f"encoded on behind {k} characters: {out.ids[:out.n]}"
+            detok, stream = self.lib.am_detok_create(self.t, ctypes.c_bool(False)), Buf(None, 0, 0, 1 << 30)
+            for i in whole.ids[:whole.n]:
+                self.lib.am_detok_push(ctypes.c_void_p(detok), i, ctypes.byref(stream))
+                try: (ctypes.string_at(stream.p, stream.n) if stream.n else b"").decode()
+                except UnicodeDecodeError: wrong = "half a character in the stream"
+            self.lib.am_detok_finish(ctypes.c_void_p(detok), ctypes.byref(stream))
+            if (ctypes.string_at(stream.p, stream.n).decode() if stream.n else "") != self.decode(whole.ids[:whole.n], False): wrong = "streamed otherwise than decoded at once"
+            self.lib.am_detok_free(ctypes.c_void_p(detok))
+            self.lib.am_buf_free(ctypes.byref(stream))
+        for tokens in (whole, out): self.lib.am_tokens_free(ctypes.byref(tokens))
+        return wrong
 
     def decode(self, ids, skip):
         out = Buf(None, 0, 0, 1 << 30)
@@ -233,6 +264,10 @@ def compare(lib, name, path, args, n_strings, may_refuse=False):
             if may_refuse: continue  # panics: a slice inside a character, tokens that reach over each other
             want = "error: " + str(e)
         got = ours.encode(text, special)
+        wrong = ours.seam(random.Random(text), text)
+        if wrong:
+            bad += 1
+            if (shown := shown + 1) <= args.show: print(f"  {name}: {text!r}: {wrong}")
         ids = want if isinstance(want, list) and rng.random() < 0.6 else [rng.randrange(n_vocab) for _ in range(rng.randrange(1, 12))]
         skip = rng.random() < 0.5
         try:
@@ -250,24 +285,31 @@ def compare(lib, name, path, args, n_strings, may_refuse=False):
     return bad
 
 
-def compare_random(lib, args, k, corpus, folder):
-    """A process of its own: with some added tokens their library never ends and takes memory until there is none."""
+def apart(name, fn):
+    """fn() in a process of its own: with some added tokens their library never ends and takes memory until there is none. None when it did not end well."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
         resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
         signal.alarm(300)
-        t = random_tokenizers.make(args.seed * 1000003 + k, corpus)
-        if t:
-            t.save(f"{folder}/random.json")
-            bad = compare(lib, f"random {args.seed}-{k}", f"{folder}/random.json", args, 40, may_refuse=True)
-        sys.stdout.flush()
-        os._exit(min(bad, 99) if t else 100)
+        code = 101
+        try:
+            bad = fn()
+            code = 100 if bad is None else min(bad, 99)
+        except BaseException: traceback.print_exc()
+        finally:  # never up into the parent's frames
+            sys.stdout.flush()
+            os._exit(code)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code < 0 or code > 100:
-        print(f"left out random {args.seed}-{k}: it ended with {code}")
-        return None
-    return None if code == 100 else code
+    if code < 0 or code > 100: print(f"left out {name}: it ended with {code}")
+    return code if 0 <= code < 100 else None
+
+
+def compare_random(lib, args, k, corpus, folder):
+    t = random_tokenizers.make(args.seed * 1000003 + k, corpus)
+    if not t: return None
+    t.save(f"{folder}/random.json")
+    return compare(lib, f"random {args.seed}-{k}", f"{folder}/random.json", args, 40, may_refuse=True)
 
 
 # SentencePiece's own options: what a tokenizer.model may ask for.
@@ -291,14 +333,15 @@ def compare_pieces(lib, name, options, corpus, folder, args, n_strings):
     prefix = os.path.join(folder, name)
     with open(prefix + ".txt", "w") as f:
         f.write("\n".join(s.replace("\n", " ") for s in corpus))
-    sentencepiece.SentencePieceTrainer.train(input=prefix + ".txt", model_prefix=prefix, vocab_size=1200, hard_vocab_limit=False, minloglevel=2, num_threads=1, **options)
+    sentencepiece.SentencePieceTrainer.train(input=prefix + ".txt", model_prefix=prefix, hard_vocab_limit=False, minloglevel=2, num_threads=1, **{"vocab_size": 1200, **options})
     theirs, ours = sentencepiece.SentencePieceProcessor(model_file=prefix + ".model"), Ours(lib, prefix + ".model")
     rng, bad = random.Random(args.seed), 0
     for text in strings(rng, n_strings):
         if rng.random() < 0.2: text = text.replace(" ", rng.choice(["<tool>", " <tool> ", "foo bar", "é", "  "]), 2)
         want = theirs.encode(text)
         got = ours.encode(text, False) if not any(c in text for c in ("<s>", "</s>", "<unk>", "<ctl>")) else want
-        ids = [i for i in want if i] if rng.random() < 0.6 else [rng.randrange(3, theirs.get_piece_size()) for _ in range(8)]
+        ids = want if rng.random() < 0.6 else [rng.randrange(theirs.get_piece_size()) for _ in range(8)]
+        ids = [i for i in ids if i != theirs.unk_id()]
         text_want, text_got = theirs.decode(ids), ours.decode(ids, True)
         bad += (want != got) + (text_want != text_got)
         if bad and (want != got or text_want != text_got) and bad <= args.show:
@@ -306,6 +349,88 @@ def compare_pieces(lib, name, options, corpus, folder, args, n_strings):
     ours.close()
     print(f"{'FAILED' if bad else 'ok    '} {name}: {bad} of {n_strings} differ", flush=True)
     return bad
+
+
+QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+O200K = "|".join([r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?""",
+                  r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?""",
+                  r"""\p{N}{1,3}""", r""" ?[^\s\p{L}\p{N}]+[\r\n/]*""", r"""\s*[\r\n]+""", r"""\s+(?!\S)""", r"""\s+"""])
+KIMI = "|".join([r"""[\p{Han}]+""", r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?""",
+                 r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?""",
+                 r"""\p{N}{1,3}""", r""" ?[^\s\p{L}\p{N}]+[\r\n]*""", r"""\s*[\r\n]+""", r"""\s+(?!\S)""", r"""\s+"""])
+# Split patterns as tiktoken's own files and the models' code have them.
+RANKS = {"ranks-gpt2": GPT2, "ranks-r50k": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s", "ranks-qwen": QWEN, "ranks-o200k": O200K, "ranks-kimi": KIMI,
+         "ranks-cl100k": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s", "ranks-llama3": CL100K}
+
+
+def compare_ranks(lib, name, pattern, shuffled, corpus, folder, args, n_strings):
+    """A rank file made on the spot, against tiktoken. shuffled: any order of ranks, so that entries are met that no pair of others makes."""
+    rng = random.Random(args.seed)
+    t = Tokenizer(models.BPE())
+    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(CL100K), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    t.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=900, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    byte_of = {c: b for b, c in zip([b for b in range(256) if 33 <= b <= 126 or 161 <= b <= 172 or 174 <= b], sorted(c for c in pre_tokenizers.ByteLevel.alphabet() if ord(c) < 256))}
+    byte_of.update({chr(256 + i): b for i, b in enumerate(b for b in range(256) if not (33 <= b <= 126 or 161 <= b <= 172 or 174 <= b))})
+    pieces = [bytes(byte_of[c] for c in piece) for piece, _ in sorted(t.get_vocab().items(), key=lambda x: x[1])]
+    if shuffled: rng.shuffle(pieces)
+    ranks = {piece: i for i, piece in enumerate(pieces)}
+    specials = {"<|endoftext|>": len(pieces), "<|im_end|>": len(pieces) + 1, "<|x|>": len(pieces) + 7}
+    theirs = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=specials)
+    where = os.path.join(folder, name)
+    os.mkdir(where)
+    with open(where + "/own.tiktoken", "w") as f: f.writelines(f"{base64.b64encode(piece).decode()} {i}\n" for piece, i in ranks.items())
+    with open(where + "/tokenizer_config.json", "w") as f:
+        json.dump({"pat_str": pattern, "added_tokens_decoder": {str(i): {"content": s, "special": True} for s, i in specials.items()}}, f)
+    ours, bad = Ours(lib, where + "/own.tiktoken"), 0
+    for text in strings(rng, n_strings):
+        want, got = theirs.encode(text, allowed_special="all"), ours.encode(text, False)
+        ids = want if rng.random() < 0.6 else [rng.choice([*ranks.values(), *specials.values()]) for _ in range(8)]
+        text_want, text_got = theirs.decode(ids), ours.decode(ids, False)
+        typed_want, typed_got = theirs.encode_ordinary(text), ours.encode(text, False, typed=True)
+        if want != got or text_want != text_got or typed_want != typed_got:
+            bad += 1
+            if bad <= args.show: print(f"  {name}: {text!r}\n    want {want} {typed_want} {text_want!r}\n    got  {got} {typed_got} {text_got!r}")
+    ours.close()
+    print(f"{'FAILED' if bad else 'ok    '} {name}: {bad} of {n_strings} differ", flush=True)
+    return bad
+
+
+def compare_random_pieces(lib, args, k, corpus, folder):
+    options = random_tokenizers.pieces(args.seed * 1000003 + k)
+    name = f"pieces-{args.seed}-{k}"
+    try:
+        return compare_pieces(lib, name, options, corpus, folder, args, 40)
+    except RuntimeError as e:  # options that their trainer cannot join
+        print(f"left out {name}: {str(e)[-100:]!r}")
+        return None
+
+
+def charsmap(folder, rule):
+    """The precompiled map of one of SentencePiece's rules: field 2 of field 3 of a model made with it."""
+    prefix = os.path.join(folder, rule)
+    with open(prefix + ".txt", "w") as f: f.write("a b c\n" * 20)
+    sentencepiece.SentencePieceTrainer.train(input=prefix + ".txt", model_prefix=prefix, vocab_size=20, hard_vocab_limit=False, minloglevel=2, normalization_rule_name=rule)
+    def field(data, wanted):
+        i, found = 0, b""
+        def varint():
+            nonlocal i
+            value = shift = 0
+            while True:
+                byte, i = data[i], i + 1
+                value |= (byte & 127) << shift
+                shift += 7
+                if byte < 128: return value
+        while i < len(data):
+            key = varint()
+            if key & 7 == 0: varint()
+            elif key & 7 == 5: i += 4
+            elif key & 7 == 1: i += 8
+            else:
+                n = varint()
+                if key >> 3 == wanted: found = data[i:i + n]
+                i += n
+        return found
+    with open(prefix + ".model", "rb") as f: return field(field(f.read(), 3), 2)
 
 
 def main():
@@ -323,18 +448,24 @@ def main():
         corpus = [] if args.paths else list(strings(random.Random(7), 1500)) + ["the quick brown fox jumps over the lazy dog and runs"] * 50
         jobs = [(p, None) for p in args.paths] or [(name, spec) for name, spec in matrix().items() if args.only in name]
         pieces = [] if args.paths or not sentencepiece else [(name, o) for name, o in PIECES.items() if args.only in name]
-        share = max(1, -(-args.strings // (len(jobs) + len(pieces))))
+        ranks = [] if args.paths or not tiktoken else [(name + end, o, bool(end)) for name, o in RANKS.items() for end in ("", "-shuffled") if args.only in name + end]
+        share = max(1, -(-args.strings // max(1, len(jobs) + len(pieces) + len(ranks))))
+        for name, pattern, shuffled in ranks:
+            bad += compare_ranks(lib, name, pattern, shuffled, corpus, folder, args, share)
+            done += share
         for name, options in pieces:
             bad += compare_pieces(lib, name, options, corpus, folder, args, share)
             done += share
         for name, spec in jobs:
             bad += compare(lib, name, train(name, spec, corpus, folder) if spec else name, args, share)
             done += share
+        if sentencepiece: random_tokenizers.CHARSMAPS[:] = [charsmap(folder, rule) for rule in ("nmt_nfkc", "nfkc_cf")]
         for k in range(0 if args.paths or args.only else args.random):
-            found = compare_random(lib, args, k, corpus[:600], folder)
-            if found is None: continue
-            bad += found
-            done += 40
+            for kind in [compare_random, compare_random_pieces] if sentencepiece else [compare_random]:
+                found = apart(f"{kind.__name__} {args.seed}-{k}", lambda: kind(lib, args, k, corpus[:600], folder))
+                if found is None: continue
+                bad += found
+                done += 40
     print(f"{done} strings, {bad} differ")
     sys.exit(1 if bad else 0)
 

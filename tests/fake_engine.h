@@ -233,7 +233,7 @@ am_str am_tokenizer_piece(const am_tokenizer *tokenizer, int32_t id) {
 static _Atomic int n_held;
 static _Atomic bool let_go;
 
-am_status am_prompt_make(const am_model *model, const am_chat_request *chat, am_prompt *out, am_error *err) {
+am_status am_prompt_make(const am_model *model, const am_chat_request *chat, size_t n_most, am_prompt *out, am_error *err) {
     (void)model;
     const json_t *last = json_array_get(chat->messages, json_array_size(chat->messages) - 1);
     const char *text = json_string_value(json_object_get(last, "content"));
@@ -253,6 +253,7 @@ am_status am_prompt_make(const am_model *model, const am_chat_request *chat, am_
         am_buf_append(&out->rendered.text, text, strlen(text));
     }
     out->tokens.n = out->rendered.text.n;
+    if (n_most && (out->cut = out->tokens.n > n_most)) out->tokens.n = n_most;
     return AM_OK;
 }
 void am_prompt_free(am_prompt *prompt) { am_buf_free(&prompt->rendered.text); }

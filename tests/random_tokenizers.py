@@ -62,6 +62,9 @@ SPECIALS = ["<unk>", "<s>", "</s>", "[UNK]", "[CLS]", "[SEP]"]
 BEHAVIORS = ["removed", "isolated", "merged_with_previous", "merged_with_next", "contiguous"]
 
 
+CHARSMAPS = []  # SentencePiece's; given from outside, where there is that package
+
+
 def with_pattern(r, make):
     while True:
         try:
@@ -82,7 +85,7 @@ def pre_tokenizer(r):
 
 def normalizer(r):
     return r.choice([
-        N.NFC, N.NFD, N.NFKC, N.NFKD, N.Lowercase, N.StripAccents, N.Nmt, lambda: N.Strip(left=r.random() < .5, right=r.random() < .5), lambda: N.Prepend(r.choice(["▁", " ", "ab", "é"])),
+        N.NFC, N.NFD, N.NFKC, N.NFKD, N.Lowercase, N.StripAccents, N.Nmt, N.ByteLevel, lambda: N.Precompiled(r.choice(CHARSMAPS)) if CHARSMAPS else N.NFKC(), lambda: N.Strip(left=r.random() < .5, right=r.random() < .5), lambda: N.Prepend(r.choice(["▁", " ", "ab", "é"])),
         lambda: N.Replace(r.choice([" ", "a", "the", "é", "▁", "\n", "."]), r.choice(["", "▁", "bb", " ", "é"])),
         lambda: with_pattern(r, lambda p: N.Replace(p, r.choice(["", "▁", "bb", " "]))),
         lambda: N.BertNormalizer(clean_text=r.random() < .5, handle_chinese_chars=r.random() < .5, strip_accents=r.choice([None, True, False]), lowercase=r.random() < .5)])()
@@ -91,7 +94,7 @@ def normalizer(r):
 def decoder(r):
     return r.choice([
         D.ByteLevel, lambda: D.Metaspace(replacement=r.choice(["▁", "_"]), prepend_scheme=r.choice(["always", "first", "never"])), D.ByteFallback, D.Fuse,
-        lambda: D.Strip(r.choice([" ", "▁", "a", "é"]), r.choice([0, 1, 2]), r.choice([0, 1, 2])), lambda: D.Replace(r.choice(["▁", " ", "e", "Ġ", "##"]), r.choice([" ", "", "xy"])),
+        lambda: D.Strip(r.choice([" ", "▁", "a", "é"]), r.choice([0, 1, 2]), r.choice([0, 1, 2])), lambda: D.Replace(r.choice(["▁", " ", "e", "Ġ", "##", ""]), r.choice([" ", "", "xy"])),
         lambda: with_pattern(r, lambda p: D.Replace(p, r.choice(["", "▁", " "]))), lambda: D.WordPiece(prefix=r.choice(["##", "@@", ""]), cleanup=r.random() < .5),
         lambda: D.BPEDecoder(suffix=r.choice(["</w>", "e"]))])()
 
@@ -172,7 +175,22 @@ def make(number, corpus):
                  for c in r.sample(ADDED, r.choice([0, 2, 5, 8]))]
         t.add_tokens([a for a in added if not a.special])
         t.add_special_tokens([a for a in added if a.special])
-        return t
+        sought = [t.normalizer.normalize_str(a.content) for a in added if a.normalized and t.normalizer]
+        return t if len(set(sought)) == len(sought) else None  # which of two equal ones is found changes from run to run
     except BaseException as e:  # their library also panics
         if isinstance(e, KeyboardInterrupt): raise
         return None
+
+
+def pieces(number):
+    """Options of SentencePiece's trainer."""
+    r = random.Random(number)
+    flip = lambda often=.5: r.random() < often
+    symbols = ["<tool>", "foo bar", "é", "12", "the", "▁▁", "▁the", "\t", "E\u0301", "<|im_end|>", "你好", "e", "x ", "of "]
+    o = dict(model_type=r.choice(["bpe", "unigram"]), byte_fallback=flip(), normalization_rule_name=r.choice(["identity", "nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf"]),
+             add_dummy_prefix=flip(.7), remove_extra_whitespaces=flip(), split_digits=flip(), split_by_whitespace=flip(.7), split_by_unicode_script=flip(), split_by_number=flip(),
+             allow_whitespace_only_pieces=flip(), user_defined_symbols=r.sample(symbols, r.choice([0, 0, 1, 3])), control_symbols=["<ctl>"] if flip(.3) else [],
+             vocab_size=r.choice([500, 800, 1200]), character_coverage=r.choice([1.0, .9995, .985]), max_sentencepiece_length=r.choice([4, 16]))
+    if flip(.3): o.update(unk_id=2, bos_id=0, eos_id=1)
+    elif flip(.3): o.update(bos_id=-1, eos_id=-1, pad_id=1)
+    return o

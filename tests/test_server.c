@@ -464,6 +464,11 @@ static void sizes(void **state) {
     http_ask(port, "POST", "/v1/chat/completions", NULL, big, &reply);
     expect_error(400, "invalid_request_error", "context_length_exceeded");
     assert_non_null(strstr(reply.body.p, "30000"));
+    memset(big + n, 'a', 5 * N_CTX); /* hopeless: not read to its end */
+    strcpy(big + n + 5 * N_CTX, "\"}]}");
+    http_ask(port, "POST", "/v1/chat/completions", NULL, big, &reply);
+    expect_error(400, "invalid_request_error", "context_length_exceeded");
+    assert_non_null(strstr(reply.body.p, "more than 120000 tokens"));
     memset(big, '[', 100000);
     big[100000] = 0;
     http_ask(port, "POST", "/v1/chat/completions", NULL, big, &reply);

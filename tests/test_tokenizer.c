@@ -184,6 +184,74 @@ static void bad_text_is_refused_with_its_place(void **state) {
     am_tokenizer_free(t);
 }
 
+/* Hugging Face's own answers to this file: an empty match counts, but not right behind another match, and not in an empty text. */
+static void empty_matches_count_once(void **state) {
+    (void)state;
+    am_tokenizer *t = tok_from_json("{\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a*+\"},\"content\":\"-\"},"
+                                    "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a*+\"},\"content\":\"-\"},"
+                                    "{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},\"content\":\".\"}]},"
+                                    "\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"ra_\":0,\"-r-_-\":1,\"\":2,\"-\":3,\"?\":4},\"unk_token\":\"?\"}}");
+    assert_string_equal(tok_ids(t, "ra_"), "1");
+    assert_string_equal(tok_ids(t, "a"), "3");
+    am_buf out;
+    tok_decode(t, (const int32_t[]){0, 2, 3}, 3, false, &out);
+    assert_true(am_str_eq(am_buf_str(&out), AM_STR(".-.r.-._.-..-.-.-.")));
+    am_buf_free(&out);
+    am_tokenizer_free(t);
+}
+
+/* Hugging Face's own offsets: what a pre-tokenizer drops belongs to no token. */
+static void ends_leave_out_what_was_dropped(void **state) {
+    (void)state;
+    static const struct {
+        const char *pre;
+        uint32_t at[5][2];
+    } cases[] = {{"WhitespaceSplit", {{0, 2}, {4, 5}, {6, 9}, {10, 12}, {15, 18}}}, {"Whitespace", {{0, 2}, {4, 5}, {6, 9}, {10, 12}, {15, 18}}}, {"BertPreTokenizer", {{0, 2}, {4, 5}, {6, 9}, {10, 12}, {15, 18}}}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char json[512];
+        snprintf(json, sizeof json, "{\"added_tokens\":[{\"id\":4,\"content\":\"<x>\",\"special\":true}],\"pre_tokenizer\":{\"type\":\"%s\"},\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"ab\":0,\"a\":1,\"?\":2},\"unk_token\":\"?\"}}", cases[i].pre);
+        am_tokenizer *t = tok_from_json(json);
+        am_tokens tokens = {0};
+        am_error err = {0};
+        assert_int_equal(am_tokenizer_encode(t, AM_STR("ab  a <x> \xC3\xA4 \n a\xC3\xA4 "), NULL, 0, AM_ENCODE_ENDS, &tokens, &err), AM_OK);
+        assert_int_equal(tokens.n, 5);
+        for (size_t k = 0; k < 5; k++) assert_int_equal(tokens.offsets[k], cases[i].at[k][0]), assert_int_equal(tokens.ends[k], cases[i].at[k][1]);
+        am_tokens_free(&tokens);
+        am_tokenizer_free(t);
+    }
+}
+
+/* Every model stops at so many tokens, which are the first of the whole text's. */
+static void encoding_stops_where_it_is_told(void **state) {
+    (void)state;
+#define WORDS "\"vocab\":{\"a\":0,\"b\":1,\"?\":2,\"ab\":3},\"unk_token\":\"?\""
+    static const char *const models[] = {
+        "{\"pre_tokenizer\":{\"type\":\"Whitespace\"},\"model\":{\"type\":\"BPE\"," WORDS ",\"merges\":[\"a b\"]}}", "{\"model\":{\"type\":\"BPE\"," WORDS ",\"merges\":[]}}",
+        "{\"pre_tokenizer\":{\"type\":\"Whitespace\"},\"model\":{\"type\":\"WordPiece\",\"continuing_subword_prefix\":\"\"," WORDS "}}",
+        "{\"pre_tokenizer\":{\"type\":\"Whitespace\"},\"model\":{\"type\":\"WordLevel\"," WORDS "}}",
+        "{\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"?\",0],[\"a\",-1],[\"b\",-1],[\" \",-1]]}}",
+        "{\"added_tokens\":[{\"id\":4,\"content\":\"a\"},{\"id\":5,\"content\":\"b\"}],\"model\":{\"type\":\"BPE\"," WORDS ",\"merges\":[]}}"};
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        am_tokenizer *t = tok_from_json(models[i]);
+        am_str text = AM_STR("ab a b xb ab ab ba");
+        am_tokens whole = {0};
+        am_error err = {0};
+        tok_encode(t, text, NULL, 0, &whole);
+        assert_true(whole.n > 4);
+        assert_int_equal(am_tokenizer_least(t, text.n), 0); /* these may drop white space, or know no byte */
+        for (size_t max = 1; max <= whole.n; max++) {
+            am_tokens some = {.max = max};
+            assert_int_equal(am_tokenizer_encode(t, text, NULL, 0, 0, &some, &err), max < whole.n ? AM_ELIMIT : AM_OK);
+            if (max < whole.n && i != 2) assert_int_equal(some.n, max); /* WordPiece takes a word back when it does not come out even */
+            if (max < whole.n) assert_non_null(strstr(err.message, "more than"));
+            assert_memory_equal(some.ids, whole.ids, (some.n < max ? some.n : max) * sizeof *some.ids);
+            am_tokens_free(&some);
+        }
+        am_tokens_free(&whole);
+        am_tokenizer_free(t);
+    }
+}
+
 static void fingerprints_follow_the_source(void **state) {
     (void)state;
     const char *a = "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[]}}";
@@ -206,6 +274,7 @@ int main(void) {
         cmocka_unit_test(no_model_spells_control_tokens), cmocka_unit_test(what_a_user_typed_stays_text), cmocka_unit_test(plain_added_tokens_are_text),
         cmocka_unit_test(extending_equals_encoding_the_whole),
         cmocka_unit_test(bad_text_is_refused_with_its_place),
+        cmocka_unit_test(empty_matches_count_once), cmocka_unit_test(encoding_stops_where_it_is_told), cmocka_unit_test(ends_leave_out_what_was_dropped),
         cmocka_unit_test(fingerprints_follow_the_source),
     };
     return cmocka_run_group_tests_name("tokenizer", tests, NULL, NULL);

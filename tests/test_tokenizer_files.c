@@ -66,6 +66,39 @@ static void older_folders_keep_added_tokens_beside(void **state) {
     am_buf_free(&model);
 }
 
+/* As transformers 5.24 reads it; tests/differential_folders.py asks it itself. */
+static void the_config_says_what_is_special(void **state) {
+    (void)state;
+    const am_str json = AM_STR("{\"added_tokens\":[{\"id\":2,\"content\":\"<x>\",\"special\":false},{\"id\":3,\"content\":\"<y>\",\"special\":true},{\"id\":4,\"content\":\"<z>\",\"special\":false}],"
+                               "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"\xC4\xA0\":1},\"merges\":[]}}");
+    static const struct {
+        const char *config, *ids, *special; /* of "a <x> a<new>"; which of 2, 3, 4, 5 are special */
+    } cases[] = {
+        {"{}", "0 1 2 1 0", "0100"},
+        {"{\"eos_token\":\"<x>\"}", "0 1 2 1 0", "1100"},
+        {"{\"added_tokens_decoder\":{\"2\":{\"content\":\"<x>\",\"special\":true,\"lstrip\":true},\"3\":{\"content\":\"<y>\",\"special\":false}}}", "0 2 1 0", "1100"},
+        {"{\"added_tokens_decoder\":{\"2\":{\"content\":\"<x>\"}},\"sep_token\":\"<z>\"}", "0 1 2 1 0", "0100"},
+        {"{\"mask_token\":\"<new>\"}", "0 1 2 1 0 5", "0101"},
+        {"{\"additional_special_tokens\":[\"<x>\",\"<new>\"]}", "0 1 2 1 0 5", "0101"},
+        {"{\"extra_special_tokens\":{\"some_token\":\"<x>\"},\"image_token\":{\"content\":\"<z>\"}}", "0 1 2 1 0", "1110"},
+        {"{\"added_tokens.json\":{\"5\":{\"content\":\"<new>\"}}}", "0 1 2 1 0 5", "0100"},
+        {"{\"bos_token\":\"<y>\",\"add_bos_token\":true,\"eos_token\":null}", "0 1 2 1 0", "0100"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        am_tokenizer *t = NULL;
+        am_error err = {0};
+        if (am_tokenizer_load_json(json, am_str_of(cases[i].config), &t, &err)) fail_msg("%s", err.message);
+        assert_string_equal(tok_ids(t, "a <x> a<new>"), cases[i].ids);
+        for (int32_t id = 2; id < 6; id++) assert_int_equal(am_tokenizer_is_special(t, id), cases[i].special[id - 2] == '1');
+        am_tokens tokens = {0};
+        const am_span typed = {2, 12};
+        tok_encode(t, AM_STR("a <x> a<new>"), &typed, 1, &tokens); /* from outside none of them is a token */
+        for (size_t k = 0; k < tokens.n; k++) assert_true(tokens.ids[k] < 2);
+        am_tokens_free(&tokens);
+        am_tokenizer_free(t);
+    }
+}
+
 static void holes_and_high_ids_are_harmless(void **state) {
     (void)state;
     am_tokenizer *t = tok_from_json("{\"added_tokens\":[{\"id\":900,\"content\":\"<e>\",\"special\":true}],\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":3,\"b\":700,\"ab\":70},\"merges\":[\"a b\"]}}");
@@ -135,6 +168,68 @@ static void rank_files(void **state) {
     assert_int_equal(am_tiktoken_load(few, (am_str){"", 0}, "/some/cl100k_base.tiktoken", &t, &err), AM_OK);
     am_tokenizer_free(t);
     am_buf_free(&ranks);
+}
+
+/* ---- SentencePiece's user defined symbols, as its own library (0.2.3) reads them */
+
+#define MARK "\xE2\x96\x81"
+
+static void piece_put(am_buf *out, const char *text, float score, int type) {
+    char inner[64];
+    size_t n = strlen(text);
+    int k = snprintf(inner, sizeof inner, "\n%c%s\x15", (char)n, text);
+    memcpy(inner + k, &score, 4);
+    inner[k + 4] = 0x18;
+    inner[k + 5] = (char)type;
+    am_buf_putc(out, '\n');
+    am_buf_putc(out, (char)(k + 6));
+    am_buf_append(out, inner, (size_t)k + 6);
+}
+
+/* kind: 1 Unigram, 2 BPE. What Unigram must not use is marked as unused. */
+static am_tokenizer *symbols_model(int kind, int tidy) {
+    static const struct {
+        const char *text;
+        float score;
+        int type;
+    } pieces[] = {{"<unk>", 0, 2}, {"<s>", 0, 3}, {"</s>", 0, 3}, {MARK MARK, 0, 4}, {MARK "the", 0, 4}, {"the", 0, 4}, {"<tool>", 0, 4}, {MARK, -1.5f, 1},
+                  {"a", -2, 1}, {"t", -3, 1}, {"h", -3, 1}, {"e", -3, 1}, {"ha", -2.5f, 1}, {MARK "a", -9, 0}};
+    am_buf model;
+    am_buf_init(&model, 4096);
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) piece_put(&model, pieces[i].text, pieces[i].score, pieces[i].type ? pieces[i].type : kind == 1 ? 5 : 1);
+    const char specs[] = {0x12, 2, 0x18, (char)kind, 0x1A, 2, 0x20, (char)tidy};
+    am_buf_append(&model, specs, sizeof specs);
+    am_tokenizer *t = NULL;
+    am_error err = {0};
+    if (am_sentencepiece_load(am_buf_str(&model), (am_str){"", 0}, &t, &err)) fail_msg("%s", err.message);
+    am_buf_free(&model);
+    return t;
+}
+
+static void symbols_are_one_text_with_what_is_around(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *ids[4]; /* Unigram; Unigram without extra white space; BPE; BPE without */
+    } cases[] = {
+        {"the", {"4", "4", "4", "4"}},
+        {"a the" MARK MARK, {"7 8 4 3", "7 8 4", "13 4 3", "13 4"}},
+        {MARK "the" MARK MARK MARK "a", {"3 5 3 7 8", "3 5 3 7 8", "3 5 3 13", "3 5 3 13"}},
+        {"theatre  ha", {"4 8 9 0 11 3 12", "4 8 9 0 11 7 12", "4 8 9 0 11 3 12", "4 8 9 0 11 7 12"}},
+        {"a<tool>the ", {"7 8 6 5 7", "7 8 6 5", "13 6 5 7", "13 6 5"}},
+        {"  <tool>  a", {"7 3 6 3 8", "7 6 7 8", "3 7 6 3 8", "7 6 13"}},
+        {"athe   ", {"7 8 5 7 3", "7 8 5", "13 5 3 7", "13 5"}},
+        {" a a", {"3 8 7 8", "7 8 7 8", "3 8 13", "13 13"}},
+    };
+    for (int k = 0; k < 4; k++) {
+        am_tokenizer *t = symbols_model(k / 2 + 1, k % 2);
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) assert_string_equal(tok_ids(t, cases[i].text), cases[i].ids[k]);
+        am_tokens tokens = {0};
+        const am_span typed = {1, 7}; /* from outside it is no symbol, whatever the model can spell */
+        tok_encode(t, AM_STR("a<tool>"), &typed, 1, &tokens);
+        for (size_t i = 0; i < tokens.n; i++) assert_int_not_equal(tokens.ids[i], 6);
+        am_tokens_free(&tokens);
+        am_tokenizer_free(t);
+    }
 }
 
 /* ---- every allocation fails once */
@@ -207,8 +302,8 @@ static void failing_allocations_are_errors(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(older_folders_keep_added_tokens_beside), cmocka_unit_test(holes_and_high_ids_are_harmless),
-        cmocka_unit_test(rank_files), cmocka_unit_test(failing_allocations_are_errors),
+        cmocka_unit_test(older_folders_keep_added_tokens_beside), cmocka_unit_test(holes_and_high_ids_are_harmless), cmocka_unit_test(the_config_says_what_is_special),
+        cmocka_unit_test(rank_files), cmocka_unit_test(symbols_are_one_text_with_what_is_around), cmocka_unit_test(failing_allocations_are_errors),
     };
     return cmocka_run_group_tests_name("tokenizer_files", tests, NULL, NULL);
 }

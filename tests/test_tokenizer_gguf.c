@@ -91,7 +91,8 @@ static void named_patterns(void **state) {
                                         "falcon3", "stablelm2", "poro-chat", "exaone", "exaone4", "exaone-moe", "minerva-7b", "megrez", "roberta-bpe", "hunyuan",
                                         "hunyuan-dense", "kimi-k2", "trillion", "lfm2", "jais", "jais-2", "codeshell", "glm4", "smaug-bpe", "llama4", "gigachat",
                                         "granite-docling", "granite-embed-multi-97m", "granite-embed-multi-311m", "tiny_aya", "cohere2moe", "spark2_5", "youtu",
-                                        "minicpm5", "ufakzeka", "laguna", "chameleon", "sarvam-moe", "talkie", "f2llmv2", "hy_v4", "jina-v5-nano", "pixtral", "mellum2"};
+                                        "minicpm5", "ufakzeka", "laguna", "chameleon", "sarvam-moe", "talkie", "f2llmv2", "hy_v4", "jina-v5-nano", "pixtral", "mellum2",
+                                        "joyai-llm", "solar-open", "minimax-m2", "grok-2", "kormo", "kanana2", "midm-2.0", "falcon-h1", "modern-bert", "gpt3-finnish", "a.x-4.0"};
     const am_str tokens[] = {AM_STR("a"), AM_STR("b"), AM_STR("ab"), AM_STR("\xC4\xA0"), AM_STR("\xC4\x8A"), AM_STR("1"), AM_STR("\xE2\x96\x81")};
     const am_str merges[] = {AM_STR("a b")};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {

@@ -89,6 +89,7 @@ static void compare(const char *name) {
         am_tokenizer_free(t);
         skip();
     }
+    assert_true((am_tokenizer_least(t, 1 << 20) > 1000) == (strcmp(name, "phi-3-mini") != 0 && strcmp(name, "t5-small") != 0)); /* those two drop white space */
     golden g;
     golden_open(truth, &g);
     json_t *lines = tok_json(tok_truth("golden/tokenizers/lines.json")), *decodings = tok_json(tok_truth("golden/tokenizers/decode.json"));

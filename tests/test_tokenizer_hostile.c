@@ -216,6 +216,7 @@ static void what_is_not_known_is_named(void **s) {
         {"{\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"},\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}}", "UnicodeScripts"},
         {"{\"decoder\":{\"type\":\"CTC\"},\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}}", "CTC"},
         {"{\"post_processor\":{\"type\":\"Stamp\"},\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}}", "Stamp"},
+        {"{\"added_tokens\":[{\"id\":1,\"content\":\"  \",\"normalized\":true}],\"normalizer\":{\"type\":\"Strip\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}", "added token 1, '  '"},
         {"{\"model\":{\"type\":\"BPE\",\"dropout\":0.1,\"vocab\":{},\"merges\":[]}}", "dropout"},
         {"{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a(?~b)\"},\"behavior\":\"Isolated\",\"invert\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}}", "(?~b)"},
     };

@@ -51,6 +51,7 @@ void tok_encode(const am_tokenizer *t, am_str text, const am_span *input, size_t
     am_error err = {0};
     if (am_tokenizer_encode(t, text, input, n_input, 0, out, &err)) fail_msg("%s", err.message);
     assert_int_equal(out->offsets[out->n], text.n);
+    assert_true(am_tokenizer_least(t, text.n) <= out->n);
     for (size_t i = 0; i < out->n; i++) assert_true(out->offsets[i] <= out->offsets[i + 1]);
 }
 

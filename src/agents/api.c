@@ -140,7 +140,7 @@ static am_status run_turn(turn *t) {
     if (!status && p->tools) status = am_chat_tools(offered, &tools, param, &t->error);
     if (status) goto out;
     am_chat_request chat = {.messages = messages, .tools = tools, .add_generation_prompt = true, .now_s = (int64_t)time(NULL)};
-    status = am_prompt_make(am_runtime_model(t->runtime), &chat, &prompt, &t->error);
+    status = am_prompt_make(am_runtime_model(t->runtime), &chat, 0, &prompt, &t->error);
     if (!status) status = submit_and_wait(t, &prompt);
 out:
     am_prompt_free(&prompt);

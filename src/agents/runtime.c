@@ -164,16 +164,21 @@ static am_status find_kept(const am_tokenizer *tokenizer, bool with_calls, am_pr
     return status;
 }
 
-am_status am_prompt_make(const am_model *model, const am_chat_request *chat, am_prompt *out, am_error *err) {
+am_status am_prompt_make(const am_model *model, const am_chat_request *chat, size_t n_most, am_prompt *out, am_error *err) {
     memset(out, 0, sizeof *out);
+    out->tokens.max = n_most;
     const am_tokenizer *tokenizer = am_model_tokenizer(model);
     if (!tokenizer || !am_model_chat(model))
         return am_fail(err, AM_EUNSUPPORTED, "model %s has no %s", am_model_info_of(model)->name,
                        tokenizer ? "chat template" : "tokenizer");
     am_status status = am_chat_render(am_model_chat(model), chat, &out->rendered, err);
-    if (!status)
-        status = am_tokenizer_encode(tokenizer, am_buf_str(&out->rendered.text), out->rendered.input, out->rendered.n_input, 0,
-                                     &out->tokens, err);
+    out->cut = !status && n_most && am_tokenizer_least(tokenizer, out->rendered.text.n) > n_most;
+    if (out->cut) out->tokens.n = n_most;
+    else if (!status) {
+        status = am_tokenizer_encode(tokenizer, am_buf_str(&out->rendered.text), out->rendered.input, out->rendered.n_input, 0, &out->tokens, err);
+        out->cut = status == AM_ELIMIT && n_most && out->tokens.n == n_most;
+        if (out->cut) status = AM_OK;
+    }
     out->form = am_chat_traits_of(am_model_chat(model))->form;
     if (!status) status = find_kept(tokenizer, json_array_size(chat->tools) > 0, out, err);
     if (status) am_prompt_free(out);

@@ -52,11 +52,13 @@ unsigned am_runtime_shutdown(am_runtime *runtime, uint32_t drain_ms, const volat
 typedef struct am_prompt {
     am_rendered rendered;
     am_tokens tokens;
+    bool cut; /* there would be more tokens than these: nothing but a refusal can be made of them */
     am_answer_form form; /* of what the model will write */
     int32_t kept[AM_MAX_KEPT]; /* control tokens that mark parts of it */
     uint32_t n_kept;
 } am_prompt;
-am_status am_prompt_make(const am_model *model, const am_chat_request *chat, am_prompt *out, am_error *err);
+/* n_most: where there is no use in reading on (see cut); 0: nowhere. */
+am_status am_prompt_make(const am_model *model, const am_chat_request *chat, size_t n_most, am_prompt *out, am_error *err);
 void am_prompt_free(am_prompt *prompt);
 
 #endif

@@ -38,12 +38,12 @@ static am_status encode(filter *f, const json_t *line, am_error *err) {
     if (!status) status = flag(line, "add_special", false, &add_special, err);
     if (status) return status;
     am_span all = {0, text.n};
-    status = am_tokenizer_encode(f->tokenizer, text, &all, special || text.n == 0 ? 0 : 1, add_special ? AM_ENCODE_BOS_EOS : 0, &f->tokens, err);
+    status = am_tokenizer_encode(f->tokenizer, text, &all, special || text.n == 0 ? 0 : 1, AM_ENCODE_ENDS | (add_special ? AM_ENCODE_BOS_EOS : 0), &f->tokens, err);
     if (status) return status;
     am_buf_printf(&f->out, "{\"ids\":[");
     for (size_t i = 0; i < f->tokens.n; i++) am_buf_printf(&f->out, "%s%d", i ? "," : "", f->tokens.ids[i]);
     am_buf_printf(&f->out, "],\"offsets\":[");
-    for (size_t i = 0; i < f->tokens.n; i++) am_buf_printf(&f->out, "%s[%u,%u]", i ? "," : "", f->tokens.offsets[i], f->tokens.offsets[i + 1]);
+    for (size_t i = 0; i < f->tokens.n; i++) am_buf_printf(&f->out, "%s[%u,%u]", i ? "," : "", f->tokens.offsets[i], f->tokens.ends[i]);
     am_buf_printf(&f->out, "]}");
     return AM_OK;
 }

@@ -117,23 +117,27 @@ static void submit(am_completion *c, am_request *request) {
 }
 
 /* max_tokens as the engine takes it; the rest of the context when nothing, or more than fits, was asked for. */
-static bool fit_context(const am_openai_request *r, size_t n_prompt, uint32_t n_ctx, uint32_t *max_tokens, am_api_error *e) {
+static bool fit_context(const am_openai_request *r, const am_prompt *prompt, uint32_t n_ctx, uint32_t *max_tokens, am_api_error *e) {
+    size_t n_prompt = prompt->tokens.n;
     if (n_prompt + 1 > n_ctx)
-        return am_api_fail(e, 400, "context_length_exceeded", "messages",
-                           "This model's maximum context length is %u tokens. However, your messages resulted in %zu tokens.", n_ctx, n_prompt);
+        return am_api_fail(e, 400, "context_length_exceeded", "messages", "This model's maximum context length is %u tokens. However, your messages resulted in %s%zu tokens.",
+                           n_ctx, prompt->cut ? "more than " : "", n_prompt);
     int64_t asked = r->max_completion_tokens != INT64_MIN ? r->max_completion_tokens : r->max_tokens;
     uint32_t room = n_ctx - (uint32_t)n_prompt;
     *max_tokens = asked < 1 || asked > room ? room : (uint32_t)asked;
     return true;
 }
 
-static bool make_prompt(const am_completion *c, const am_openai_request *r, am_prompt *prompt, am_api_error *e) {
+/* A text of so many contexts is not read to its end to say how many tokens it would be: clients that cut theirs to fit are nearer. */
+enum { HOPELESS_CONTEXTS = 4 };
+
+static bool make_prompt(const am_completion *c, const am_openai_request *r, uint32_t n_ctx, am_prompt *prompt, am_api_error *e) {
     json_t *messages = am_openai_messages(r->messages, am_options_of(c->x->server)->max_messages, e);
     if (!messages) return false;
     am_chat_request chat = {.messages = messages, .tools = r->tools, .documents = r->documents, .kwargs = r->kwargs, .add_generation_prompt = r->add_generation_prompt,
                             .continue_final = r->continue_final_message, .now_s = c->created_s};
     am_error err = {0};
-    am_status status = am_prompt_make(c->model, &chat, prompt, &err);
+    am_status status = am_prompt_make(c->model, &chat, (size_t)n_ctx * HOPELESS_CONTEXTS, prompt, &err);
     json_decref(messages);
     if (!status) return true;
     am_prompt_free(prompt);
@@ -153,8 +157,8 @@ static bool start(am_completion *c, const am_openai_request *r, am_str agent, am
     am_engine_stats stats;
     am_prompt prompt = {0};
     am_tokens prediction = {0};
-    if (!make_prompt(c, r, &prompt, e)) return false;
     am_engine_stats_get(c->engine, &stats);
+    if (!make_prompt(c, r, stats.n_ctx, &prompt, e)) return false;
     am_request request = {.tenant = *am_account_tenant(x->account), .agent = agent, .tokens = prompt.tokens, .text = am_buf_str(&prompt.rendered.text), .input = prompt.rendered.input,
                           .n_input = prompt.rendered.n_input, .sampling = am_openai_sampling(r, c->about), .stops = r->stops,
                           .n_stops = r->n_stops, .n_stop_tokens = r->n_stop_tokens, .ignore_eos = r->ignore_eos,
@@ -170,7 +174,7 @@ static bool start(am_completion *c, const am_openai_request *r, am_str agent, am
     request.prediction = prediction.ids;
     request.n_prediction = (uint32_t)prediction.n;
     snprintf(request.id, sizeof request.id, "%.63s", x->id);
-    bool ok = fit_context(r, prompt.tokens.n, stats.n_ctx, &request.max_tokens, e) && am_admit_agent(x, agent, &prompt.tokens, &request.ephemeral, e);
+    bool ok = fit_context(r, &prompt, stats.n_ctx, &request.max_tokens, e) && am_admit_agent(x, agent, &prompt.tokens, &request.ephemeral, e);
     if (ok) {
         if (am_options_of(x->server)->log_content) am_log(AM_LOG_INFO, "prompt", AM_LS("request_id", x->id), AM_LV("text", request.text));
         if (c->n_choices > 1 && !request.sampling.has_seed) {

@@ -56,23 +56,22 @@ am_status am_added_put_at(am_tokenizer *t, const am_added *token, int32_t at, am
         t->n_added++;
     }
     am_added kept = *token;
+    kept.special |= (t->words.flags[id] & AM_WORD_SPECIAL) != 0; /* once and for all */
+    kept.joined = (kept.joined || t->added[i].joined) && !kept.special;
     kept.content = t->added[i].content;
     kept.needle = kept.content;
     kept.id = (int32_t)id;
-    kept.plain = !token->special;
+    kept.plain = !kept.special;
     for (size_t k = 0; k < kept.content.n; k++) kept.plain &= !strchr("<>[]{}|", kept.content.p[k]);
     t->added[i] = kept;
     t->words.flags[id] |= AM_WORD_ADDED;
-    if (token->special) t->words.flags[id] |= AM_WORD_SPECIAL;
+    if (kept.special) t->words.flags[id] |= AM_WORD_SPECIAL;
+    if (!kept.plain) t->words.flags[id] |= AM_WORD_MARK;
     return AM_OK;
 }
 
-/* SentencePiece marks spaces before its model looks: a symbol with a space in it is never met, one with a mark only among marks, and not
- * at all by Unigram, whose paths decide about it. */
-static bool joined_sought(const am_tokenizer *t, const am_added *a, bool normalized) {
-    bool mark = memmem(a->content.p, a->content.n, "\xE2\x96\x81", 3) != NULL;
-    return !memchr(a->content.p, ' ', a->content.n) && (!mark || (normalized && t->kind == AM_MODEL_BPE));
-}
+/* In normalised text SentencePiece's BPE cuts at its symbols; Unigram's paths decide about them. */
+static bool joined_sought(const am_tokenizer *t, bool normalized) { return !normalized || t->kind == AM_MODEL_BPE; }
 
 am_status am_matcher_build(am_tokenizer *t, bool normalized, am_matcher *m, am_error *err) {
     am_trie_entry *entries = am_calloc(t->n_added, sizeof *entries);
@@ -80,7 +79,7 @@ am_status am_matcher_build(am_tokenizer *t, bool normalized, am_matcher *m, am_e
     size_t n = 0;
     for (size_t i = 0; i < t->n_added; i++) {
         const am_added *a = &t->added[i];
-        if (a->needle.n == 0 || (a->joined ? !joined_sought(t, a, normalized) : a->normalized != normalized)) continue;
+        if (a->needle.n == 0 || (a->joined ? !joined_sought(t, normalized) : a->normalized != normalized)) continue;
         entries[n++] = (am_trie_entry){a->needle, (int32_t)i};
         m->first[(uint8_t)a->needle.p[0]] = true;
         if (a->needle.n > m->longest) m->longest = a->needle.n;

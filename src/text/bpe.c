@@ -345,5 +345,5 @@ am_status am_bpe_encode(const am_tokenizer *t, am_scratch *s, const am_view *v, 
             status = piece_encode(t, s, &piece, out);
         }
     if (status == AM_EINVAL) return am_fail(err, status, "the model's unknown token is not in its vocabulary, and the text needs it");
-    return status ? am_fail(err, status, "no memory to encode the text") : AM_OK;
+    return status ? am_tokens_fail(out, status, err) : AM_OK;
 }

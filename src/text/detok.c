@@ -107,14 +107,14 @@ static am_status put_replaced(am_str s, am_str find, am_str by, am_buf *out) {
 
 static am_status put_matches_replaced(const am_dec *dec, am_str s, am_buf *out) {
     am_scratch scratch = {0};
+    am_walk walk = {0};
     am_span hit;
-    size_t done = 0, from = 0;
+    size_t done = 0;
     am_status status = AM_OK, found = AM_OK;
-    while (!status && from <= s.n && (found = am_regex_next(dec->regex, &scratch, s, from, &hit)) == AM_OK) {
+    while (!status && (found = am_regex_each(dec->regex, &scratch, s, &walk, &hit)) == AM_OK) {
         status = am_buf_append(out, s.p + done, hit.begin - done);
         if (!status) status = am_buf_add(out, dec->content);
-        done = from = hit.end;
-        if (hit.begin == hit.end) from += from < s.n ? am_utf8_size((uint8_t)s.p[from]) : 1;
+        done = hit.end;
     }
     am_scratch_free(&scratch);
     if (found != AM_OK && found != AM_ENOTFOUND) return found;
@@ -354,6 +354,7 @@ static am_status piece_make(const am_tokenizer *t, am_str s, am_buf *a, am_buf *
         am_str now = am_buf_str(a);
         am_buf_clear(b);
         int byte = am_byte_token(now);
+        if (dec->regex && am_utf8_check(now) != now.n) return AM_OK; /* part of a character: patterns see whole ones only */
         switch (dec->kind) {
         case AM_DEC_FUSE: return AM_OK;
         case AM_DEC_BYTES: status = put_bytes(now, b); break;

@@ -13,7 +13,9 @@ am_status am_hf_postprocessor(am_tokenizer *t, const json_t *j, am_error *err); 
 /* One split by pattern, matches isolated; for loaders that know a pattern by name. */
 am_status am_pre_add_split(am_tokenizer *t, am_str pattern, am_dialect dialect, am_error *err);
 
-/* Reads tokenizer_config.json and its like into t: bos, eos, added tokens that the tokenizer file lacks. */
+/* Reads tokenizer_config.json and its like into t: added tokens, which of them are special, bos, eos. add_ends: what it says of putting
+ * those two around a text counts too. */
+#define AM_HF_ADDED_FILE "added_tokens.json" /* a member for what that file says, as "added_tokens_decoder" would have it */
 am_status am_hf_config(am_tokenizer *t, am_str config, bool add_ends, am_error *err);
 /* The token's content, be it a string or an object with one; empty when neither. */
 am_str am_hf_content(const json_t *j);

@@ -405,18 +405,67 @@ static am_status added_read(am_tokenizer *t, const json_t *list, am_error *err) 
     return status;
 }
 
-static am_status config_added(am_tokenizer *t, const json_t *config, am_error *err) {
+/* What the config (or a file beside it, under its name) says of added tokens goes before what tokenizer.json says of them. */
+static am_status config_added(am_tokenizer *t, const json_t *config, const char *list, am_error *err) {
     const char *key;
     json_t *value;
     am_status status = AM_OK;
-    json_object_foreach(json_object_get(config, "added_tokens_decoder"), key, value) {
+    json_object_foreach(json_object_get(config, list), key, value) {
         char *end;
         uint64_t id = strtoul(key, &end, 10);
-        am_str content = am_hf_content(value);
-        if (*end || end == key || content.n == 0) continue;
-        bool known = false;
-        for (size_t i = 0; i < t->n_added; i++) known |= am_str_eq(t->added[i].content, content);
-        if (!known && !status) status = am_hf_added(t, value, id, err);
+        if (!*end && end != key && am_hf_content(value).n && !status) status = am_hf_added(t, value, id, err);
+    }
+    return status;
+}
+
+static bool config_lists(const json_t *config, am_str content) {
+    const json_t *decoder = json_object_get(config, "added_tokens_decoder");
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)decoder, key, value)
+        if (am_str_eq(am_hf_content(value), content)) return true;
+    return !decoder;
+}
+
+/* A token with a part to play is special, and looked for in text; one that nobody has is put behind all others. What is an added token
+ * already stays as it is when the config lists added tokens without it, or only counts it among others. */
+static am_status config_special(am_tokenizer *t, const json_t *config, const json_t *value, bool counted, am_error *err) {
+    am_added a = {.content = am_hf_content(value)};
+    for (size_t i = 0; i < t->n_added; i++) {
+        if (!am_str_eq(t->added[i].content, a.content)) continue;
+        if (counted || !config_lists(config, a.content)) return AM_OK;
+        a = t->added[i];
+    }
+    a.special = true;
+    return am_added_put(t, &a, t->words.n, err);
+}
+
+static const char *const roles[] = {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
+enum { N_ROLES = sizeof roles / sizeof *roles };
+
+/* A model's own roles are called "..._token" too. */
+static bool is_own_role(const char *key) {
+    size_t n = strlen(key), i = 0;
+    while (i < N_ROLES && strcmp(roles[i], key) != 0) i++;
+    return i == N_ROLES && n > 6 && strcmp(key + n - 6, "_token") == 0;
+}
+
+/* In the order in which the library gives ids to those that have none. */
+static am_status config_specials(am_tokenizer *t, const json_t *config, am_error *err) {
+    static const char *const more[] = {"extra_special_tokens", "model_specific_special_tokens", "additional_special_tokens"};
+    const char *key;
+    json_t *value;
+    size_t i;
+    am_status status = AM_OK;
+    for (size_t k = 0; k < N_ROLES && !status; k++) status = config_special(t, config, json_object_get(config, roles[k]), false, err);
+    json_object_foreach((json_t *)config, key, value)
+        if (!status && is_own_role(key)) status = config_special(t, config, value, false, err);
+    for (size_t k = 0; k < sizeof more / sizeof *more; k++) {
+        const json_t *list = json_object_get(config, more[k]);
+        json_object_foreach((json_t *)list, key, value)
+            if (!status) status = config_special(t, config, value, false, err);
+        json_array_foreach(list, i, value)
+            if (!status) status = config_special(t, config, value, true, err);
     }
     return status;
 }
@@ -425,7 +474,9 @@ am_status am_hf_config(am_tokenizer *t, am_str text, bool add_ends, am_error *er
     if (text.n == 0) return AM_OK;
     json_t *config = NULL;
     am_status status = am_json_parse(text, false, &config, err);
-    if (!status) status = config_added(t, config, err);
+    if (!status) status = config_added(t, config, "added_tokens_decoder", err);
+    if (!status) status = config_added(t, config, AM_HF_ADDED_FILE, err);
+    if (!status) status = config_specials(t, config, err);
     if (!status) {
         am_str bos = am_hf_content(json_object_get(config, "bos_token")), eos = am_hf_content(json_object_get(config, "eos_token"));
         bool add_bos = false, add_eos = false;
@@ -466,8 +517,7 @@ static am_status parts_read(am_tokenizer *t, const parts *p, am_str config, am_e
     const am_str *part = p->part;
     am_status status = part_read(t, part[AM_HF_ADDED], "added_tokens", added_read, err);
     if (!status) status = part_read(t, part[AM_HF_POST_PROCESSOR], "post_processor", am_hf_postprocessor, err);
-    bool no_post = part[AM_HF_POST_PROCESSOR].n == 0 || am_str_eq(part[AM_HF_POST_PROCESSOR], AM_STR("null"));
-    return status ? status : am_hf_config(t, config, no_post, err);
+    return status ? status : am_hf_config(t, config, false, err); /* what is put before and behind, the post-processor alone says */
 }
 
 static am_status model_load(am_tokenizer *t, const parts *p, am_error *err) {

@@ -239,7 +239,7 @@ static am_status dec_replace(const json_t *j, am_dec *dec, am_error *err) {
     am_str s;
     const json_t *p = json_object_get(j, "pattern");
     am_status status = own(j, "content", &dec->content, err);
-    if (!status && json_is_object(p) && am_json_str(p, "String", &s, NULL) == AM_OK) return own(p, "String", &dec->find, err);
+    if (!status && json_is_object(p) && am_json_str(p, "String", &s, NULL) == AM_OK && s.n) return own(p, "String", &dec->find, err);
     return status ? status : pattern(j, &dec->regex, err);
 }
 

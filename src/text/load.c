@@ -68,12 +68,12 @@ static json_t *added_decoder(const json_t *added, const json_t *specials) {
     return decoder;
 }
 
-/* What older folders keep beside the config. A tokenizer.json has its added tokens itself, and only the names of BOS and EOS count. */
-static am_status config_complete(const char *dir, bool has_added, am_buf *config, am_error *err) {
+/* What older folders keep beside the config. */
+static am_status config_complete(const char *dir, am_buf *config, am_error *err) {
     json_t *specials = NULL, *added = NULL, *whole = NULL, *value;
     const char *key;
     am_status status = json_from(dir, "special_tokens_map.json", &specials, err);
-    if (!status && !has_added) status = json_from(dir, "added_tokens.json", &added, err);
+    if (!status) status = json_from(dir, AM_HF_ADDED_FILE, &added, err);
     if (status || (!specials && !added)) goto out;
     if (config->n) status = am_json_parse(am_buf_str(config), false, &whole, err);
     else whole = json_object();
@@ -82,7 +82,7 @@ static am_status config_complete(const char *dir, bool has_added, am_buf *config
     if (status) goto out;
     json_object_foreach(specials, key, value)
         if (!json_object_get(whole, key)) json_object_set(whole, key, value);
-    if (added && !json_object_get(whole, "added_tokens_decoder")) json_object_set_new(whole, "added_tokens_decoder", added_decoder(added, specials));
+    if (added && !json_object_get(whole, "added_tokens_decoder")) json_object_set_new(whole, AM_HF_ADDED_FILE, added_decoder(added, specials));
     am_buf_clear(config);
     if ((status = am_json_dump(whole, config))) am_fail(err, status, "no memory for tokenizer_config.json");
 out:
@@ -117,7 +117,7 @@ am_status am_tokenizer_load_dir_compiled(const char *dir, const char *compiled_d
     if (status == AM_ENOTFOUND && am_fs_list(dir, rank_name, &found, NULL) == AM_OK) status = read_from(dir, name = found.name, &text, err);
     if (status == AM_ENOTFOUND) am_fail(err, status, "%s has no tokenizer.json, tokenizer.model or rank file", dir);
     else if (!status) {
-        status = config_complete(dir, strcmp(name, "tokenizer.json") == 0, &config, err);
+        status = config_complete(dir, &config, err);
         if (!status) status = load_bytes(am_buf_str(&text), am_buf_str(&config), name, compiled_dir, out, err);
         if (status) am_error_prefix(err, "%s/%s", dir, name);
     }
@@ -139,7 +139,7 @@ am_status am_tokenizer_load_file(const char *path, am_tokenizer **out, am_error 
     am_status status = read_from(dir, "tokenizer_config.json", &config, err);
     if (status == AM_ENOTFOUND) status = AM_OK;
     if (!status) status = am_fs_read_file(path, &text, MAX_FILE_BYTES, err);
-    if (!status) status = config_complete(dir, text.n && text.p[0] == '{', &config, err);
+    if (!status) status = config_complete(dir, &config, err);
     if (!status) status = load_bytes(am_buf_str(&text), am_buf_str(&config), path, NULL, out, err);
     if (status && status != AM_ENOTFOUND) am_error_prefix(err, "%s", path);
     am_buf_free(&text);

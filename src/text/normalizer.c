@@ -204,18 +204,18 @@ static am_status each(character write, am_scratch *s, am_view *v) {
 static am_status replace(const am_norm *norm, am_scratch *s, am_view *v) {
     am_span hit;
     am_str text = {v->p, v->n};
-    am_status status = am_regex_next(norm->regex, s, text, 0, &hit);
+    am_walk walk = {0};
+    am_status status = am_regex_each(norm->regex, s, text, &walk, &hit);
     if (status) return status == AM_ENOTFOUND ? AM_OK : status;
     am_mapped *m = &s->text[s->turn];
     m->n = 0;
-    size_t done = 0, from;
+    size_t done = 0;
     do {
         status = am_mapped_copy(m, v, done, hit.begin);
         if (!status) status = am_mapped_put(m, norm->content.p, norm->content.n, am_view_at(v, hit.begin));
         if (status) return status;
-        done = from = hit.end;
-        if (hit.begin == hit.end) from += from < v->n ? am_utf8_size((uint8_t)v->p[from]) : 1;
-    } while (from <= v->n && (status = am_regex_next(norm->regex, s, text, from, &hit)) == AM_OK);
+        done = hit.end;
+    } while ((status = am_regex_each(norm->regex, s, text, &walk, &hit)) == AM_OK);
     if (status == AM_OK || status == AM_ENOTFOUND) status = am_mapped_copy(m, v, done, v->n);
     if (!status) status = am_mapped_close(m, v, v);
     s->turn ^= 1;

@@ -52,20 +52,17 @@ static am_status fold_part(folder *f, size_t b, size_t e, bool match) {
 
 static am_status cut_regex(const am_regex *regex, am_scratch *s, am_str text, am_piece piece, folder *f) {
     am_str inside = {text.p + piece.begin, piece.end - piece.begin};
-    size_t prev = 0, from = 0, last_end = SIZE_MAX;
+    size_t prev = 0;
+    am_walk walk = {0};
     am_status status = AM_OK;
-    while (!status && from <= inside.n) {
+    while (!status) {
         am_span m;
-        am_status found = am_regex_next(regex, s, inside, from, &m);
+        am_status found = am_regex_each(regex, s, inside, &walk, &m);
         if (found == AM_ENOTFOUND) break;
         if (found) return found;
-        if (m.begin == m.end && m.end == last_end) { /* an empty match right after the last one does not count */
-            from += from < inside.n ? am_utf8_size((uint8_t)inside.p[from]) : 1;
-            continue;
-        }
         if (prev != m.begin) status = fold_part(f, piece.begin + prev, piece.begin + m.begin, false);
         if (!status) status = fold_part(f, piece.begin + m.begin, piece.begin + m.end, true);
-        prev = from = last_end = m.end;
+        prev = m.end;
     }
     if (!status && prev < inside.n) status = fold_part(f, piece.begin + prev, piece.end, false);
     return status ? status : fold_flush(f);

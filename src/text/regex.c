@@ -424,7 +424,7 @@ static bool match_ready(am_scratch *s) {
     return true;
 }
 
-am_status am_regex_next(const am_regex *regex, am_scratch *s, am_str text, size_t from, am_span *match) {
+static am_status regex_next(const am_regex *regex, am_scratch *s, am_str text, size_t from, am_span *match) {
     if (!regex->code) {
         const char *p = from <= text.n ? memmem(text.p + from, text.n - from, regex->literal.p, regex->literal.n) : NULL;
         if (!p) return AM_ENOTFOUND;
@@ -440,4 +440,19 @@ am_status am_regex_next(const am_regex *regex, am_scratch *s, am_str text, size_
     const PCRE2_SIZE *at = pcre2_get_ovector_pointer(s->match);
     *match = (am_span){at[0], at[1] < at[0] ? at[0] : at[1]};
     return AM_OK;
+}
+
+am_status am_regex_each(const am_regex *regex, am_scratch *s, am_str text, am_walk *w, am_span *match) {
+    while (w->from <= text.n && text.n) {
+        am_status status = regex_next(regex, s, text, w->from, match);
+        if (status) return status;
+        bool empty = match->begin == match->end;
+        if (!empty || !w->any || match->end != w->last_end) {
+            w->from = w->last_end = match->end;
+            w->any = true;
+            return AM_OK;
+        }
+        w->from += w->from < text.n ? am_utf8_size((uint8_t)text.p[w->from]) : 1;
+    }
+    return AM_ENOTFOUND;
 }

@@ -10,7 +10,6 @@
 #include "text/hf_int.h"
 #include "text/utf8.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -147,6 +146,7 @@ static am_status model_read(model *m, am_str file, am_error *err) {
 static am_status stages_adapt(am_tokenizer *t, const am_vocab *v, am_error *err) {
     bool tidy = v->remove_extra_whitespaces > 0;
     t->unigram.single = true;
+    t->joined_tidy = tidy;
     for (size_t i = 0; i < t->n_norm; i++) {
         if (t->norm[i].kind == AM_NORM_SPACES) t->norm[i].right = true;
         if (t->norm[i].kind == AM_NORM_PREPEND) t->norm[i].left = !tidy;
@@ -160,11 +160,10 @@ static am_status stages_adapt(am_tokenizer *t, const am_vocab *v, am_error *err)
         if (t->dec[i].kind == AM_DEC_STRIP && tidy) t->dec[i].start = UINT32_MAX - 1, t->dec[i].each = true;
     }
     for (size_t i = 0; i < t->n_added; i++) t->added[i].joined = !t->added[i].special;
-    float top = -INFINITY; /* Unigram: the score of a user defined piece is as if it were made of the best ones, byte by byte */
-    for (size_t i = 0; t->unigram.score && i < v->n_tokens; i++)
-        if (v->types[i] == 1 && v->scores[i] > top) top = v->scores[i];
-    for (size_t i = 0; t->unigram.score && i < v->n_tokens; i++)
-        if (v->types[i] == 4) t->unigram.score[i] = (double)((float)v->tokens[i].n * top) - 0.1;
+    for (size_t i = 0; t->unigram.score && i < v->n_tokens; i++) {
+        if (v->types[i] == 4) t->unigram.score[i] = (double)(float)((double)v->tokens[i].n * 0.1 - 0.1); /* more than any way around it */
+        if (v->types[i] == 5) t->words.flags[i] &= (uint8_t)~AM_WORD_FINDABLE; /* paths avoid what is unused */
+    }
     bool bytes = false;
     for (size_t b = 0; b < 256; b++) bytes |= t->bpe.fallback_id[b] >= 0;
     for (size_t i = 0; i < t->n_dec && !bytes; i++) /* without pieces for bytes, "<0x41>" is text */

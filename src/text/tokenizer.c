@@ -14,6 +14,7 @@ void am_tokens_free(am_tokens *tokens) {
     if (!tokens) return;
     free(tokens->ids);
     free(tokens->offsets);
+    free(tokens->ends);
     *tokens = (am_tokens){0};
 }
 
@@ -27,18 +28,26 @@ static bool tokens_reserve(am_tokens *tokens, size_t n) {
 }
 
 am_status am_tokens_push(am_tokens *tokens, int32_t id, uint32_t offset) {
+    if (tokens->max && tokens->n >= tokens->max) return AM_ELIMIT;
     if (tokens->n + 1 >= tokens->cap && !tokens_reserve(tokens, tokens->n + 1)) return AM_ENOMEM;
     tokens->ids[tokens->n] = id;
     tokens->offsets[tokens->n++] = offset;
     return AM_OK;
 }
 
+am_status am_tokens_fail(const am_tokens *tokens, am_status status, am_error *err) {
+    if (status == AM_ELIMIT) return am_fail(err, status, "the text is more than %zu tokens", tokens->max);
+    return am_fail(err, status, "no memory for tokens");
+}
+
 void am_scratch_free(am_scratch *s) {
     am_mapped_free(&s->text[0]);
     am_mapped_free(&s->text[1]);
+    am_mapped_free(&s->joined);
     free(s->pieces.v);
     free(s->more.v);
     free(s->parts.v);
+    free(s->last);
     free(s->symbols);
     free(s->heap);
     free(s->path);
@@ -96,6 +105,8 @@ static am_status needle_make(am_tokenizer *t, am_added *a, am_error *err) {
         if (!a->needle.p) {
             a->needle = a->content;
             status = am_fail(err, AM_ENOMEM, "no memory for added tokens");
+        } else if (a->needle.n == 0) { /* the library cuts the text at every byte for it, and falls over inside of characters */
+            status = am_fail(err, AM_EUNSUPPORTED, "added token %d, '%.*s', of which the normalizer leaves nothing, is not supported", a->id, (int)(a->content.n < 60 ? a->content.n : 60), a->content.p);
         } else if (!am_str_eq(a->needle, a->content)) {
             t->words.flags[a->id] |= AM_WORD_NEEDLE;
         }
@@ -121,20 +132,42 @@ static bool lines_cut(const am_tokenizer *t) {
     return am_regex_cuts_lines(t->pre[0].regex);
 }
 
+/* The most bytes of text that one token can stand for; 0 when that is not known. Only where every byte becomes part of a token: a
+ * byte-level vocabulary with all bytes, and no stage or added token that drops white space. Unicode's forms make of 4 bytes one at most. */
+static size_t longest_token(const am_tokenizer *t) {
+    size_t longest = 0, shrink = 1;
+    if (t->kind != AM_MODEL_BPE || !t->bpe.byte_level) return 0;
+    for (size_t b = 0; b < 256; b++)
+        if (t->bpe.byte_id[b] < 0) return 0;
+    for (size_t i = 0; i < t->n_norm; i++) {
+        if (t->norm[i].kind != AM_NORM_UNICODE) return 0;
+        shrink *= 4;
+    }
+    for (size_t i = 0; i < t->n_pre; i++)
+        if ((t->pre[i].kind != AM_PRE_SPLIT && t->pre[i].kind != AM_PRE_BYTES) || t->pre[i].behavior == AM_REMOVED) return 0;
+    for (size_t i = 0; i < t->n_added; i++) {
+        if (t->added[i].lstrip || t->added[i].rstrip) return 0;
+        if (t->added[i].content.n > longest) longest = t->added[i].content.n;
+    }
+    for (size_t id = 0; id < t->words.n; id++)
+        if (t->words.at[id].len > longest) longest = t->words.at[id].len;
+    return longest * shrink;
+}
+
 /* Unigram vocabularies may hold a text twice: what is special is so under all its ids. */
 static void specials_spread(am_tokenizer *t) {
     for (size_t id = 0; t->kind == AM_MODEL_UNIGRAM && id < t->words.n; id++) {
         int32_t same = am_words_find(&t->words, am_words_get(&t->words, (int64_t)id));
-        if (same >= 0 && (t->words.flags[same] & AM_WORD_SPECIAL)) t->words.flags[id] |= AM_WORD_SPECIAL;
+        if (same >= 0) t->words.flags[id] |= t->words.flags[same] & (AM_WORD_SPECIAL | AM_WORD_MARK);
     }
 }
 
-/* Special tokens that are entries of the model too, and more than a character: text could be made into them without the matcher. */
+/* Marks that are entries of the model too, and more than a character: text could be made into them without the matcher. */
 static bool specials_spelled(const am_tokenizer *t) {
     for (size_t i = 0; i < t->n_added; i++) {
         uint8_t flags = t->words.flags[t->added[i].id];
         am_str s = am_words_get(&t->words, t->added[i].id);
-        if ((flags & AM_WORD_SPECIAL) && (flags & AM_WORD_FINDABLE) && s.n > am_utf8_size((uint8_t)s.p[0])) return true;
+        if ((flags & AM_WORD_MARK) && (flags & AM_WORD_FINDABLE) && s.n > am_utf8_size((uint8_t)s.p[0])) return true;
     }
     return false;
 }
@@ -153,6 +186,7 @@ am_status am_tokenizer_seal(am_tokenizer *t, const am_str *source, size_t n_sour
     if (status) return status;
     t->cut_lines = lines_cut(t);
     t->spells_specials = specials_spelled(t);
+    t->longest = longest_token(t);
     am_words_trim(&t->words);
     am_words_trim(&t->pieces);
     am_sum_state *sum = am_sum_begin();
@@ -175,7 +209,40 @@ typedef struct job {
     am_scratch *s;
     const am_span *input;
     size_t n_input;
+    bool ends;
+    am_str text; /* the whole, with ends */
 } job;
+
+/* Notes where the last token's text ends, when ends are asked for. */
+static am_status last_put(const job *j, const am_tokens *out, uint32_t end, am_error *err) {
+    am_scratch *s = j->s;
+    if (!j->ends || out->n == 0) return AM_OK;
+    if (!am_grow(&s->last, &s->last_cap, s->n_last + 1, sizeof *s->last)) return am_fail(err, AM_ENOMEM, "no memory for tokens");
+    s->last[s->n_last++] = (struct am_last){out->n - 1, end};
+    return AM_OK;
+}
+
+/* Behind the character that a piece's last byte came from, when only white space follows before the next piece: that belongs to none.
+ * Else (a character made of several, marks that were dropped) where the next piece begins. */
+static uint32_t piece_end(const job *j, const am_view *piece) {
+    am_str text = j->text;
+    uint32_t end = am_view_at(piece, piece->n), from = am_view_at(piece, piece->n - 1), cp;
+    if (from < text.n) from += ((uint8_t)text.p[from] & 0xC0) == 0x80 ? 1 : (uint32_t)am_utf8_size((uint8_t)text.p[from]);
+    uint32_t i = from;
+    while (i < end && am_utf8_get(text.p + i, &cp) && am_is_space(cp)) i += (uint32_t)am_utf8_size((uint8_t)text.p[i]);
+    return i < end ? end : from;
+}
+
+static am_status ends_fill(const am_scratch *s, am_tokens *out, am_error *err) {
+    size_t cap = 0;
+    free(out->ends);
+    out->ends = NULL;
+    if (!am_grow(&out->ends, &cap, out->n + 1, sizeof *out->ends)) return am_fail(err, AM_ENOMEM, "no memory for tokens");
+    memcpy(out->ends, out->offsets + 1, out->n * sizeof *out->ends);
+    for (size_t i = 0; i < s->n_last; i++)
+        if (s->last[i].end < out->ends[s->last[i].token]) out->ends[s->last[i].token] = s->last[i].end;
+    return AM_OK;
+}
 
 static am_status pieces_encode(const job *j, am_view v, am_tokens *out, am_error *err) {
     const am_tokenizer *t = j->t;
@@ -190,17 +257,29 @@ static am_status pieces_encode(const job *j, am_view v, am_tokens *out, am_error
         case AM_MODEL_UNIGRAM: status = am_unigram_encode(t, s, &piece, out, err); break;
         default: status = am_wordpiece_encode(t, s, &piece, out, err); break;
         }
+        if (j->ends && !status) status = last_put(j, out, piece_end(j, &piece), err);
     }
     return status;
 }
 
-/* Text between two added tokens: normalised, cut again at the added tokens that are looked for there. */
-static am_status segment_encode(const job *j, am_view v, am_tokens *out, am_error *err) {
+static am_status added_push(const job *j, am_tokens *out, int32_t id, uint32_t begin, uint32_t end, am_error *err) {
+    am_status status = am_tokens_push(out, id, begin);
+    return status ? am_tokens_fail(out, status, err) : last_put(j, out, end, err);
+}
+
+static am_status normalize(const job *j, am_view *v, am_error *err) {
     const am_tokenizer *t = j->t;
     am_status status = AM_OK;
     for (size_t i = 0; i < t->n_norm && !status; i++)
-        if (v.n || t->norm[i].kind == AM_NORM_PREPEND) status = am_norm_apply(&t->norm[i], j->s, &v, err);
-    if (status || !t->normal.any) return status ? status : pieces_encode(j, v, out, err);
+        if (v->n || t->norm[i].kind == AM_NORM_PREPEND) status = am_norm_apply(&t->norm[i], j->s, v, err);
+    return status;
+}
+
+/* Normalised text, cut again at the added tokens that are looked for there. */
+static am_status normal_encode(const job *j, am_view v, am_tokens *out, am_error *err) {
+    const am_tokenizer *t = j->t;
+    if (!t->normal.any) return pieces_encode(j, v, out, err);
+    am_status status = AM_OK;
     size_t done = 0;
     am_match m = {0};
     am_mapped kept = {0}; /* pre-tokenizers write into the buffers that v may lie in */
@@ -211,12 +290,45 @@ static am_status segment_encode(const job *j, am_view v, am_tokens *out, am_erro
     }
     while (!status && am_matcher_next(t, &t->normal, &v, j->input, j->n_input, &m)) {
         status = pieces_encode(j, am_view_slice(&v, done, m.begin < done ? done : m.begin), out, err);
-        if (!status && am_tokens_push(out, m.id, am_view_at(&v, m.begin))) status = am_fail(err, AM_ENOMEM, "no memory for tokens");
+        if (!status) status = added_push(j, out, m.id, am_view_at(&v, m.begin), am_view_at(&v, m.end), err);
         done = m.end;
     }
     if (!status) status = pieces_encode(j, am_view_slice(&v, done, v.n), out, err);
     am_mapped_free(&kept);
     return status;
+}
+
+#define MARK "\xE2\x96\x81"
+
+/* Adds a part of the text, normalised, and the symbol behind it as it is (but for its spaces), to what will be one text for the model. */
+static am_status joined_put(const job *j, am_view part, am_view symbol, am_error *err) {
+    am_mapped *m = &j->s->joined;
+    am_status status = normalize(j, &part, err);
+    if (status) return status;
+    status = am_mapped_copy(m, &part, 0, part.n);
+    for (size_t i = 0; i < symbol.n && !status; i++)
+        status = symbol.p[i] == ' ' ? am_mapped_put(m, MARK, 3, am_view_at(&symbol, i)) : am_mapped_copy(m, &symbol, i, i + 1);
+    return status ? am_fail(err, status, "no memory to encode the text") : AM_OK;
+}
+
+static am_status joined_encode(const job *j, am_view end, am_tokens *out, am_error *err) {
+    am_mapped *m = &j->s->joined;
+    while (j->t->joined_tidy && m->n >= 3 && memcmp(m->p + m->n - 3, MARK, 3) == 0) m->n -= 3;
+    am_view v;
+    if (am_mapped_close(m, &end, &v)) return am_fail(err, AM_ENOMEM, "no memory to encode the text");
+    am_status status = normal_encode(j, v, out, err);
+    m->n = 0;
+    return status;
+}
+
+/* Text between two added tokens that cut it, behind what was joined before it. */
+static am_status segment_encode(const job *j, am_view v, am_tokens *out, am_error *err) {
+    if (j->s->joined_before) {
+        am_status status = joined_put(j, v, (am_view){0}, err);
+        return status ? status : joined_encode(j, am_view_slice(&v, v.n, v.n), out, err);
+    }
+    am_status status = normalize(j, &v, err);
+    return status ? status : normal_encode(j, v, out, err);
 }
 
 /* Encodes text from byte `from` on, appending to out. */
@@ -227,14 +339,17 @@ static am_status text_encode(const job *j, am_str text, size_t from, am_tokens *
     size_t done = from;
     while (!status && am_matcher_next(j->t, &j->t->raw, &v, j->input, j->n_input, &m)) {
         j->s->joined_after = m.joined;
-        bool prefix = m.joined && m.begin == 0; /* what stands before the whole text stands before such a token */
-        if (m.begin > done || prefix) status = segment_encode(j, am_view_slice(&v, done, m.begin < done ? done : m.begin), out, err);
+        am_view part = am_view_slice(&v, done, m.begin < done ? done : m.begin);
+        if (m.joined) status = joined_put(j, part, am_view_slice(&v, m.begin, m.end), err);
+        else {
+            if (part.n || j->s->joined_before) status = segment_encode(j, part, out, err);
+            if (!status) status = added_push(j, out, m.id, (uint32_t)m.begin, (uint32_t)m.end, err);
+        }
         j->s->joined_before = m.joined;
-        if (!status && am_tokens_push(out, m.id, (uint32_t)m.begin)) status = am_fail(err, AM_ENOMEM, "no memory for tokens");
         done = m.end;
     }
     j->s->joined_after = false;
-    if (!status && done < v.n) status = segment_encode(j, am_view_slice(&v, done, v.n), out, err);
+    if (!status && (done < v.n || j->s->joined_before)) status = segment_encode(j, am_view_slice(&v, done, v.n), out, err);
     if (!status && !tokens_reserve(out, out->n + 1)) status = am_fail(err, AM_ENOMEM, "no memory for tokens");
     if (!status) out->offsets[out->n] = (uint32_t)text.n;
     return status;
@@ -251,9 +366,9 @@ static am_status request_check(am_str text, const am_span *input, size_t n_input
 }
 
 static am_status fixed_push(am_tokens *out, const int32_t *ids, size_t n, size_t at, am_error *err) {
-    for (size_t i = 0; i < n; i++)
-        if (am_tokens_push(out, ids[i], (uint32_t)at)) return am_fail(err, AM_ENOMEM, "no memory for tokens");
-    return AM_OK;
+    am_status status = AM_OK;
+    for (size_t i = 0; i < n && !status; i++) status = am_tokens_push(out, ids[i], (uint32_t)at);
+    return status ? am_tokens_fail(out, status, err) : AM_OK;
 }
 
 am_status am_tokenizer_encode(const am_tokenizer *t, am_str text, const am_span *input, size_t n_input, unsigned flags,
@@ -263,7 +378,7 @@ am_status am_tokenizer_encode(const am_tokenizer *t, am_str text, const am_span 
     if (status) return status;
     bool ends = flags & AM_ENCODE_BOS_EOS;
     am_scratch s = {0};
-    job j = {t, &s, input, n_input};
+    job j = {t, &s, input, n_input, flags & AM_ENCODE_ENDS, text};
     if (ends) status = fixed_push(out, t->head, t->n_head, 0, err);
     if (!status) status = text_encode(&j, text, 0, out, err);
     if (!status && ends) {
@@ -271,6 +386,7 @@ am_status am_tokenizer_encode(const am_tokenizer *t, am_str text, const am_span 
         if (!status && !tokens_reserve(out, out->n + 1)) status = am_fail(err, AM_ENOMEM, "no memory for tokens");
         if (!status) out->offsets[out->n] = (uint32_t)text.n;
     }
+    if (!status && j.ends) status = ends_fill(&s, out, err);
     am_scratch_free(&s);
     return status;
 }
@@ -303,7 +419,7 @@ am_status am_tokenizer_extend(const am_tokenizer *t, const am_tokens *known, siz
     if (status) return status;
     if (n_same > text.n) return am_fail(err, AM_EINVAL, "%zu bytes cannot be the same in a text of %zu", n_same, text.n);
     am_scratch s = {0};
-    job j = {t, &s, input, n_input};
+    job j = {.t = t, .s = &s, .input = input, .n_input = n_input};
     /* how far a decision before the seam may have looked beyond it: a longer added token and one more character */
     size_t margin = t->raw.longest + 8, seam = n_same > margin ? seam_find(&j, text, n_same - margin) : 0;
     size_t low = 0, high = known->n;
@@ -327,6 +443,8 @@ am_status am_tokenizer_extend(const am_tokenizer *t, const am_tokens *known, siz
 }
 
 /* ---- questions */
+
+size_t am_tokenizer_least(const am_tokenizer *t, size_t n_bytes) { return t->longest ? n_bytes / t->longest : 0; }
 
 size_t am_tokenizer_n_vocab(const am_tokenizer *t) { return t->words.n; }
 int32_t am_tokenizer_bos(const am_tokenizer *t) { return t->bos; }

@@ -27,6 +27,8 @@ typedef struct am_tokens {
     uint32_t *offsets;
     size_t n;
     size_t cap;
+    uint32_t *ends; /* [n] with AM_ENCODE_ENDS: where each token's own text ends; before the next one's offset where something between belongs to none */
+    size_t max; /* encoding gives up with AM_ELIMIT when there would be more, ids[0..n) being the first of them; 0: as many as there are */
 } am_tokens;
 void am_tokens_free(am_tokens *tokens);
 
@@ -58,10 +60,14 @@ am_status am_tokenizer_load_vocab(const am_vocab *vocab, am_tokenizer **out, am_
 void am_tokenizer_free(am_tokenizer *tokenizer);
 
 enum {
+    AM_ENCODE_ENDS = 2,    /* fill ends */
     AM_ENCODE_BOS_EOS = 1, /* run the post-processor: add BOS/EOS where the tokenizer is set to (not for rendered templates) */
 };
 am_status am_tokenizer_encode(const am_tokenizer *tokenizer, am_str text, const am_span *input, size_t n_input,
                               unsigned flags, am_tokens *out, am_error *err);
+
+/* No text of so many bytes has fewer tokens: what tells at once that one is much too long. 0 where nothing is known. */
+size_t am_tokenizer_least(const am_tokenizer *tokenizer, size_t n_bytes);
 
 /* The same result as am_tokenizer_encode of the whole text, made from `known`: the tokens of an earlier text that shares its
  * first n_same bytes with this one (same input ranges there too). Re-encodes only from a place where the seam is exact. */

@@ -21,6 +21,7 @@ enum {
     AM_WORD_FINDABLE = 2, /* the model may find it: not so for entries a byte-level text cannot spell */
     AM_WORD_ADDED = 4,
     AM_WORD_SPECIAL = 8,
+    AM_WORD_MARK = 64,   /* an added token that is special or written like one: never made of what came from outside */
     AM_WORD_NEEDLE = 32, /* an added token that decodes to its normalised form */
     AM_WORD_UTF8 = 16, /* its bytes are whole characters */
 };
@@ -116,7 +117,13 @@ typedef struct am_symbol {
 typedef struct am_scratch {
     am_mapped text[2];
     int turn; /* text[turn] is free to write */
+    am_mapped joined; /* normalised parts with the symbols between them (am_added.joined), until they are encoded */
     am_pieces pieces, more, parts;
+    struct am_last { /* the last token of each piece, with the piece's end: only where ends are asked for */
+        size_t token;
+        uint32_t end;
+    } *last;
+    size_t n_last, last_cap;
     am_symbol *symbols;
     size_t symbols_cap;
     uint64_t *heap; /* bpe.c: rank << 32 | position */
@@ -131,14 +138,15 @@ typedef struct am_scratch {
 } am_scratch;
 /* May the model use this entry for the piece at hand? Single characters always: they are text, whatever else they are. */
 static inline bool am_entry_allowed(const am_scratch *s, const am_words *words, int32_t id) {
-    if (!s->guarded || !(words->flags[id] & AM_WORD_SPECIAL)) return true;
+    if (!s->guarded || !(words->flags[id] & AM_WORD_MARK)) return true;
     return words->at[id].len <= am_utf8_size((uint8_t)words->bytes.p[words->at[id].off]);
 }
 void am_scratch_free(am_scratch *s);
 /* Grows *p to hold n elements of the given size; false when out of memory. */
 bool am_grow(void *p, size_t *cap, size_t n, size_t size);
 
-am_status am_tokens_push(am_tokens *tokens, int32_t id, uint32_t offset);
+am_status am_tokens_push(am_tokens *tokens, int32_t id, uint32_t offset);             /* AM_ELIMIT beyond tokens->max */
+am_status am_tokens_fail(const am_tokens *tokens, am_status status, am_error *err); /* says why a push failed */
 
 /* ---- regex.c: Oniguruma's dialect on PCRE2, and that of Rust's regex, which tiktoken's patterns are written in */
 typedef enum am_dialect { AM_REGEX_ONIGURUMA, AM_REGEX_RUST } am_dialect;
@@ -153,8 +161,13 @@ am_status am_regex_literal(am_str text, am_regex **out, am_error *err); /* match
 void am_regex_free(am_regex *regex);
 /* One of the well-known split patterns, which all end a piece between a newline and an ASCII letter. */
 bool am_regex_cuts_lines(const am_regex *regex);
-/* First match at or after `from`; AM_ENOTFOUND when there is none, AM_ELIMIT when the pattern takes too long. */
-am_status am_regex_next(const am_regex *regex, am_scratch *s, am_str text, size_t from, am_span *match);
+/* The next match of those that the references walk through (zeroed to begin with): none in an empty text, and an empty one not where the
+ * last one ended. AM_ENOTFOUND when there is none, AM_ELIMIT when the pattern takes too long. */
+typedef struct am_walk {
+    size_t from, last_end;
+    bool any;
+} am_walk;
+am_status am_regex_each(const am_regex *regex, am_scratch *s, am_str text, am_walk *w, am_span *match);
 
 /* ---- normalizer.c */
 typedef enum am_norm_kind {
@@ -219,7 +232,7 @@ typedef struct am_added {
     am_str needle;  /* what is looked for: content, or its normalised form; owned when different */
     int32_t id;
     bool single_word, lstrip, rstrip, normalized, special;
-    bool joined; /* SentencePiece's user defined symbols: the text around is one text all the same, and they are looked for before and after normalising */
+    bool joined; /* SentencePiece's user defined symbols: what is written like one is kept from the normalizer, but the text around and in it is one text for the model */
     bool plain; /* neither special nor written like a mark: text, also where it came from outside (runs of spaces, words) */
 } am_added;
 typedef struct am_matcher {
@@ -339,6 +352,8 @@ struct am_tokenizer {
     am_words pieces; /* what each id stands for in running text, when that is not its words entry */
     bool own_pieces;
     bool plain_bytes; /* decoding is joining bytes */
+    size_t longest;   /* no token stands for more bytes of text; 0: not known */
+    bool joined_tidy; /* with joined tokens: no mark for a space is left at a text's end */
     bool spells_specials; /* a model could make a control token of plain text: pieces from outside are guarded */
     bool cut_lines;   /* a newline before an ASCII letter always ends a piece: a seam for am_tokenizer_extend */
     uint8_t fingerprint[16];

@@ -91,5 +91,6 @@ am_status am_unigram_encode(const am_tokenizer *t, am_scratch *s, const am_view 
         }
         i += k;
     }
-    return path_emit(t, s, v, out) ? am_fail(err, AM_ENOMEM, "no memory for tokens") : AM_OK;
+    am_status status = path_emit(t, s, v, out);
+    return status ? am_tokens_fail(out, status, err) : AM_OK;
 }

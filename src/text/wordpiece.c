@@ -7,7 +7,8 @@
 
 static am_status unknown(const am_tokenizer *t, const am_view *v, am_tokens *out, am_error *err) {
     if (t->unk < 0) return am_fail(err, AM_EINVAL, "the vocabulary lacks its unknown token");
-    return am_tokens_push(out, t->unk, am_view_at(v, 0)) ? am_fail(err, AM_ENOMEM, "no memory for tokens") : AM_OK;
+    am_status status = am_tokens_push(out, t->unk, am_view_at(v, 0));
+    return status ? am_tokens_fail(out, status, err) : AM_OK;
 }
 
 static size_t count_chars(const am_view *v) {
@@ -35,21 +36,23 @@ static size_t longest(const am_tokenizer *t, const am_scratch *s, const am_view 
 }
 
 am_status am_wordpiece_encode(const am_tokenizer *t, am_scratch *s, const am_view *v, am_tokens *out, am_error *err) {
+    am_status status = AM_OK;
     int32_t id = am_words_find(&t->words, (am_str){v->p, v->n});
     if (t->kind == AM_MODEL_WORDLEVEL) {
         if (id < 0 || !am_entry_allowed(s, &t->words, id)) return unknown(t, v, out, err);
-        return am_tokens_push(out, id, am_view_at(v, 0)) ? am_fail(err, AM_ENOMEM, "no memory for tokens") : AM_OK;
+        status = am_tokens_push(out, id, am_view_at(v, 0));
+        return status ? am_tokens_fail(out, status, err) : AM_OK;
     }
     if (count_chars(v) > t->wordpiece.max_chars) return unknown(t, v, out, err);
     if (!am_grow(&s->path, &s->path_cap, v->n / 16 + (t->wordpiece.prefix.n + t->wordpiece.first.n) / 16 + 3, 16)) return am_fail(err, AM_ENOMEM, "no memory to encode the text");
     size_t start = out->n;
-    for (size_t b = 0, e; b < v->n; b = e) {
+    for (size_t b = 0, e; b < v->n && !status; b = e) {
         e = longest(t, s, v, b, &id);
         if (e == b) {
             out->n = start;
             return unknown(t, v, out, err);
         }
-        if (am_tokens_push(out, id, am_view_at(v, b))) return am_fail(err, AM_ENOMEM, "no memory for tokens");
+        status = am_tokens_push(out, id, am_view_at(v, b));
     }
-    return AM_OK;
+    return status ? am_tokens_fail(out, status, err) : AM_OK;
 }

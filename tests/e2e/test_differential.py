@@ -1,5 +1,5 @@
-"""Our tokenizer beside Hugging Face's `tokenizers` (random strings through vocabularies of every kind), our templates beside jinja2. AM_TORTURE=1: 100,000 and
-20,000 of them, and tokenizers put together at random, which their trainer makes anew each time, so that what differs would come and go here."""
+"""Our tokenizer beside Hugging Face's `tokenizers` (random strings through vocabularies of every kind) and beside what transformers reads in a folder, our templates
+beside jinja2. AM_TORTURE=1: 100,000 and 20,000 of them, and tokenizers put together at random, which their trainer makes anew each time, so that what differs would come and go here."""
 import importlib.util
 import os
 import subprocess
@@ -26,3 +26,11 @@ def test_templates_agree():
     run = subprocess.run([sys.executable, os.path.join(TESTS, "differential_template.py"), count, "7"], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     return f"{count} templates"
+
+
+def test_folders_agree():
+    if importlib.util.find_spec("transformers") is None:
+        raise Skip("the Python package transformers is not installed")
+    run = subprocess.run([sys.executable, os.path.join(TESTS, "differential_folders.py")], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout.splitlines()[-1]
