@@ -1,8 +1,12 @@
 /* Owns which expressions are constant in jinja2's eyes: no name, no call, no filter that needs the context. It folds those at
- * compile time; the result is the same but for slices of what cannot be sliced (j_const_slice). */
+ * compile time; the result is the same but for slices of what cannot be sliced (j_const_slice), and for a dict with a key that
+ * has no hash: folding it is an error even where it would never run. */
 #include "text/jinja_parse_int.h"
 
-enum { MAX_DEPTH = 64 }; /* deeper ones are computed at run time, with the same result but for that corner */
+enum {
+    MAX_DEPTH = 64, /* deeper ones are computed at run time, with the same result but for that corner */
+    MAX_WALK = 1000 /* chains of members and filters are no deeper than this in C's stack */
+};
 
 static bool all(jnode *const *list, uint32_t n, int depth) {
     for (uint32_t i = 0; i < n; i++)
@@ -51,4 +55,48 @@ void jx_mark_constant(jnode *n) {
     for (uint32_t i = 0; n->list2 && i < n->n; i++) jx_mark_constant(n->list2[i]);
     for (uint32_t i = 0; n->args && i < n->args->n; i++) jx_mark_constant(n->args->pos[i]);
     for (uint32_t i = 0; n->args && i < n->args->n_kw; i++) jx_mark_constant(n->args->kw[i].value);
+}
+
+static bool bad_key(const jnode *n, const char **type) {
+    if (n->kind != JN_DICT || !n->flag) return false;
+    for (uint32_t i = 0; i < n->n; i++) {
+        if (n->list[i]->kind != JN_LIST && n->list[i]->kind != JN_DICT) continue;
+        *type = n->list[i]->kind == JN_LIST ? "list" : "dict";
+        return true;
+    }
+    return false;
+}
+
+/* jinja2 folds below operators, filters, tests, members, conditions and calls; a dict, list or tuple on its own it builds when it runs. */
+static bool folds(uint8_t kind) {
+    switch (kind) {
+    case JN_COND: case JN_AND: case JN_OR: case JN_NOT: case JN_COMPARE: case JN_ARITH: case JN_CONCAT: case JN_NEG: case JN_POS: case JN_ATTR: case JN_ITEM:
+    case JN_SLICE: case JN_CALL: case JN_FILTER: case JN_TEST: return true;
+    default: return false;
+    }
+}
+
+static bool in_list(jnode *const *list, uint32_t n, bool folded, int depth, const char **type) {
+    for (uint32_t i = 0; list && i < n; i++)
+        if (list[i] && jx_finds_bad_key(list[i], folded, depth + 1, type)) return true;
+    return false;
+}
+
+static bool in_body(const jbody *body, int depth, const char **type) { return in_list(body->node, body->n, false, depth, type); }
+
+bool jx_finds_bad_key(const jnode *n, bool folded, int depth, const char **type) {
+    if (depth > MAX_WALK) return false;
+    folded |= folds(n->kind);
+    if (folded && bad_key(n, type)) return true;
+    jnode *const one[] = {n->a, n->b, n->c};
+    if (in_list(one, 3, folded, depth, type) || in_list(n->list, n->kind == JN_SLICE ? 3 : n->n, folded, depth, type) ||
+        in_list(n->list2, n->n, folded, depth, type))
+        return true;
+    for (uint32_t i = 0; n->args && i < n->args->n_kw; i++)
+        if (jx_finds_bad_key(n->args->kw[i].value, folded, depth + 1, type)) return true;
+    jnode *const stars[] = {n->args ? n->args->star : NULL, n->args ? n->args->star2 : NULL};
+    if ((n->args && in_list(n->args->pos, n->args->n, folded, depth, type)) || in_list(stars, 2, folded, depth, type)) return true;
+    for (uint32_t i = 0; n->arms && i < n->n; i++)
+        if (in_body(&n->arms[i], depth, type)) return true;
+    return (n->sig && in_list(n->sig->dflt, n->sig->n_dflt, false, depth, type)) || in_body(&n->body, depth, type) || in_body(&n->other, depth, type);
 }

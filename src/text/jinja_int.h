@@ -212,7 +212,7 @@ typedef enum jkind {
     JN_NSREF,  /* atom, value: attribute */
     JN_TUPLE,
     JN_LIST,
-    JN_DICT, /* list: keys, list2: values */
+    JN_DICT, /* list: keys, list2: values; flag: constant, with a key that has no hash */
     JN_COND, /* a test, b then, c else or NULL */
     JN_AND,  /* list */
     JN_OR,

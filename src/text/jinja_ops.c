@@ -244,6 +244,11 @@ static bool cycler_attr(jrender *r, jv v, am_str name, jv *out) {
     return true;
 }
 
+static void joiner_attr(const jjoiner *j, am_str name, jv *out) {
+    if (am_str_eq(name, AM_STR("sep"))) *out = j->sep;
+    else if (am_str_eq(name, AM_STR("used"))) *out = jv_bool(j->used);
+}
+
 static bool number_attr(jv v, am_str name, jv *out) {
     if (am_str_eq(name, AM_STR("real"))) *out = v.t == J_BOOL ? jv_int(v.b) : v;
     else if (am_str_eq(name, AM_STR("imag"))) *out = v.t == J_FLOAT ? jv_float(0) : jv_int(0);
@@ -298,6 +303,7 @@ bool j_python_getattr(jrender *r, jv obj, const jstr *name_, jv *out) {
     case J_MACRO: return macro_attr(r, obj.macro, name, out);
     case J_LOOP: return j_loop_attr(r, obj.loop, name_, out);
     case J_CYCLER: return cycler_attr(r, obj, name, out);
+    case J_JOINER: joiner_attr(obj.joiner, name, out); break;
     case J_BOOL: case J_INT: case J_FLOAT:
         def = j_number_method(name, obj.t == J_FLOAT);
         if (!def) return number_attr(obj, name, out);

@@ -26,6 +26,21 @@ bool jp_fail(jparser *p, uint32_t line, const char *format, ...) {
     return false;
 }
 
+void jp_assert(jparser *p, uint32_t line, const char *format, ...) {
+    if (p->assertion[0]) return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(p->assertion, sizeof p->assertion, format, args);
+    va_end(args);
+    p->assertion_line = line;
+}
+
+void jp_refuse(jparser *p, uint32_t line, const char *what, am_str name, const char *rest) {
+    if (p->refused[0]) return;
+    snprintf(p->refused, sizeof p->refused, "%s%.*s%s", what, (int)(name.n < 40 ? name.n : 40), name.p, rest);
+    p->refused_line = line;
+}
+
 const jtoken *jp_current(jparser *p) { return &p->tokens.v[p->at]; }
 
 const jtoken *jp_look(jparser *p) {
@@ -227,6 +242,7 @@ static jnode *parse_set(jparser *p) {
 static jnode *parse_for(jparser *p) {
     static const char *const ends[] = {"endfor", "else", NULL}, *const only_endfor[] = {"endfor", NULL};
     jnode *n = jp_node(p, JN_FOR, jp_next(p)->line);
+    p->n_for++;
     if (!n || !(n->a = jx_target(p, false)) || !jp_expect_name(p, "in")) return NULL;
     if (!(n->b = jx_tuple(p, JX_NO_COND))) return NULL;
     if (jp_skip_name(p, "if") && !(n->c = jx_expression(p))) return NULL;
@@ -234,9 +250,9 @@ static jnode *parse_for(jparser *p) {
     p->n_loop++;
     bool ok = hard_statements(p, ends, false, &n->body);
     p->n_loop--;
-    if (!ok) return NULL;
-    if (am_str_eq(jp_next(p)->text, AM_STR("endfor"))) return n;
-    return hard_statements(p, only_endfor, true, &n->other) ? n : NULL;
+    if (ok && !am_str_eq(jp_next(p)->text, AM_STR("endfor"))) ok = hard_statements(p, only_endfor, true, &n->other);
+    p->n_for--;
+    return ok ? n : NULL;
 }
 
 static jnode *parse_if(jparser *p) {
@@ -277,9 +293,13 @@ static jnode *parse_with(jparser *p) {
     jp_next(p);
     jnode *n = jp_node(p, JN_WITH, p->code_line ? p->code_line : 1);
     jnodes targets = {0}, values = {0};
+    uint32_t n_for = p->n_for;
     while (n && !jp_is(p, JT_BLOCK_END)) {
         if (targets.n && !jp_expect(p, JT_COMMA)) return NULL;
-        if (!jp_add(p, &targets, jx_target(p, false)) || !jp_expect(p, JT_ASSIGN) || !jp_add(p, &values, jx_expression(p)))
+        p->n_for = 0; /* it may name one `loop`, as a macro may a parameter */
+        bool ok = jp_add(p, &targets, jx_target(p, false));
+        p->n_for = n_for;
+        if (!ok || !jp_expect(p, JT_ASSIGN) || !jp_add(p, &values, jx_expression(p)))
             return NULL;
     }
     if (!n) return NULL;
@@ -305,6 +325,8 @@ static bool signature(jparser *p, jsig *sig) {
             sig->param = param;
         }
         if ((sig->param[sig->n] = jp_atom(p, name)) == UINT32_MAX) return false;
+        for (uint32_t i = 0; i < sig->n; i++)
+            if (sig->param[i] == sig->param[sig->n]) jp_refuse(p, jp_current(p)->line, "duplicate argument '", name, "' in function definition");
         if (sig->param[sig->n++] == JA_CALLER) sig->explicit_caller = true;
         if (jp_skip_if(p, JT_ASSIGN)) {
             if (!jp_add(p, &dflt, jx_expression(p))) return false;
@@ -328,6 +350,9 @@ static bool macro_body(jparser *p, jnode *n, const char *const *ends) {
     bool ok = hard_statements(p, ends, true, &n->body);
     p->n_loop = n_loop;
     n->sig->uses_caller = p->uses[JA_CALLER] && !n->sig->explicit_caller;
+    for (uint32_t i = 0; p->uses[JA_CALLER] && i + n->sig->n_dflt < n->sig->n; i++)
+        if (n->sig->param[i] == JA_CALLER)
+            jp_assert(p, n->line, "When defining macros or call blocks the special \"caller\" argument must be omitted or be given a default.");
     n->sig->uses_varargs = p->uses[JA_VARARGS];
     n->sig->uses_kwargs = p->uses[JA_KWARGS];
     for (int i = 0; i < JA_N_FIXED; i++) p->uses[i] |= outer[i];
@@ -418,10 +443,7 @@ static jnode *parse_print(jparser *p) {
 static jnode *parse_jump(jparser *p) {
     const jtoken *t = jp_next(p);
     bool is_break = am_str_eq(t->text, AM_STR("break"));
-    if (p->n_loop == 0 && !p->jump) {
-        p->jump = is_break ? "'break' outside loop" : "'continue' not properly in loop";
-        p->jump_line = t->line;
-    }
+    if (p->n_loop == 0) jp_refuse(p, t->line, is_break ? "'break' outside loop" : "'continue' not properly in loop", AM_STR(""), "");
     return jp_node(p, is_break ? JN_BREAK : JN_CONTINUE, t->line);
 }
 
@@ -517,8 +539,10 @@ am_status j_parse(am_template *t, am_str source, am_error *err) {
     if (!p.status) body_until(&p, NULL, &t->body);
     if (!p.status && p.assertion[0])
         p.status = am_fail(err, AM_EFORMAT, "line %u: TemplateAssertionError: %s", p.assertion_line, p.assertion);
-    if (!p.status && p.unhashable) p.status = am_fail(err, AM_EFORMAT, "TypeError: unhashable type: '%s'", p.unhashable);
-    if (!p.status && p.jump) p.status = am_fail(err, AM_EFORMAT, "line %u: SyntaxError: %s", p.jump_line, p.jump);
+    const char *type = NULL;
+    for (uint32_t i = 0; !p.status && p.bad_keys && !type && i < t->body.n; i++) jx_finds_bad_key(t->body.node[i], false, 0, &type);
+    if (type) p.status = am_fail(err, AM_EFORMAT, "TypeError: unhashable type: '%s'", type);
+    if (!p.status && p.refused[0]) p.status = am_fail(err, AM_EFORMAT, "line %u: SyntaxError: %s", p.refused_line, p.refused);
     free(p.tokens.v);
     return p.status;
 }

@@ -301,6 +301,16 @@ static bool f_indent(jrender *r, jv v, jv *arg, jv *out) {
     return j_out_value(r, &text, out);
 }
 
+/* What truncate cannot do with a list and the like, worded as the operation that Python fails in. */
+static bool cut_of_no_text(jrender *r, jv v, bool kill_words) {
+    const char *type = j_type_name(v);
+    if (v.t == J_DICT) return j_fail(r, "TypeError", "unhashable type: 'slice'");
+    if (!jv_has_list(v) && v.t != J_RANGE) return j_fail(r, "TypeError", "'%s' object is not subscriptable", type);
+    if (!kill_words) return j_fail(r, "AttributeError", "'%s' object has no attribute 'rsplit'", type);
+    if (v.t == J_RANGE) return j_fail(r, "TypeError", "unsupported operand type(s) for +: 'range' and 'str'");
+    return j_fail(r, "TypeError", "can only concatenate %s (not \"str\") to %s", type, type);
+}
+
 static bool f_truncate(jrender *r, jv v, jv *arg, jv *out) {
     int64_t length = 255, leeway = 5, n;
     const jstr *dots = j_str_c(r, "..."), *s;
@@ -313,7 +323,7 @@ static bool f_truncate(jrender *r, jv v, jv *arg, jv *out) {
     if (!jv_length(r, v, &n)) return false;
     *out = v;
     if (n <= length + leeway) return true;
-    if (v.t != J_STR) return j_fail(r, "TypeError", "can only concatenate %s (not \"str\") to %s", j_type_name(v), j_type_name(v));
+    if (v.t != J_STR) return cut_of_no_text(r, v, flag(arg[1]));
     size_t end = j_str_offset(v.s, (size_t)(length - n_dots));
     if (!flag(arg[1])) {
         const char *space = memrchr(v.s->p, ' ', end);
