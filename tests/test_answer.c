@@ -174,7 +174,7 @@ static void real_templates_are_read_back(void **state) {
             n++;
             n_wrong += !round_trip(sha, chat, tools, arguments[i], false, "");
             if (can->parallel_calls) n++, n_wrong += !round_trip(sha, chat, tools, arguments[i], true, "");
-            if (can->call_content && can->form.kind != AM_CALL_HARMONY) n++, n_wrong += !round_trip(sha, chat, tools, arguments[i], false, "Let me see.");
+            if (can->call_content) n++, n_wrong += !round_trip(sha, chat, tools, arguments[i], false, "Let me see.");
         }
         am_chat_free(chat);
     }
@@ -185,12 +185,53 @@ static void real_templates_are_read_back(void **state) {
     assert_int_equal(n_wrong, 0);
 }
 
+/* The ways in which templates write Python's form: Llama 4's (everything within quotes), Llama 3.2's (nothing is), LFM 2.5's, OLMo 3's, Gemma 3's. */
+#define TURN(content) "{%- if message.role == 'assistant' and message.tool_calls %}<|a|>" content "<|end|>{% else %}<|{{ message.role[0] }}|>{{ message.content }}<|end|>{% endif %}"
+#define CALLS_OF(between, value) \
+    "{%- for c in message.tool_calls %}{{- c.function.name }}({% for k, v in c.function.arguments|items %}{{ k }}=" value "{{ ', ' if not loop.last }}{% endfor %})" \
+    "{{ '" between "' if not loop.last }}{% endfor %}"
+#define TEMPLATE(content) \
+    "{%- if tools %}<|s|>Functions: {{ tools|tojson }}<|end|>{% endif %}{% for message in messages %}" TURN(content) "{% endfor %}{% if add_generation_prompt %}<|a|>{% endif %}"
+#define PYTHON "{% if v is string %}'{{ v|replace('\\\\', '\\\\\\\\')|replace('\\'', '\\\\\\'')|replace('\\n', '\\\\n') }}'{% else %}{{ v }}{% endif %}"
+
+static void python_calls_are_read_back(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *template, *kind;
+        bool bare;
+    } cases[] = {
+        {"all quoted", TEMPLATE("{{ message.content }}[" CALLS_OF(", ", "\"{{ '%s'|format(v) }}\"") "]"), "python", true},
+        {"none quoted", TEMPLATE("[" CALLS_OF(", ", "{{ '%s'|format(v) }}") "]"), "python", true},
+        {"marks", TEMPLATE("{{ message.content }}<|tool_call_start|>[" CALLS_OF(", ", "{% if v is string %}'{{ v }}'{% elif v is mapping %}{{ v|tojson }}{% else %}{{ v }}{% endif %}") "]<|tool_call_end|>"), "python", false},
+        {"lines", TEMPLATE("<function_calls>\n" CALLS_OF("\n", "{% if v is string %}'{{ v }}'{% else %}{{ v|tojson }}{% endif %}") "\n</function_calls>"), "python", false},
+        {"json values", TEMPLATE("[" CALLS_OF(", ", "{{ v|tojson }}") "]"), "python", true},
+        {"python values", TEMPLATE("<|python_start|>[" CALLS_OF(",\n ", PYTHON) "]<|python_end|>"), "python", false},
+    };
+    json_t *tools = json_loads(tools_json, 0, NULL);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        am_chat *chat = chat_of(cases[i].template);
+        assert_non_null(chat);
+        const am_chat_traits *can = am_chat_traits_of(chat);
+        assert_string_equal(am_call_kind_name(can->form.kind), cases[i].kind);
+        assert_int_equal(can->form.bare, cases[i].bare);
+        for (size_t k = 0; k < sizeof arguments / sizeof *arguments; k++) {
+            assert_true(round_trip(cases[i].name, chat, tools, arguments[k], false, ""));
+            assert_true(round_trip(cases[i].name, chat, tools, arguments[k], true, ""));
+            if (can->call_content) assert_true(round_trip(cases[i].name, chat, tools, arguments[k], true, "Let me see."));
+        }
+        am_chat_free(chat);
+    }
+    json_decref(tools);
+}
+
 /* Forms as the templates of these families give them. */
 static const am_answer_form hermes = {.open = "<tool_call>", .close = "</tool_call>", .think = "<think>", .think_end = "</think>"};
 static const am_answer_form llama = {.bare = true, .open = "<|python_tag|>", .think = "<think>", .think_end = "</think>"};
 static const am_answer_form mistral = {.kind = AM_CALL_NAMED, .open = "[TOOL_CALLS]", .after_name = "[ARGS]", .think = "[THINK]", .think_end = "[/THINK]"};
 static const am_answer_form coder = {.kind = AM_CALL_TAGGED, .open = "<tool_call>\n<function=", .close = "</function>\n</tool_call>", .after_name = ">", .param = "<parameter=",
                                      .value = ">\n", .param_end = "\n</parameter>\n", .think = "<think>", .think_end = "</think>"};
+static const am_answer_form python = {.kind = AM_CALL_PYTHON, .bare = true};
+static const am_answer_form silent = {.told = true, .open = "<tool_call>", .close = "</tool_call>", .think = "<think>", .think_end = "</think>"};
 static const am_answer_form harmony = {.kind = AM_CALL_HARMONY};
 
 static void what_is_no_call_stays_text(void **state) {
@@ -213,6 +254,15 @@ static void what_is_no_call_stays_text(void **state) {
         {&coder, "<tool_call>\n<function=nothing>\n</function>\n</tool_call>"},
         {&coder, "x <function=get_weather> y"},
         {&harmony, "no head at all <|end"},
+        {&python, "[get_weathers(city=\"x\")] or [get_weather] or [get_weather(city=x, or"},
+        {&python, "[get_weather(city=\"x\"), nothing()]"},
+        {&python, "get_weather(city=\"x\")"},
+        {&python, "[get_weather(city=f(1))]. See [1], (2) and [get"},
+        {&python, "[get_weather(city=\"x\" days=3)]"},
+        {&python, "[get_weather(\"x\", 1, \"y\", {}, [], 6)]"}, /* more than it has parameters */
+        {&llama, "[get_weather is one, get_weather_map(x)]"},
+        {&hermes, "```tool_code\nget_weather(city='x')\n```"}, /* its template has a form of its own */
+        {&silent, "```tool_code\nprint(1)\n``` and <|python_start|>x<|python_end|>"},
     };
     json_t *tools = json_loads(tools_json, 0, NULL);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -243,6 +293,26 @@ static void calls_as_models_vary_them(void **state) {
         {&harmony, "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{\"city\":\"x\"}<|call|>", one, ""},
         {&harmony, "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant to=functions.get_weather<|channel|>commentary json<|message|>{\"city\":\"x\"}", one, "I look."},
         {&harmony, "<|channel|>final<|message|>Hello <b>you<|return|>", "", "Hello <b>you"},
+        {&harmony, "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>commentary<|message|>I look.\n<|end|>"
+                   "<|start|>assistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{\"city\":\"x\"}<|call|>", one, "I look."},
+        {&harmony, "<|channel|>final<|message|>I look.<|end|><|start|>assistant<|channel|>analysis to=functions.get_weather code<|message|>{\"city\":\"x\"}<|call|>"
+                   "<|start|>assistant<|channel|>final<|message|> And more.<|return|>", one, "I look.And more."},
+        {&python, "[get_weather(city=\"x\")]", one, ""},
+        {&python, "\n [ get_weather ( city = 'x' , ) ,get_weather_map(on=True),] ", "0 get_weather {\"city\":\"x\"}\n1 get_weather_map {\"on\":true}\n", ""},
+        {&python, "I look: [get_weather(city=\"x\")]", one, "I look:"},
+        {&python, "[get_weather('x', 3)]", "0 get_weather {\"city\":\"x\",\"days\":3}\n", ""},
+        {&python, "[get_weather(city='it\\'s \\u00e9\\x41\\n' \"b\", where={'a': (1, 2,), \"b\": (3), 4: None, 'c': [.5, -1., 1_000, 0x10, +2, 1e-3]})]",
+         "0 get_weather {\"city\":\"it's \u00e9A\\nb\",\"where\":{\"4\":null,\"a\":[1,2],\"b\":3,\"c\":[0.5,-1.0,1000,16,2,0.001]}}\n", ""},
+        {&python, "[get_weather(city=\"\"\"a \"b\" c\"\"\", zip=r'\\d')]", "0 get_weather {\"city\":\"a \\\"b\\\" c\",\"zip\":\"\\\\d\"}\n", ""},
+        {&python, "[get_weather(city='it's \"x\", y', days='3', zip=12)]", "0 get_weather {\"city\":\"it's \\\"x\\\", y\",\"days\":3,\"zip\":\"12\"}\n", ""},
+        {&python, "<|python_start|>[get_weather(city=\"x\")]<|python_end|>", one, ""},
+        {&llama, "[get_weather(city=\"x\")]", one, ""},
+        {&llama, "[{\"name\": \"get_weather\", \"parameters\": {\"city\": \"x\"}}]", one, ""},
+        {&llama, "<|python_tag|>[get_weather(city=\"x\")]", one, ""},
+        {&hermes, "<tool_call>[get_weather(city=\"x\")]</tool_call>", one, ""},
+        {&silent, "<|tool_call_start|>[get_weather(city=\"x\")]<|tool_call_end|>I look.", one, "I look."},
+        {&silent, "So:\n```tool_code\nget_weather(city='x')\n```", one, "So:"},
+        {&silent, "```tool_code\nget_weather(city='x')\nget_weather_map()\n```\n", "0 get_weather {\"city\":\"x\"}\n1 get_weather_map {}\n", ""},
     };
     json_t *tools = json_loads(tools_json, 0, NULL);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -299,7 +369,7 @@ static void thoughts_are_apart(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(real_templates_are_read_back), cmocka_unit_test(what_is_no_call_stays_text),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(real_templates_are_read_back), cmocka_unit_test(python_calls_are_read_back), cmocka_unit_test(what_is_no_call_stays_text),
                                        cmocka_unit_test(calls_as_models_vary_them), cmocka_unit_test(arguments_keep_their_spelling), cmocka_unit_test(thoughts_are_apart)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -156,6 +156,21 @@ static bool tagged(am_answer_form *f, const call *c, const char **end) {
            put(f->param_end, param_end, true) && put(f->after_name, (am_str){a.p, a.n - param.n}, false);
 }
 
+/* name(key=value, ...), alone or within [ ]: *c then is all of that. */
+static bool python(am_answer_form *f, call *c, const char **end) {
+    am_str open = trim(between(c->name_end, c->key1)), equals = trim(between(c->key1 + 6, c->value1)), before = trim(between(c->all.p, c->name));
+    const char *p = c->end, *stop = c->all.p + c->all.n;
+    while (p < stop && (*p == '"' || *p == '\'' || blank(*p))) p++;
+    if (open.n != 1 || open.p[0] != '(' || !equals.n || equals.p[0] != '=' || p == stop || *p++ != ')') return false;
+    f->kind = AM_CALL_PYTHON;
+    *end = p;
+    while (p < stop && blank(*p)) p++;
+    if (p == stop || *p != ']' || !before.n || before.p[before.n - 1] != '[') return true;
+    c->name = before.p + before.n - 1;
+    *end = p + 1;
+    return true;
+}
+
 /* The text of the assistant's turn: what is behind both a thought's end and what begins every answer. */
 static am_str turn_of(am_str rendered, am_str prompt, am_str plain, const am_answer_form *f) {
     const char *user = find(rendered, "zuserz"), *name = user ? find(behind(rendered, user), NAME1) : NULL, *from = user ? user + 6 : NULL, *end;
@@ -181,6 +196,8 @@ static bool derive(am_answer_form *f, am_str one_text, am_str two_text, am_str p
         am_str a = arguments_of(&one);
         if (!named(f, &one, both ? &second : NULL)) return false;
         end = a.p + a.n;
+    } else if (python(f, &one, &end)) {
+        list = true;
     } else if (!tagged(f, &one, &end)) {
         return false;
     }
@@ -197,8 +214,9 @@ static bool derive(am_answer_form *f, am_str one_text, am_str two_text, am_str p
         return put(f->section, last_tag((am_str){before.p, before.n - open.n}), false) && put(f->open, open, false) && put(f->close, close, false) &&
                put(f->section_end, (am_str){tail.p + close.n, tail.n - close.n}, false);
     }
-    f->bare = f->kind == AM_CALL_JSON && trim(before).n == 0;
-    if (f->bare) before = AM_STR("<|python_tag|>");
+    if (am_str_eq(trim(before), AM_STR("<|python_start|><|python_end|>"))) before.n = 0; /* Llama 4: what it writes between these is the text beside calls */
+    f->bare = (f->kind == AM_CALL_JSON || f->kind == AM_CALL_PYTHON) && trim(before).n == 0;
+    if (f->bare) before = f->kind == AM_CALL_JSON ? AM_STR("<|python_tag|>") : AM_STR("");
     if (!f->bare && !empty_thought(f, between(before.p, last_tag(before).p))) return false;
     return (trim(before).n || f->bare) && put(f->open, last_tag(before), false) && put(f->close, after, false);
 }
@@ -245,6 +263,7 @@ void am_chat_form_probe(am_chat_probe_fn *render, void *arg, am_answer_form *out
     if (render(arg, "[" USER "," THOUGHT "]", NULL, false, &thought) && !find(view(&thought), "<|channel|>analysis")) derive_thought(out, view(&thought));
     f = *out;
     f.open[0] = f.close[0] = 0;
+    f.told = false;
     bool ok = render(arg, "[" USER "]", TOOLS, true, &prompt) && render(arg, CALLS(CALL(ID1, NAME1, "zval1z")), TOOLS, false, &one);
     ok = ok && render(arg, "[" USER "," ANSWER "]", TOOLS, false, &plain);
     if (ok) {
