@@ -289,13 +289,12 @@ static am_status put_value(const json_t *tool, am_str key, am_str value, bool te
     am_status status = am_buf_printf(out, out->n > 1 ? "," : "");
     if (!status) status = am_json_quote(key, out);
     if (!status) status = am_buf_putc(out, ':');
-    static const char *const python[][2] = {{"True", "true"}, {"False", "false"}, {"None", "null"}}; /* what templates without tojson write */
-    for (size_t i = 0; i < 3 && !text && !am_answer_takes_text(am_answer_type(tool, key)); i++)
-        if (am_str_eq(value, am_str_of(python[i][0]))) value = am_str_of(python[i][1]);
     bool read = !text && (json || !am_answer_takes_text(am_answer_type(tool, key))) && am_json_parse(value, false, &v, NULL) == AM_OK;
     json_decref(v);
     if (status) return status;
-    return read ? am_buf_add(out, value) : am_json_quote(value, out);
+    if (read) return am_buf_add(out, value);
+    bool literal = !text && !am_answer_takes_text(am_answer_type(tool, key)) && value.n && !strchr("\"'", value.p[0]);
+    return literal && am_answer_put_python(value, out) ? AM_OK : am_json_quote(value, out); /* what templates without tojson write */
 }
 
 /* One parameter; AM_NO_CALL: there is none at c. */

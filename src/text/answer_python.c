@@ -246,20 +246,25 @@ static bool value(reader *r, am_buf *out, int depth) {
     return word(r, out, depth);
 }
 
+bool am_answer_put_python(am_str text, am_buf *out) {
+    am_cursor c = {.s = text, .last = true};
+    reader r = {&c, false};
+    size_t n = out->n;
+    if (value(&r, out, 1) && !next_char(&c)) return true;
+    out->n = n;
+    return false;
+}
+
 /* Puts v, but as its schema has it where history without types misled the model: "3" for an integer, 3 for a text. */
 static am_status put_typed(const json_t *type, am_str v, am_buf *out) {
     bool quoted = v.p[0] == '"', text = am_answer_takes_text(type);
     json_t *string = NULL;
     if (!quoted && text && json_is_string(type) && strchr("-0123456789", v.p[0])) return am_json_quote(v, out);
     if (!quoted || !type || text || am_json_parse(v, false, &string, NULL)) return am_buf_add(out, v);
-    am_cursor c = {.s = {json_string_value(string), json_string_length(string)}, .last = true};
-    reader r = {&c, false};
-    size_t n = out->n;
-    bool ok = c.s.n && !strchr("\"'", c.s.p[0]) && value(&r, out, 1) && !next_char(&c);
+    am_str inner = {json_string_value(string), json_string_length(string)};
+    bool ok = inner.n && inner.p[0] != '"' && inner.p[0] != '\'' && am_answer_put_python(inner, out);
     json_decref(string);
-    if (ok) return AM_OK;
-    out->n = n;
-    return am_buf_add(out, v);
+    return ok ? AM_OK : am_buf_add(out, v);
 }
 
 /* (a=1, "x") behind the name of a function, as a JSON object. */

@@ -69,12 +69,16 @@ static am_str common_end(am_str a, am_str b) {
     return (am_str){a.p + a.n - n, n};
 }
 
-/* Of several tags in a row, which open a turn as well, the last: the one that begins calls. */
+/* Of several tags in a row, which open a turn as well, the last: the one that begins calls. Words before it, and their tag, belong to it. */
 static am_str last_tag(am_str s) {
     s = trim(s);
     if (!s.n || s.p[0] != '<' || s.p[s.n - 1] != '>') return s;
-    for (size_t i = s.n - 1; i > 0; i--)
-        if (s.p[i] == '<') return trim((am_str){s.p + i, s.n - i});
+    for (size_t i = s.n - 1; i > 0; i--) {
+        if (s.p[i] != '<') continue;
+        am_str before = trim((am_str){s.p, i});
+        bool words = before.p[before.n - 1] != '>';
+        if (!words) return trim((am_str){s.p + i, s.n - i});
+    }
     return s;
 }
 
@@ -256,6 +260,17 @@ static void derive_thought(am_answer_form *f, am_str s) {
     memcpy(f->think_end, close, sizeof close);
 }
 
+/* A mark that stands before an answer without a thought too begins the turn. What the prompt goes on with then begins the thought. */
+static void check_thought(am_answer_form *f, am_str prompt, am_str plain) {
+    const char *turn = find(plain, f->think), *answer = find(plain, "zanswerz"), *user = find(plain, "zuserz");
+    if (!turn || !answer || !user || turn < user || turn > answer || find(between(turn, answer), f->think_end)) return;
+    am_str rest = trim(behind(prompt, prompt.p + common_start(prompt, plain).n));
+    const char *line = rest.n ? memrchr(rest.p, '\n', rest.n) : NULL;
+    if (line) rest = behind(rest, line + 1);
+    f->think[0] = 0;
+    if (!rest.n || !put(f->think, rest, false)) f->think_end[0] = 0;
+}
+
 void am_chat_form_probe(am_chat_probe_fn *render, void *arg, am_answer_form *out) {
     am_rendered prompt = {0}, one = {0}, two = {0}, plain = {0}, thought = {0};
     am_answer_form f;
@@ -271,6 +286,9 @@ void am_chat_form_probe(am_chat_probe_fn *render, void *arg, am_answer_form *out
         const char *answer = find(view(&plain), "zanswerz");
         am_str end = answer ? behind(view(&plain), answer + 8) : AM_STR("");
         am_str begin = view(&prompt), whole = view(&plain);
+        check_thought(out, begin, whole);
+        memcpy(f.think, out->think, sizeof f.think);
+        memcpy(f.think_end, out->think_end, sizeof f.think_end);
         if (derive(&f, turn_of(view(&one), begin, whole, &f), turn_of(view(&two), begin, whole, &f), end)) *out = f;
     }
     am_rendered *const all[] = {&prompt, &one, &two, &plain, &thought};
