@@ -4,7 +4,7 @@
 usage: tests/differential_template.py [COUNT [SEED]]     needs jinja2 3.1 (pip install jinja2) and `make tests`
        tests/differential_template.py --table FILE COUNT SEED    writes a table as tests/data/template_cases.json is
 
-Known to differ, and left out: integers beyond 64 bits, complex numbers, printed addresses of objects, pprint's line breaks."""
+Known to differ, and left out: integers beyond 64 bits, complex numbers, printed addresses of objects."""
 import json
 import os
 import random

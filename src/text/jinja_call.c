@@ -123,22 +123,8 @@ static bool call_joiner(jrender *r, jjoiner *j, jv *out) {
     return empty != NULL;
 }
 
-/* markupsafe's methods give Markup, also inside of the lists that they give. */
-static bool mark_up(jrender *r, jv *v) {
-    for (size_t i = 0; jv_has_list(*v) && i < v->l->n; i++)
-        if (!mark_up(r, &v->l->v[i])) return false;
-    if (v->t != J_STR || v->s->markup) return true;
-    jstr *s = j_alloc(r, sizeof *s);
-    if (!s) return false;
-    *s = *v->s;
-    s->markup = true;
-    s->grow = NULL;
-    v->s = s;
-    return true;
-}
-
 static bool call_method(jrender *r, const jmethod *m, const jargs *args, jv *out) {
-    return j_call_func(r, m->def, m->self, args, out) && (m->self.t != J_STR || !m->self.s->markup || mark_up(r, out));
+    return j_call_func(r, m->def, m->self, args, out) && (m->self.t != J_STR || !m->self.s->markup || m->def->plain || j_mark_up(r, out));
 }
 
 bool j_call(jrender *r, jv f, const jargs *args, jv *out) {
@@ -150,6 +136,9 @@ bool j_call(jrender *r, jv f, const jargs *args, jv *out) {
         if (args->n != 1) return j_fail(r, "TypeError", "LoopContext.__call__() takes 2 positional arguments but %zu were given", args->n + 1);
         return j_loop_call(r, f.loop, args->pos[0], out);
     case J_JOINER: return call_joiner(r, f.joiner, out);
+    case J_BLOCK:
+        if (args->n || args->n_kw) return j_fail(r, "TypeError", "BlockReference.__call__() takes 1 positional argument but %zu were given", args->n + args->n_kw + 1);
+        return j_call_block(r, f.block, out);
     case J_UNDEF: return j_undefined_error(r, f);
     default: return j_fail(r, "TypeError", "'%s' object is not callable", j_type_name(f));
     }

@@ -38,7 +38,7 @@ bool jx_is_constant(const jnode *n, int depth) {
     case JN_ITEM: return jx_is_constant(n->a, depth) && jx_is_constant(n->b, depth);
     case JN_SLICE: return jx_is_constant(n->a, depth) && all(n->list, 3, depth);
     case JN_COND: return jx_is_constant(n->a, depth) && jx_is_constant(n->b, depth) && n->c && jx_is_constant(n->c, depth);
-    case JN_FILTER: case JN_TEST: return n->a && !needs_context(n) && jx_is_constant(n->a, depth) && args(n->args, depth);
+    case JN_FILTER: case JN_TEST: return n->escape != JE_ASK && n->a && !needs_context(n) && jx_is_constant(n->a, depth) && args(n->args, depth);
     default: return false;
     }
 }

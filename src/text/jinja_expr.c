@@ -35,6 +35,7 @@ static jnode *chain_node(jparser *p, chain *c, jkind kind, uint32_t line) {
     n->list = c->nodes.v;
     n->n = c->nodes.n;
     n->ops = c->ops;
+    if (kind == JN_CONCAT && p->escape && jx_is_constant(n, 0)) n->escape = JE_OFF; /* folded as plain text */
     return n;
 }
 

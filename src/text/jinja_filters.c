@@ -104,6 +104,22 @@ static bool float_to_int(jrender *r, double f, jv *out, bool *ok) {
     return true;
 }
 
+bool j_python_number(jrender *r, bool as_float, jv v, jv *out) {
+    bool ok = false;
+    double f = 0;
+    if (v.t == J_UNDEF) return j_undefined_error(r, v);
+    if (as_float && v.t == J_STR && !parse_float(v.s, &f)) return j_fail(r, "ValueError", "could not convert string to float: %s", j_repr_c(r, v));
+    if (!as_float && v.t == J_STR && (!parse_int(r, v.s, 10, out, &ok) || !ok))
+        return j_fail(r, "ValueError", "invalid literal for int() with base 10: %s", j_repr_c(r, v));
+    if (v.t != J_STR && !jv_is_number(v))
+        return j_fail(r, "TypeError", as_float ? "float() argument must be a string or a real number, not '%s'" : "int() argument must be a string, a bytes-like object or a real number, not '%s'",
+                      j_type_name(v));
+    if (as_float) *out = jv_float(v.t == J_STR ? f : jv_to_float(v));
+    else if (jv_is_int(v)) *out = jv_int(jv_to_int(v));
+    else if (v.t == J_FLOAT) return float_to_int(r, v.f, out, &ok) && (ok || j_fail(r, "ValueError", "cannot convert float NaN to integer"));
+    return true;
+}
+
 static bool f_int(jrender *r, jv v, jv *arg, jv *out) {
     int64_t base = 10;
     bool ok = false;
@@ -223,13 +239,9 @@ static bool f_attr(jrender *r, jv v, jv *arg, jv *out) {
 static bool f_filesizeformat(jrender *r, jv v, jv *arg, jv *out) {
     static const char *const units[2][8] = {{"kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"},
                                             {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"}};
-    jv n, none[1] = {{.t = J_MISSING}};
+    jv n;
     char text[80];
-    double f;
-    if (v.t == J_UNDEF) return j_undefined_error(r, v);
-    if (v.t != J_STR && !jv_is_number(v)) return j_fail(r, "TypeError", "float() argument must be a string or a real number, not '%s'", j_type_name(v));
-    if (v.t == J_STR && !parse_float(v.s, &f)) return j_fail(r, "ValueError", "could not convert string to float: %s", j_repr_c(r, v));
-    if (!f_float(r, v, none, &n)) return false;
+    if (!j_python_number(r, true, v, &n)) return false;
     bool binary = flag(arg[0]);
     double base = binary ? 1024 : 1000, unit = base;
     if (n.f == 1) {
@@ -268,15 +280,6 @@ static bool f_format(jrender *r, jv v, const jargs *args, jv *out) {
     return j_percent_format(r, s, values, out);
 }
 
-static bool f_pprint(jrender *r, jv v, jv *arg, jv *out) {
-    jout text;
-    (void)arg;
-    j_out_init(r, &text);
-    if (j_write_repr(r, &text, v, 0)) return j_out_value(r, &text, out);
-    j_out_free(&text);
-    return false;
-}
-
 static const jfunc filters[] = {
     {.name = "default", .pyname = "do_default", .fn = f_default, .params = "default_value boolean"},
     {.name = "d", .pyname = "do_default", .fn = f_default, .params = "default_value boolean"},
@@ -291,7 +294,7 @@ static const jfunc filters[] = {
     {.name = "attr", .pyname = "do_attr", .fn = f_attr, .params = "name", .n_required = 1, .hidden = true},
     {.name = "filesizeformat", .pyname = "do_filesizeformat", .fn = f_filesizeformat, .params = "binary"},
     {.name = "format", .pyname = "do_format", .raw = f_format},
-    {.name = "pprint", .pyname = "do_pprint", .fn = f_pprint},
+    {.name = "pprint", .pyname = "do_pprint", .fn = j_pprint},
 };
 
 const jfunc *j_filter_find(am_str name) {

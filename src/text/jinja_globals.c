@@ -1,5 +1,5 @@
 /* Owns the functions every template can call: jinja2's range, dict, namespace, cycler and joiner, and what transformers adds,
- * raise_exception and strftime_now. (lipsum is left out: nothing that makes prompts wants random text.) */
+ * raise_exception and strftime_now. */
 #include "text/jinja_int.h"
 
 #include <time.h>
@@ -126,6 +126,11 @@ static bool raise_exception(jrender *r, jv self, jv *arg, jv *out) {
     return j_str_of(r, arg[0], &s) && j_raise(r, (am_str){s->p, s->n});
 }
 
+static bool lipsum(jrender *r, jv self, const jargs *args, jv *out) {
+    (void)self, (void)args, (void)out;
+    return j_fail(r, "NotImplementedError", "lipsum makes random text, and equal requests must make equal prompts");
+}
+
 static bool strftime_now(jrender *r, jv self, jv *arg, jv *out) {
     (void)self;
     if (arg[0].t != J_STR) return j_fail(r, "TypeError", "strftime() argument 1 must be str, not %s", j_type_name(arg[0]));
@@ -148,6 +153,7 @@ static const jfunc globals[] = {
     {.name = "range", .pyname = "range", .raw = range},
     {.name = "dict", .pyname = "dict", .raw = dict},
     {.name = "namespace", .pyname = "Namespace", .raw = namespace_},
+    {.name = "lipsum", .pyname = "generate_lorem_ipsum", .raw = lipsum},
     {.name = "cycler", .pyname = "Cycler", .raw = cycler},
     {.name = "joiner", .pyname = "Joiner.__init__", .fn = joiner, .params = "sep"},
     {.name = "raise_exception", .pyname = "raise_exception", .fn = raise_exception, .params = "message", .n_required = 1},

@@ -32,7 +32,9 @@ typedef enum jtype {
     J_METHOD,
     J_LOOP,
     J_CYCLER,
-    J_JOINER
+    J_JOINER,
+    J_SELF, /* `self`: its members are the blocks */
+    J_BLOCK
 } jtype;
 
 typedef struct jstr jstr;
@@ -60,6 +62,7 @@ typedef struct jv {
         struct jloop *loop;
         struct jcycler *cycler;
         struct jjoiner *joiner;
+        struct jblock *block;
         void *p;
     };
 } jv;
@@ -73,7 +76,7 @@ struct jstr {
     const am_span *in;
     size_t n_in;
     bool number; /* the digits of an integer beyond 64 bits: printed as such, never calculated with */
-    bool markup; /* made by escape or safe: `+` escapes what is added */
+    bool markup; /* jinja_markup.c */
     struct jgrow *grow;
 };
 
@@ -151,6 +154,7 @@ typedef struct jfunc {
     int n_required;
     bool no_keywords;
     bool hidden; /* Python's function takes one more, the environment */
+    bool plain;  /* gives str even to Markup */
 } jfunc;
 typedef struct jmethod {
     jv self;
@@ -183,6 +187,11 @@ typedef struct jcycler {
     jlist *items;
     size_t pos;
 } jcycler;
+/* `self` (node NULL), or one of its members. */
+typedef struct jblock {
+    const jnode *node;
+    jframe *context;
+} jblock;
 typedef struct jjoiner {
     jv sep;
     bool used;
@@ -192,7 +201,7 @@ typedef struct jjoiner {
 typedef enum jkind {
     /* statements */
     JN_DATA,     /* value */
-    JN_PRINT,    /* a */
+    JN_PRINT,    /* list */
     JN_SET,      /* a target, b expression */
     JN_SETBLOCK, /* a target, b filter or NULL, list body */
     JN_IF,       /* list: bodies; arm: tests (NULL test: else) */
@@ -201,7 +210,8 @@ typedef enum jkind {
     JN_CALLBLOCK,/* sig, a call, body */
     JN_FILTERBLOCK, /* b filter, body */
     JN_WITH,     /* list targets, list2 values, body */
-    JN_SCOPE,    /* body: generation, autoescape, block */
+    JN_SCOPE,    /* body: generation; autoescape when it has a */
+    JN_BLOCK,    /* atom name, body; flag: scoped, n: required */
     JN_BREAK,
     JN_CONTINUE,
     JN_DO,
@@ -255,8 +265,9 @@ typedef struct jbody {
     jnode **node;
     uint32_t n;
 } jbody;
+enum { JE_OFF, JE_ON, JE_ASK }; /* ASK: only the rendering knows, as what was written behind autoescape is no constant */
 struct jnode {
-    uint8_t kind;
+    uint8_t kind, escape; /* escape: of what autoescape is for, JE_ */
     bool flag;
     uint32_t line;
     uint32_t atom;
@@ -273,7 +284,7 @@ struct jnode {
 };
 
 /* Atoms every template has, in this order (jinja_parse.c registers them). */
-enum { JA_LOOP, JA_CALLER, JA_VARARGS, JA_KWARGS, JA_N_FIXED };
+enum { JA_LOOP, JA_CALLER, JA_VARARGS, JA_KWARGS, JA_SELF, JA_SUPER, JA_N_FIXED };
 
 struct am_template {
     am_arena *arena;
@@ -282,6 +293,8 @@ struct am_template {
     uint32_t n_atom, cap_atom;
     uint32_t *atom_index; /* open addressing, atom + 1 */
     uint32_t n_atom_index;
+    jnode **block; /* every one, in the order of the source */
+    uint32_t n_block;
 };
 
 /* ---- rendering ---- */
@@ -300,6 +313,9 @@ struct jrender {
     am_template_limits limits;
     uint64_t steps;
     uint32_t depth, calls, line;
+    bool autoescape;
+    jframe *context;     /* what a block sees above it: the frame of the scoped block around, NULL: the top level */
+    const jnode *block;  /* the innermost one under way */
     jv *top;    /* by atom: what the template set at its top level */
     jv *global; /* by atom: the context, then the built-ins */
     jframe *frame;
@@ -396,7 +412,15 @@ typedef struct jdump {
 } jdump;
 bool j_write_json(jrender *r, jout *out, jv v, const jdump *how, int depth);
 
-/* jinja_strformat.c */
+/* jinja_markup.c */
+bool j_markup(jrender *r, const jstr *s, bool markup, jv *out); /* s with or without the mark */
+bool j_mark_up(jrender *r, jv *v);
+bool j_escape_value(jrender *r, jv v, jv *out);
+bool j_write_escaped(jrender *r, jout *out, jv v);
+bool j_markup_join(jrender *r, const jlist *parts, jv *out);
+bool j_join_escaped(jrender *r, const jlist *items, jv sep, jv *out);
+
+/* jinja_strformat.c: of a Markup they escape what they put in, and give Markup */
 bool j_percent_format(jrender *r, const jstr *format, jv args, jv *out);        /* 'a %s' % x */
 bool j_brace_format(jrender *r, const jstr *format, const jargs *args, jv *out);/* 'a {}'.format(x) */
 
@@ -452,6 +476,13 @@ bool j_capture(jrender *r, const jbody *body, jframe *frame, jv *out);
 /* jinja_macro.c */
 bool j_macro_call(jrender *r, jmacro *m, const jargs *args, jv *out);
 bool j_run_callblock(jrender *r, const jnode *n);
+/* jinja_block.c */
+bool j_run_block(jrender *r, const jnode *n);
+bool j_call_block(jrender *r, const jblock *block, jv *out);
+bool j_self(jrender *r, jv *out);
+bool j_super(jrender *r, const jnode *block, jv *out);
+bool j_self_attr(jrender *r, const jblock *self, const jstr *name, jv *out); /* J_MISSING: no such block */
+bool j_block_attr(jrender *r, const jblock *block, am_str name, jv *out);
 /* jinja_globals.c */
 bool j_set_globals(jrender *r);
 const jfunc *j_find(const jfunc *table, size_t n, am_str name);
@@ -467,9 +498,11 @@ const jfunc *j_dict_method(am_str name);
 const jfunc *j_number_method(am_str name, bool is_float);
 const jfunc *j_text_filter(am_str name); /* jinja_textfilters.c */
 const jfunc *j_seq_filter(am_str name);  /* jinja_seqfilters.c */
+jfunc_fn j_pprint, j_wordwrap, j_urlize; /* jinja_pprint.c, jinja_wrap.c */
 bool j_apply_filter(jrender *r, const jnode *n, jv subject, jv *out);
 bool j_apply_test(jrender *r, const jfunc *test, jv subject, const jargs *args, bool *out);
 bool j_arg_int(jrender *r, jv v, int64_t *out); /* TypeError unless an int */
+bool j_python_number(jrender *r, bool as_float, jv v, jv *out); /* int(v) or float(v), with Python's errors */
 bool j_attr_path(jrender *r, jv attribute, const jv **path, size_t *n);
 bool j_walk_path(jrender *r, jv item, const jv *path, size_t n, jv dflt, jv *out);
 bool j_ignore_case(jrender *r, jv v, jv *out);

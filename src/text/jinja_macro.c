@@ -103,7 +103,7 @@ bool j_macro_call(jrender *r, jmacro *m, const jargs *args, jv *out) {
     r->frame = outer;
     r->calls--;
     if (ok) r->line = line;
-    return ok;
+    return ok && (!r->autoescape || j_mark_up(r, out));
 }
 
 bool j_run_callblock(jrender *r, const jnode *n) {

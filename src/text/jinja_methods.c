@@ -158,7 +158,8 @@ static bool m_replace(jrender *r, jv self, jv *arg, jv *out) {
     int64_t count = -1;
     if (!str_arg(r, "replace() argument 1", arg[0], &old) || !str_arg(r, "replace() argument 2", arg[1], &new_)) return false;
     if (arg[2].t != J_MISSING && !j_arg_int(r, arg[2], &count)) return false;
-    return j_replace(r, self.s, old, new_, count, out);
+    if (self.s->markup && (!j_escape(r, new_, out) || !(new_ = out->s))) return false;
+    return j_replace(r, self.s, old, new_, count, out) && j_markup(r, out->s, self.s->markup, out);
 }
 
 /* split() at white space */
@@ -251,11 +252,11 @@ static bool m_join(jrender *r, jv self, jv *arg, jv *out) {
     if (!j_iter(r, arg[0], &it)) return false;
     j_out_init(r, &text);
     for (size_t i = 0; (got = j_next(r, &it, &item)) > 0; i++) {
-        if (item.t != J_STR) {
+        if (item.t != J_STR && !self.s->markup) {
             j_fail(r, "TypeError", "sequence item %zu: expected str instance, %s found", i, j_type_name(item));
             break;
         }
-        if ((i && !j_out_str(r, &text, self.s)) || !j_out_str(r, &text, item.s)) break;
+        if ((i && !j_out_str(r, &text, self.s)) || !(self.s->markup ? j_write_escaped(r, &text, item) : j_out_str(r, &text, item.s))) break;
     }
     if (got == 0) return j_out_value(r, &text, out);
     j_out_free(&text);
@@ -268,6 +269,7 @@ static bool pad(jrender *r, jv self, jv *arg, int side, jv *out) {
     if (!fill || !j_arg_int(r, arg[0], &width)) return false;
     if (arg[1].t != J_MISSING) {
         if (!str_arg(r, "The fill character", arg[1], &fill)) return false;
+        if (self.s->markup && (!j_escape(r, fill, out) || !(fill = out->s))) return false;
         if (j_str_chars(fill) != 1) return j_fail(r, "TypeError", "The fill character must be exactly one character long");
     }
     return j_pad(r, self.s, width, fill, side, out);
@@ -386,6 +388,70 @@ static bool m_format_map(jrender *r, jv self, jv *arg, jv *out) {
     return j_brace_format(r, self.s, &args, out);
 }
 
+/* What str.translate puts in place of one character: nothing, a character by its number, or a string. */
+static bool translated(jrender *r, jv to, jout *out, bool input) {
+    char bytes[4];
+    if (to.t == J_NONE) return true;
+    if (to.t == J_STR) return j_out_str(r, out, to.s);
+    if (!jv_is_int(to)) return j_fail(r, "TypeError", "character mapping must return integer, None or str");
+    int64_t c = jv_to_int(to);
+    if (c < 0 || c > 0x10ffff) return j_fail(r, "ValueError", "character mapping must be in range(0x110000)");
+    return j_out_bytes(r, out, bytes, j_encode((int32_t)c, bytes), input);
+}
+
+static bool m_translate(jrender *r, jv self, jv *arg, jv *out) {
+    jout text;
+    jv to;
+    size_t part = 0;
+    if (arg[0].t == J_UNDEF) return self.s->n ? j_undefined_error(r, arg[0]) : give_str(self.s, out);
+    if (arg[0].t != J_DICT && arg[0].t != J_STR && arg[0].t != J_RANGE && !jv_has_list(arg[0]))
+        return self.s->n ? j_fail(r, "TypeError", "'%s' object is not subscriptable", j_type_name(arg[0])) : give_str(self.s, out);
+    j_out_init(r, &text);
+    for (size_t i = 0, used; i < self.s->n; i += used) {
+        int32_t c = j_decode(self.s->p + i, self.s->n - i, &used);
+        while (part < self.s->n_in && self.s->in[part].end <= i) part++;
+        bool input = part < self.s->n_in && self.s->in[part].begin <= i;
+        bool ok = arg[0].t == J_DICT ? j_dict_get(r, arg[0].d, jv_int(c), &to) : j_getitem(r, arg[0], jv_int(c), &to);
+        if (ok) ok = to.t == J_MISSING || to.t == J_UNDEF ? j_out_part(r, &text, self.s, i, i + used) : translated(r, to, &text, input);
+        if (ok && j_charge(r, 1)) continue;
+        j_out_free(&text);
+        return false;
+    }
+    return j_out_value(r, &text, out);
+}
+
+/* str.maketrans(dict), (from, to), (from, to, without): numbers of characters to what translate puts there. */
+static bool m_maketrans(jrender *r, jv self, jv *arg, jv *out) {
+    jdict *d = j_dict(r);
+    (void)self;
+    *out = (jv){.t = J_DICT, .d = d};
+    if (!d) return false;
+    if (!given(arg[1])) {
+        if (arg[0].t != J_DICT) return j_fail(r, "TypeError", "if you give only one argument to maketrans it must be a dict");
+        for (size_t i = 0; i < arg[0].d->n; i++) {
+            jv key = arg[0].d->e[i].key;
+            size_t used;
+            if (key.t == J_STR && j_str_chars(key.s) != 1) return j_fail(r, "ValueError", "string keys in translate table must be of length 1");
+            if (key.t == J_STR) key = jv_int(j_decode(key.s->p, key.s->n, &used));
+            else if (!jv_is_int(key)) return j_fail(r, "TypeError", "keys in translate table must be strings or integers");
+            if (!j_dict_set(r, d, key, arg[0].d->e[i].value)) return false;
+        }
+        return true;
+    }
+    if (arg[0].t != J_STR) return j_fail(r, "TypeError", "first maketrans argument must be a string if there is a second argument");
+    for (int i = 1; i < 3; i++)
+        if (arg[i].t != J_MISSING && arg[i].t != J_STR) return j_fail(r, "TypeError", "maketrans() argument %d must be str, not %s", i + 1, j_type_name(arg[i]));
+    if (j_str_chars(arg[0].s) != j_str_chars(arg[1].s)) return j_fail(r, "ValueError", "the first two maketrans arguments must have equal length");
+    const jstr *from = arg[0].s, *to = arg[1].s, *without = arg[2].t == J_STR ? arg[2].s : NULL;
+    for (size_t i = 0, k = 0, n, m; i < from->n; i += n, k += m) {
+        int32_t c = j_decode(from->p + i, from->n - i, &n), into = j_decode(to->p + k, to->n - k, &m);
+        if (!j_dict_set(r, d, jv_int(c), jv_int(into))) return false;
+    }
+    for (size_t i = 0, n; without && i < without->n; i += n)
+        if (!j_dict_set(r, d, jv_int(j_decode(without->p + i, without->n - i, &n)), jv_none)) return false;
+    return true;
+}
+
 #define NONE(n, f) {.name = n, .pyname = "str." n, .fn = f}
 #define POS(n, f, p, required) {.name = n, .pyname = "str." n, .fn = f, .params = p, .n_required = required, .no_keywords = true}
 #define KEYS(n, f, p) {.name = n, .pyname = "str." n, .fn = f, .params = p}
@@ -404,6 +470,7 @@ static const jfunc str_methods[] = {
     NONE("isspace", m_isspace), NONE("isalpha", m_isalpha), NONE("isalnum", m_isalnum), NONE("isdigit", m_isdigit),
     NONE("isdecimal", m_isdecimal), NONE("isnumeric", m_isnumeric), NONE("isascii", m_isascii), NONE("isprintable", m_isprintable),
     NONE("islower", m_islower), NONE("isupper", m_isupper), NONE("istitle", m_istitle), NONE("isidentifier", m_isidentifier),
+    POS("translate", m_translate, "table", 1), {.name = "maketrans", .pyname = "maketrans", .fn = m_maketrans, .params = "x y z", .n_required = 1, .no_keywords = true, .plain = true},
     {.name = "format", .pyname = "str.format", .raw = m_format}, POS("format_map", m_format_map, "mapping", 1)};
 
 const jfunc *j_str_method(am_str name) { return j_find(str_methods, sizeof str_methods / sizeof *str_methods, name); }

@@ -116,15 +116,7 @@ static bool add_strings(jrender *r, const jstr *a, const jstr *b, jv *out) {
         b = v.s;
     }
     const jstr *s = j_str_concat(r, a, b);
-    if (!s) return false;
-    *out = jv_str(s);
-    if (!markup || s->markup) return true;
-    jstr *m = j_alloc(r, sizeof *m);
-    if (!m) return false;
-    *m = *s;
-    m->markup = true;
-    *out = jv_str(m);
-    return true;
+    return s && j_markup(r, s, markup, out);
 }
 
 static bool add(jrender *r, jv a, jv b, jv *out) {
@@ -140,7 +132,7 @@ static bool repeat(jrender *r, jv seq, int64_t times, jv *out) {
     if (seq.t == J_STR) {
         jout text;
         j_out_init(r, &text);
-        if (j_out_repeat(r, &text, seq.s, times)) return j_out_value(r, &text, out);
+        if (j_out_repeat(r, &text, seq.s, times)) return j_out_value(r, &text, out) && j_markup(r, out->s, seq.s->markup, out);
         j_out_free(&text);
         return false;
     }
@@ -268,6 +260,9 @@ static const char container_attrs[] = "__len__ __getitem__ __iter__ __contains__
                                       "__reversed__ __setitem__ __delitem__ __iadd__ __imul__ __or__ __ior__";
 static const char undefined_attrs[] = "__len__ __iter__ __bool__ __getitem__ __call__ __add__ __radd__ __sub__ __mul__ __mod__ __pos__ __neg__ "
                                       "__int__ __float__ __pow__ __slots__ __aiter__ __getattr__ __truediv__ __floordiv__ __complex__";
+/* What jinja2's own objects keep to themselves. */
+static const char private_attrs[] = "_iterable _iterator _undefined _recurse _length _after _current _before _last_changed_value _peek_next _to_iterator _environment _func "
+                                    "_argument_count _default_autoescape _invoke _async_invoke _context _stack _depth _async_call _TemplateReference__context";
 static const char list_mutators[] = "append reverse insert sort extend remove";
 static const char dict_mutators[] = "clear pop popitem setdefault update";
 
@@ -277,7 +272,7 @@ static bool is_unsafe(jv obj, am_str name) {
         if (is_one_of(name, object_attrs)) return true;
         if (obj.t == J_STR || jv_has_list(obj) || obj.t == J_DICT || obj.t == J_RANGE) return is_one_of(name, container_attrs);
         if (obj.t == J_UNDEF) return is_one_of(name, undefined_attrs);
-        return obj.t >= J_MACRO && is_one_of(name, function_attrs);
+        return obj.t >= J_MACRO && (is_one_of(name, function_attrs) || is_one_of(name, private_attrs));
     }
     if (obj.t == J_DICT && !memchr("cpsu", name.n ? name.p[0] : 0, 4)) return false; /* none begins with another letter */
     return (obj.t == J_LIST && is_one_of(name, list_mutators)) || (obj.t == J_DICT && is_one_of(name, dict_mutators)) ||
@@ -303,6 +298,8 @@ bool j_python_getattr(jrender *r, jv obj, const jstr *name_, jv *out) {
     case J_MACRO: return macro_attr(r, obj.macro, name, out);
     case J_LOOP: return j_loop_attr(r, obj.loop, name_, out);
     case J_CYCLER: return cycler_attr(r, obj, name, out);
+    case J_SELF: return j_self_attr(r, obj.block, name_, out);
+    case J_BLOCK: return j_block_attr(r, obj.block, name, out);
     case J_JOINER: joiner_attr(obj.joiner, name, out); break;
     case J_BOOL: case J_INT: case J_FLOAT:
         def = j_number_method(name, obj.t == J_FLOAT);
@@ -344,7 +341,7 @@ static bool python_getitem(jrender *r, jv obj, jv key, jv *out) {
     } else {
         size_t at = j_str_offset(obj.s, (size_t)i);
         jiter it = {.src = obj, .i = at};
-        return j_charge(r, j_str_chars(obj.s) == obj.s->n ? 0 : at / 32) && j_next(r, &it, out) > 0;
+        return j_charge(r, j_str_chars(obj.s) == obj.s->n ? 0 : at / 32) && j_next(r, &it, out) > 0 && j_markup(r, out->s, obj.s->markup, out);
     }
     return true;
 }
@@ -438,7 +435,7 @@ bool j_slice(jrender *r, jv obj, const jv part[3], jv *out) {
     if (obj.t != J_STR && obj.t != J_RANGE && !jv_has_list(obj))
         return j_fail(r, "TypeError", "'%s' object is not subscriptable", j_type_name(obj));
     if (!jv_length(r, obj, &n) || !slice_bounds(r, part, n, &start, &step, &count)) return false;
-    if (obj.t == J_STR) return slice_str(r, obj.s, start, step, count, out);
+    if (obj.t == J_STR) return slice_str(r, obj.s, start, step, count, out) && j_markup(r, out->s, obj.s->markup, out);
     if (obj.t == J_RANGE) {
         jrange *range = j_alloc(r, sizeof *range);
         if (!range) return false;

@@ -106,6 +106,7 @@ jnode *jp_node(jparser *p, jkind kind, uint32_t line) {
     if (!n) return NULL;
     n->kind = (uint8_t)kind;
     n->line = line;
+    n->escape = p->escape;
     return n;
 }
 
@@ -403,26 +404,53 @@ static jnode *parse_autoescape(jparser *p) {
     static const char *const ends[] = {"endautoescape", NULL};
     jnode *n = jp_node(p, JN_SCOPE, jp_next(p)->line);
     if (!n || !(n->a = jx_expression(p))) return NULL;
-    return hard_statements(p, ends, true, &n->body) ? n : NULL;
+    uint8_t outer = p->escape;
+    p->escape = n->a->kind != JN_CONST ? JE_ASK : jv_truth(n->a->value) ? JE_ON : JE_OFF;
+    bool ok = hard_statements(p, ends, true, &n->body);
+    p->escape = outer;
+    return ok ? n : NULL;
+}
+
+static bool only_blanks(const jbody *body) {
+    for (uint32_t i = 0; i < body->n; i++) {
+        if (body->node[i]->kind != JN_DATA) return false;
+        const jstr *s = body->node[i]->value.s;
+        for (size_t at = 0, used; at < s->n; at += used)
+            if (!j_is_space(j_decode(s->p + at, s->n - at, &used))) return false;
+    }
+    return true;
+}
+
+static bool add_block(jparser *p, jnode *n, am_str name) {
+    if ((n->atom = jp_atom(p, name)) == UINT32_MAX) return false;
+    for (uint32_t i = 0; i < p->blocks.n && !p->twice[0]; i++) {
+        if (p->blocks.v[i]->atom != n->atom) continue;
+        snprintf(p->twice, sizeof p->twice, "block '%.*s' defined twice", (int)(name.n < 80 ? name.n : 80), name.p);
+        p->twice_line = n->line;
+    }
+    return jp_add(p, &p->blocks, n);
 }
 
 static jnode *parse_block(jparser *p) {
     static const char *const ends[] = {"endblock", NULL};
-    jnode *n = jp_node(p, JN_SCOPE, jp_next(p)->line);
+    jnode *n = jp_node(p, JN_BLOCK, jp_next(p)->line);
     am_str name;
-    if (!n || !jp_identifier(p, &name)) return NULL;
-    bool scoped = jp_skip_name(p, "scoped");
-    jp_skip_name(p, "required");
+    if (!n || !jp_identifier(p, &name) || !add_block(p, n, name)) return NULL;
+    n->flag = jp_skip_name(p, "scoped");
+    n->n = jp_skip_name(p, "required");
     if (jp_is(p, JT_SUB)) {
         jp_fail(p, n->line, "Block names in Jinja have to be valid Python identifiers and may not contain hyphens, use an "
                             "underscore instead.");
         return NULL;
     }
-    n->flag = !scoped; /* sees the top level only */
     uint32_t n_loop = p->n_loop;
+    uint8_t escape = p->escape;
     p->n_loop = 0;
+    p->escape = JE_OFF; /* jinja2 compiles blocks apart from what is around them */
     bool ok = hard_statements(p, ends, true, &n->body);
     p->n_loop = n_loop;
+    p->escape = escape;
+    if (ok && n->n && !only_blanks(&n->body)) ok = jp_fail(p, jp_current(p)->line, "Required blocks can only contain comments or whitespace");
     if (ok && jp_is(p, JT_NAME) && am_str_eq(jp_current(p)->text, name)) jp_next(p);
     return ok ? n : NULL;
 }
@@ -496,6 +524,7 @@ static bool print_tag(jparser *p, jnodes *list) {
     if (p->slices && jx_is_constant(items.v[0], 0)) jx_mark_constant(items.v[0]);
     n->list = items.v;
     n->n = 1;
+    if (n->escape == JE_ASK && jx_is_constant(items.v[0], 0)) n->escape = JE_OFF; /* folded when nobody knows yet */
     if (!jx_is_constant(items.v[0], 0)) p->code_line = items.v[0]->line;
     return jp_add(p, list, n);
 }
@@ -532,11 +561,14 @@ static bool body_until(jparser *p, const char *const *ends, jbody *out) {
 }
 
 am_status j_parse(am_template *t, am_str source, am_error *err) {
-    static const char *const fixed[] = {[JA_LOOP] = "loop", [JA_CALLER] = "caller", [JA_VARARGS] = "varargs", [JA_KWARGS] = "kwargs"};
+    static const char *const fixed[] = {[JA_LOOP] = "loop", [JA_CALLER] = "caller", [JA_VARARGS] = "varargs", [JA_KWARGS] = "kwargs", [JA_SELF] = "self", [JA_SUPER] = "super"};
     jparser p = {.t = t, .err = err};
     p.status = j_lex(source, &p.tokens, err);
     for (int i = 0; !p.status && i < JA_N_FIXED; i++) jp_atom(&p, am_str_of(fixed[i]));
     if (!p.status) body_until(&p, NULL, &t->body);
+    t->block = p.blocks.v;
+    t->n_block = p.blocks.n;
+    if (!p.status && p.twice[0]) p.status = am_fail(err, AM_EFORMAT, "line %u: TemplateAssertionError: %s", p.twice_line, p.twice);
     if (!p.status && p.assertion[0])
         p.status = am_fail(err, AM_EFORMAT, "line %u: TemplateAssertionError: %s", p.assertion_line, p.assertion);
     const char *type = NULL;

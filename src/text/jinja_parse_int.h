@@ -39,6 +39,12 @@ typedef struct jtokens {
 am_status j_lex(am_str source, jtokens *out, am_error *err);
 const char *j_token_name(jtok type); /* as jinja2 calls it in messages */
 
+/* A growing list of nodes while parsing; ends up in the template's arena. */
+typedef struct jnodes {
+    jnode **v;
+    uint32_t n, cap;
+} jnodes;
+
 typedef struct jparser {
     am_template *t;
     jtokens tokens;
@@ -50,6 +56,10 @@ typedef struct jparser {
     uint32_t n_loop;    /* loops around, within the same macro */
     uint32_t n_for;     /* loops around, however many macros are between */
     bool uses[JA_N_FIXED];
+    uint8_t escape;     /* JE_, as of the autoescape around */
+    jnodes blocks;
+    char twice[120];    /* the first block whose name was taken */
+    uint32_t twice_line;
     bool slices; /* there has been one: only then does it matter whether an expression is constant */
     const am_str *tag;  /* innermost open tag, for messages */
     const struct jends *ends;
@@ -86,11 +96,6 @@ jnode *jp_node(jparser *p, jkind kind, uint32_t line); /* NULL: failed */
 uint32_t jp_atom(jparser *p, am_str name);             /* UINT32_MAX: failed */
 const jstr *jp_string(jparser *p, am_str s);
 
-/* A growing list of nodes while parsing; ends up in the template's arena. */
-typedef struct jnodes {
-    jnode **v;
-    uint32_t n, cap;
-} jnodes;
 bool jp_add(jparser *p, jnodes *list, jnode *n);
 
 /* jinja_expr.c; all give NULL when they failed */

@@ -133,6 +133,14 @@ static bool f_reverse(jrender *r, jv v, jv *arg, jv *out) {
     return j_gen_of_list(r, name, l, out);
 }
 
+static bool join_escaped(jrender *r, jv v, jv sep, const getter *g, jv *out) {
+    jlist *items;
+    if (!sep.p || !j_to_list(r, v, &items)) return false;
+    for (size_t i = 0; i < items->n; i++)
+        if (!get(r, g, items->v[i], &items->v[i])) return false;
+    return j_join_escaped(r, items, sep, out);
+}
+
 static bool f_join(jrender *r, jv v, jv *arg, jv *out) {
     jiter it;
     getter g;
@@ -140,6 +148,7 @@ static bool f_join(jrender *r, jv v, jv *arg, jv *out) {
     const jstr *sep = NULL;
     if (given(arg[0]) && !j_str_of(r, arg[0], &sep)) return false;
     if (!getter_of(r, arg[1], false, &g) || !j_iter(r, v, &it)) return false;
+    if (r->autoescape) return join_escaped(r, v, given(arg[0]) ? arg[0] : jv_str(j_str_c(r, "")), &g, out);
     jout text;
     j_out_init(r, &text);
     int got;

@@ -8,6 +8,7 @@ typedef struct spec {
     const jstr *fill;
     char align, sign, type; /* align: < > ^ = or 0 */
     bool alt, zero;
+    bool escape; /* the format is Markup */
     char comma; /* , or _ between thousands */
     int64_t width, precision; /* -1: absent */
 } spec;
@@ -32,7 +33,7 @@ static bool group_digits(jrender *r, const char *number, const spec *f, int64_t 
     int64_t group = f->type && strchr("xXob", f->type) ? 4 : 3, n = (int64_t)strlen(number), digits = (int64_t)strspn(number, "0123456789abcdefABCDEF");
     if (f->type && strchr("eEfFgG%", f->type)) digits = (int64_t)strspn(number, "0123456789"); /* an exponent's e is no digit */
     int64_t least = width - (n - digits), all = digits;
-    if (digits && least > digits) all = least - least / (group + 1);
+    if (digits && least > digits) all = least - (least - 1) / (group + 1);
     if (all < digits) all = digits;
     for (int64_t i = 0; i < all; i++) {
         const char *c = i < all - digits ? "0" : number + (i - (all - digits));
@@ -204,8 +205,16 @@ static bool percent_head(jrender *r, const jstr *s, size_t *at, values *v, spec 
     return true;
 }
 
+/* Markup wraps what it formats. The wrapper is a number for those that ask int() or float() of it, which text may be too, and none for the rest. */
+static bool wrapped_number(jrender *r, char type, jv *v) {
+    if (type == 'c') return j_fail(r, "TypeError", "%%c requires int or char");
+    if (strchr("oxX", type)) return j_fail(r, "TypeError", "%%%c format: an integer is required, not _MarkupEscapeHelper", type);
+    return j_python_number(r, !strchr("diu", type), *v, v);
+}
+
 static bool percent_value(jrender *r, jout *out, char type, jv v, spec *f) {
     f->type = type;
+    if (f->escape && !strchr("sra", type) && !wrapped_number(r, type, &v)) return false;
     if (type == 's' || type == 'r' || type == 'a') {
         jout text;
         const jstr *s;
@@ -216,6 +225,7 @@ static bool percent_value(jrender *r, jout *out, char type, jv v, spec *f) {
             if (!j_write_repr(r, &text, v, 0)) return fail_out(&text);
             if (!(s = j_out_finish(r, &text))) return false;
         }
+        if (f->escape && (!j_escape(r, s, &v) || !(s = v.s))) return false;
         return format_str(r, out, s, f, '>');
     }
     if (type == 'c') {
@@ -252,7 +262,7 @@ bool j_percent_format(jrender *r, const jstr *s, jv args, jv *out) {
         if (!j_charge(r, 1) || !j_out_part(r, &text, s, at, stop)) return fail_out(&text);
         if (!p) break;
         at = stop + 1;
-        spec f = {.width = -1, .precision = -1};
+        spec f = {.width = -1, .precision = -1, .escape = s->markup};
         jv value;
         if (!percent_head(r, s, &at, &v, &f, &value)) return fail_out(&text);
         if (at >= s->n) {
@@ -275,7 +285,7 @@ bool j_percent_format(jrender *r, const jstr *s, jv args, jv *out) {
         j_fail(r, "TypeError", "not all arguments converted during string formatting");
         return fail_out(&text);
     }
-    return j_out_value(r, &text, out);
+    return j_out_value(r, &text, out) && j_markup(r, out->s, s->markup, out);
 }
 
 static bool parse_spec(jrender *r, const jstr *s, spec *f) {
@@ -397,8 +407,15 @@ static bool one_field(jrender *r, jout *out, const jstr *s, size_t span[2], cons
     if (!spec_text) return false;
     j_out_init(r, &text);
     if (!replace_fields(r, &text, spec_text, args, next, depth + 1)) return fail_out(&text);
-    spec_text = j_out_finish(r, &text);
-    return spec_text && format_value(r, out, v, spec_text);
+    if (!(spec_text = j_out_finish(r, &text))) return false;
+    if (!s->markup) return format_value(r, out, v, spec_text);
+    if (v.t == J_STR && v.s->markup) {
+        if (spec_text->n) return j_fail(r, "ValueError", "Unsupported format specification for Markup.");
+        return j_out_str(r, out, v.s);
+    }
+    j_out_init(r, &text);
+    if (!format_value(r, &text, v, spec_text)) return fail_out(&text);
+    return j_out_value(r, &text, &v) && j_write_escaped(r, out, v);
 }
 
 static bool replace_fields(jrender *r, jout *out, const jstr *s, const jargs *args, int64_t *next, int depth) {

@@ -175,24 +175,21 @@ bool j_escape(jrender *r, const jstr *s, jv *out) {
         done = i + 1;
     }
     if (!j_out_part(r, &text, s, done, s->n)) return fail_out(&text);
-    const jstr *e = j_out_finish(r, &text);
-    jstr *m = e ? j_alloc(r, sizeof *m) : NULL;
-    if (!m) return false;
-    *m = *e;
-    m->markup = true;
-    *out = jv_str(m);
-    return true;
+    return j_out_value(r, &text, out) && j_mark_up(r, out);
 }
+
+/* A filter that calls str's own method: Markup gives Markup. */
+static bool as_was(jrender *r, const jstr *s, jv *out) { return !s->markup || j_mark_up(r, out); }
 
 static bool f_upper(jrender *r, jv v, jv *arg, jv *out) {
     const jstr *s;
     (void)arg;
-    return j_str_of(r, v, &s) && j_map_case(r, s, j_to_upper, out);
+    return j_str_of(r, v, &s) && j_map_case(r, s, j_to_upper, out) && as_was(r, s, out);
 }
 static bool f_lower(jrender *r, jv v, jv *arg, jv *out) {
     const jstr *s;
     (void)arg;
-    return j_str_of(r, v, &s) && j_map_case(r, s, j_to_lower, out);
+    return j_str_of(r, v, &s) && j_map_case(r, s, j_to_lower, out) && as_was(r, s, out);
 }
 
 static bool f_capitalize(jrender *r, jv v, jv *arg, jv *out) {
@@ -202,7 +199,7 @@ static bool f_capitalize(jrender *r, jv v, jv *arg, jv *out) {
     if (!j_str_of(r, v, &s)) return false;
     j_out_init(r, &text);
     if (!map_part(r, &text, s, (size_t[2]){0, s->n}, j_to_title, j_to_lower)) return fail_out(&text);
-    return j_out_value(r, &text, out);
+    return j_out_value(r, &text, out) && as_was(r, s, out);
 }
 
 /* jinja2's title: words are what lies between blanks, dashes and opening brackets. */
@@ -231,7 +228,7 @@ static bool f_title(jrender *r, jv v, jv *arg, jv *out) {
 
 static bool f_trim(jrender *r, jv v, jv *arg, jv *out) {
     const jstr *s;
-    return j_str_of(r, v, &s) && j_strip(r, s, arg[0], 3, out);
+    return j_str_of(r, v, &s) && j_strip(r, s, arg[0], 3, out) && as_was(r, s, out);
 }
 
 static bool f_replace(jrender *r, jv v, jv *arg, jv *out) {
@@ -239,23 +236,17 @@ static bool f_replace(jrender *r, jv v, jv *arg, jv *out) {
     int64_t count = -1;
     if (!j_str_of(r, v, &s) || !j_str_of(r, arg[0], &old) || !j_str_of(r, arg[1], &new_)) return false;
     if (given(arg[2]) && arg[2].t != J_NONE && !j_arg_int(r, arg[2], &count)) return false;
-    return j_replace(r, s, old, new_, count, out);
-}
-
-static bool as_markup(jrender *r, const jstr *s, bool markup, jv *out) {
-    jstr *m = j_alloc(r, sizeof *m);
-    if (!m) return false;
-    *m = *s;
-    m->markup = markup;
-    *out = jv_str(m);
-    return true;
+    if (!r->autoescape) return j_replace(r, s, old, new_, count, out) && j_markup(r, out->s, false, out);
+    if ((old->markup || new_->markup) && (!j_escape(r, s, out) || !(s = out->s))) return false;
+    if (s->markup && (!j_escape(r, new_, out) || !(new_ = out->s))) return false;
+    return j_replace(r, s, old, new_, count, out) && j_markup(r, out->s, s->markup, out);
 }
 
 static bool f_center(jrender *r, jv v, jv *arg, jv *out) {
     const jstr *s, *space = j_str_c(r, " ");
     int64_t width = 80;
     if (!space || !j_str_of(r, v, &s) || (given(arg[0]) && !j_arg_int(r, arg[0], &width))) return false;
-    return j_pad(r, s, width, space, 0, out) && (!s->markup || as_markup(r, out->s, true, out));
+    return j_pad(r, s, width, space, 0, out) && as_was(r, s, out);
 }
 
 static bool f_escape(jrender *r, jv v, jv *arg, jv *out) {
@@ -267,13 +258,13 @@ static bool f_escape(jrender *r, jv v, jv *arg, jv *out) {
 static bool f_forceescape(jrender *r, jv v, jv *arg, jv *out) {
     const jstr *s;
     (void)arg;
-    return j_str_of(r, v, &s) && as_markup(r, s, false, out) && j_escape(r, out->s, out);
+    return j_str_of(r, v, &s) && j_markup(r, s, false, out) && j_escape(r, out->s, out);
 }
 
 static bool f_safe(jrender *r, jv v, jv *arg, jv *out) {
     const jstr *s;
     (void)arg;
-    return j_str_of(r, v, &s) && as_markup(r, s, true, out);
+    return j_str_of(r, v, &s) && j_markup(r, s, true, out);
 }
 
 static bool f_indent(jrender *r, jv v, jv *arg, jv *out) {
@@ -298,7 +289,7 @@ static bool f_indent(jrender *r, jv v, jv *arg, jv *out) {
         if (pad && !(indent ? j_out_str(r, &text, indent) : j_out_repeat(r, &text, space, width))) return fail_out(&text);
         if (!j_out_str(r, &text, line)) return fail_out(&text);
     }
-    return j_out_value(r, &text, out);
+    return j_out_value(r, &text, out) && as_was(r, v.s, out);
 }
 
 /* What truncate cannot do with a list and the like, worded as the operation that Python fails in. */
@@ -329,9 +320,10 @@ static bool f_truncate(jrender *r, jv v, jv *arg, jv *out) {
         const char *space = memrchr(v.s->p, ' ', end);
         if (space) end = (size_t)(space - v.s->p);
     }
-    if (!(s = j_str_slice(r, v.s, 0, end)) || !(s = j_str_concat(r, s, dots))) return false;
+    if (!(s = j_str_slice(r, v.s, 0, end)) || (v.s->markup && (!j_escape(r, dots, out) || !(dots = out->s)))) return false;
+    if (!(s = j_str_concat(r, s, dots))) return false;
     *out = jv_str(s);
-    return true;
+    return as_was(r, v.s, out);
 }
 
 static bool f_wordcount(jrender *r, jv v, jv *arg, jv *out) {
@@ -459,7 +451,7 @@ static bool f_xmlattr(jrender *r, jv v, jv *arg, jv *out) {
             !j_out_str(r, &text, e.s) || !j_out_c(r, &text, "\""))
             return fail_out(&text);
     }
-    return j_out_value(r, &text, out);
+    return j_out_value(r, &text, out) && (!r->autoescape || j_mark_up(r, out));
 }
 
 static const jfunc filters[] = {
@@ -476,6 +468,8 @@ static const jfunc filters[] = {
     {.name = "safe", .pyname = "do_mark_safe", .fn = f_safe},
     {.name = "indent", .pyname = "do_indent", .fn = f_indent, .params = "width first blank"},
     {.name = "truncate", .pyname = "do_truncate", .fn = f_truncate, .params = "length killwords end leeway", .hidden = true},
+    {.name = "wordwrap", .pyname = "do_wordwrap", .fn = j_wordwrap, .params = "width break_long_words wrapstring break_on_hyphens", .hidden = true},
+    {.name = "urlize", .pyname = "do_urlize", .fn = j_urlize, .params = "trim_url_limit nofollow target rel extra_schemes", .hidden = true},
     {.name = "wordcount", .pyname = "do_wordcount", .fn = f_wordcount},
     {.name = "urlencode", .pyname = "do_urlencode", .fn = f_urlencode},
     {.name = "striptags", .pyname = "do_striptags", .fn = f_striptags},
