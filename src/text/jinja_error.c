@@ -111,6 +111,7 @@ static const char *undef_text(jrender *r, const jundef *u) {
 }
 
 bool j_undefined_error(jrender *r, jv undef) {
+    if (undef.undef->instead) return j_fail(r, "TypeError", "%s", undef.undef->instead);
     return j_fail(r, undef.undef->security ? "SecurityError" : "UndefinedError", "%s", undef_text(r, undef.undef));
 }
 

@@ -10,8 +10,14 @@ const jfunc *j_find(const jfunc *table, size_t n, am_str name) {
     return NULL;
 }
 
+bool j_operand_int(jrender *r, jv v, int64_t *out) { return v.t == J_UNDEF ? j_undefined_error(r, v) : j_arg_int(r, v, out); }
+
+bool j_times(jrender *r, jv v, int64_t *out) {
+    if (v.t != J_UNDEF && !jv_is_int(v)) return j_fail(r, "TypeError", "can't multiply sequence by non-int of type '%s'", j_type_name(v));
+    return j_operand_int(r, v, out);
+}
+
 bool j_arg_int(jrender *r, jv v, int64_t *out) {
-    if (v.t == J_UNDEF) return j_undefined_error(r, v);
     if (!jv_is_int(v)) return j_fail(r, "TypeError", "'%s' object cannot be interpreted as an integer", j_type_name(v));
     *out = jv_to_int(v);
     return true;

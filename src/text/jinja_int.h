@@ -102,6 +102,7 @@ typedef struct jundef {
     bool security;
     jv obj, name;
     const char *hint;
+    const char *instead; /* of a constant slice: what using it raises, since jinja2 then computes the slice when it renders */
 } jundef;
 typedef struct jview {
     jdict *d;
@@ -502,6 +503,8 @@ jfunc_fn j_pprint, j_wordwrap, j_urlize; /* jinja_pprint.c, jinja_wrap.c */
 bool j_apply_filter(jrender *r, const jnode *n, jv subject, jv *out);
 bool j_apply_test(jrender *r, const jfunc *test, jv subject, const jargs *args, bool *out);
 bool j_arg_int(jrender *r, jv v, int64_t *out); /* TypeError unless an int */
+bool j_operand_int(jrender *r, jv v, int64_t *out); /* the same where Python calculates with it, which undefined refuses itself */
+bool j_times(jrender *r, jv v, int64_t *out);       /* the same of ' ' * v */
 bool j_python_number(jrender *r, bool as_float, jv v, jv *out); /* int(v) or float(v), with Python's errors */
 bool j_attr_path(jrender *r, jv attribute, const jv **path, size_t *n);
 bool j_walk_path(jrender *r, jv item, const jv *path, size_t n, jv dflt, jv *out);

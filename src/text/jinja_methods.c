@@ -129,7 +129,7 @@ static bool search(jrender *r, jv self, jv *arg, bool last, bool must, jv *out) 
     if (r->status) return false;
     if (!at && must) return j_fail(r, "ValueError", "substring not found");
     *out = jv_int(at ? (int64_t)chars_between(self.s, 0, (size_t)(at - self.s->p)) : -1);
-    return j_charge(r, (end - begin) / 32);
+    return j_charge(r, outside ? 1 : (end - begin) / 32);
 }
 static bool m_find(jrender *r, jv self, jv *arg, jv *out) { return search(r, self, arg, false, false, out); }
 static bool m_rfind(jrender *r, jv self, jv *arg, jv *out) { return search(r, self, arg, true, false, out); }
@@ -156,9 +156,9 @@ static bool m_count(jrender *r, jv self, jv *arg, jv *out) {
 static bool m_replace(jrender *r, jv self, jv *arg, jv *out) {
     const jstr *old = NULL, *new_ = NULL;
     int64_t count = -1;
+    if (self.s->markup && !j_escape_value(r, arg[1], &arg[1])) return false;
     if (!str_arg(r, "replace() argument 1", arg[0], &old) || !str_arg(r, "replace() argument 2", arg[1], &new_)) return false;
     if (arg[2].t != J_MISSING && !j_arg_int(r, arg[2], &count)) return false;
-    if (self.s->markup && (!j_escape(r, new_, out) || !(new_ = out->s))) return false;
     return j_replace(r, self.s, old, new_, count, out) && j_markup(r, out->s, self.s->markup, out);
 }
 
@@ -240,6 +240,8 @@ static bool m_rsplit(jrender *r, jv self, jv *arg, jv *out) { return split(r, se
 
 static bool m_splitlines(jrender *r, jv self, jv *arg, jv *out) {
     jlist *l;
+    int64_t keep;
+    if (arg[0].t != J_MISSING && !j_arg_int(r, arg[0], &keep)) return false;
     return j_splitlines(r, self.s, arg[0].t != J_MISSING && jv_truth(arg[0]), &l) && give_list(l, out);
 }
 
@@ -380,8 +382,8 @@ static bool m_istitle(jrender *r, jv self, jv *arg, jv *out) {
 static bool m_format(jrender *r, jv self, const jargs *args, jv *out) { return j_brace_format(r, self.s, args, out); }
 
 static bool m_format_map(jrender *r, jv self, jv *arg, jv *out) {
-    if (arg[0].t != J_DICT) return j_fail(r, "TypeError", "format_map() needs a mapping");
     jargs args = {0};
+    if (arg[0].t != J_DICT) return j_brace_format(r, self.s, &args, out);
     if (!(args.kw = j_alloc(r, (arg[0].d->n + 1) * sizeof *args.kw))) return false;
     for (size_t i = 0; i < arg[0].d->n; i++)
         if (arg[0].d->e[i].key.t == J_STR) args.kw[args.n_kw++] = (jkw){arg[0].d->e[i].key.s, arg[0].d->e[i].value};

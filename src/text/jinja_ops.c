@@ -2,6 +2,8 @@
  * it. Integers have 64 bits: a result beyond them is an error that says so, never a wrong number. */
 #include "text/jinja_int.h"
 
+#include <stdio.h>
+
 static const char *const symbol[] = {[JO_ADD] = "+", [JO_SUB] = "-", [JO_MUL] = "*", [JO_DIV] = "/", [JO_FLOORDIV] = "//",
                                      [JO_MOD] = "%", [JO_POW] = "** or pow()"};
 
@@ -421,11 +423,19 @@ static bool slice_str(jrender *r, const jstr *s, int64_t start, int64_t step, in
 /* A slice in an expression of constants alone: jinja2 computes that at compile time with the rules of obj[key], where what
  * cannot be sliced gives undefined. */
 bool j_const_slice(jrender *r, jv obj, const jv part[3], jv *out) {
-    bool indices = true;
+    bool indices = part[2].t == J_INT && part[2].i == 0; /* an error before any other */
+    if (indices && (obj.t == J_STR || obj.t == J_RANGE || jv_has_list(obj))) return j_slice(r, obj, part, out);
+    indices = true;
     for (int i = 0; i < 3; i++) indices &= part[i].t == J_MISSING || part[i].t == J_NONE || jv_is_int(part[i]);
     if (indices && (obj.t == J_STR || obj.t == J_RANGE || jv_has_list(obj))) return j_slice(r, obj, part, out);
     const jstr *key = j_str_c(r, "slice");
-    return key && jv_undef_member(r, obj, jv_str(key), out);
+    if (!key || !jv_undef_member(r, obj, jv_str(key), out)) return false;
+    char *text = j_alloc(r, 80);
+    bool sliced = obj.t == J_STR || obj.t == J_RANGE || jv_has_list(obj);
+    if (text && obj.t == J_DICT) snprintf(text, 80, "unhashable type: 'slice'");
+    else if (text) snprintf(text, 80, sliced ? "slice indices must be integers or None or have an __index__ method" : "'%s' object is not subscriptable", j_type_name(obj));
+    out->undef->instead = text;
+    return text != NULL;
 }
 
 bool j_slice(jrender *r, jv obj, const jv part[3], jv *out) {

@@ -343,7 +343,10 @@ static int next_batch(jrender *r, jgen *g, jv *out) {
 
 static bool f_batch(jrender *r, jv v, jv *arg, jv *out) {
     jgen *g = j_gen(r, "generator", next_batch);
-    if (!g || !j_arg_int(r, arg[0], &g->count)) return false;
+    if (!g) return false;
+    if (jv_is_int(arg[0])) g->count = jv_to_int(arg[0]);
+    else if (arg[0].t == J_FLOAT && arg[0].f == floor(arg[0].f) && fabs(arg[0].f) < 0x1p62) g->count = (int64_t)arg[0].f;
+    else g->count = -1; /* no number of items is equal to it */
     g->it.src = v;
     g->fill = g->count < 1 ? (jv){.t = J_MISSING} : arg[1];
     return gen_value(g, out);
@@ -352,11 +355,13 @@ static bool f_batch(jrender *r, jv v, jv *arg, jv *out) {
 static int next_slice(jrender *r, jgen *g, jv *out) {
     jv count = g->args->pos[0], fill = g->args->pos[1];
     int64_t n;
-    if (!j_arg_int(r, count, &n)) return -1;
     if (g->count == 0) {
         jlist *all;
         if (!j_to_list(r, g->it.src, &all)) return -1;
         g->it = (jiter){.src = {.t = J_LIST, .l = all}};
+    }
+    if (!j_operand_int(r, count, &n)) return -1;
+    if (g->count == 0) {
         if (n == 0) return j_fail(r, "ZeroDivisionError", "integer division or modulo by zero"), -1;
     }
     if (g->count >= n) return 0;

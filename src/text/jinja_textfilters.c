@@ -272,12 +272,12 @@ static bool f_indent(jrender *r, jv v, jv *arg, jv *out) {
     const jstr *indent = NULL, *space = j_str_c(r, " "), *newline = j_str_c(r, "\n"), *s;
     jlist *lines;
     if (!space || !newline) return false;
+    if (given(arg[0]) && arg[0].t == J_STR) indent = arg[0].s;
+    else if (given(arg[0]) && !j_times(r, arg[0], &width)) return false;
     if (v.t == J_UNDEF) return j_undefined_error(r, v);
     if (v.t == J_LIST) return j_fail(r, "AttributeError", "'list' object has no attribute 'splitlines'");
     if (v.t == J_TUPLE) return j_fail(r, "TypeError", "can only concatenate tuple (not \"str\") to tuple");
     if (v.t != J_STR) return j_fail(r, "TypeError", "unsupported operand type(s) for +=: '%s' and 'str'", j_type_name(v));
-    if (given(arg[0]) && arg[0].t == J_STR) indent = arg[0].s;
-    else if (given(arg[0]) && !j_arg_int(r, arg[0], &width)) return false;
     bool first = flag(arg[1]), blank = flag(arg[2]);
     if (!(s = j_str_concat(r, v.s, newline)) || !j_splitlines(r, s, false, &lines)) return false;
     jout text;
@@ -305,9 +305,9 @@ static bool cut_of_no_text(jrender *r, jv v, bool kill_words) {
 static bool f_truncate(jrender *r, jv v, jv *arg, jv *out) {
     int64_t length = 255, leeway = 5, n;
     const jstr *dots = j_str_c(r, "..."), *s;
-    if (!dots || (given(arg[0]) && !j_arg_int(r, arg[0], &length))) return false;
+    if (!dots || (given(arg[0]) && !j_operand_int(r, arg[0], &length))) return false;
     if (given(arg[2]) && !j_str_of(r, arg[2], &dots)) return false;
-    if (given(arg[3]) && arg[3].t != J_NONE && !j_arg_int(r, arg[3], &leeway)) return false;
+    if (given(arg[3]) && arg[3].t != J_NONE && !j_operand_int(r, arg[3], &leeway)) return false;
     int64_t n_dots = (int64_t)j_str_chars(dots);
     if (length < n_dots) return j_fail(r, "AssertionError", "expected length >= %lld, got %lld", (long long)n_dots, (long long)length);
     if (leeway < 0) return j_fail(r, "AssertionError", "expected leeway >= 0, got %lld", (long long)leeway);

@@ -150,12 +150,13 @@ bool j_wordwrap(jrender *r, jv v, jv *arg, jv *out) {
     const jstr *between = j_str_c(r, "\n");
     wrapper w = {.width = 79, .break_long_words = arg[1].t == J_MISSING || flag(arg[1]), .break_on_hyphens = arg[3].t == J_MISSING || flag(arg[3]), .line = j_list(r, 8)};
     jlist *lines;
-    if (!between || !w.line || (arg[0].t != J_MISSING && !j_arg_int(r, arg[0], &w.width))) return false;
+    if (!between || !w.line) return false;
     if (v.t == J_UNDEF) return j_undefined_error(r, v);
     if (v.t != J_STR) return j_fail(r, "AttributeError", "'%s' object has no attribute 'splitlines'", j_type_name(v));
     if (given(arg[2]) && arg[2].t != J_STR) return j_fail(r, "AttributeError", "'%s' object has no attribute 'join'", j_type_name(arg[2]));
     if (given(arg[2])) between = arg[2].s;
     if (!j_splitlines(r, v.s, false, &lines)) return false;
+    if (lines->n && arg[0].t != J_MISSING && !j_operand_int(r, arg[0], &w.width)) return false;
     if (w.width <= 0 && lines->n) return j_fail(r, "ValueError", "invalid width %lld (must be > 0)", (long long)w.width);
     pattern p;
     jout text;
@@ -180,7 +181,7 @@ static const char scheme_pattern[] = "^[\\w.+-]{2,}:/{0,2}$";
 
 typedef struct linker {
     pattern url, mail, scheme;
-    int64_t limit; /* of the text that is shown; -1: none */
+    jv shown; /* how many characters of an address, J_MISSING: all */
     const jstr *attributes; /* rel and target, escaped */
     jlist *schemes;
 } linker;
@@ -227,8 +228,10 @@ static bool put_link(jrender *r, jout *out, const linker *l, const jstr *s, am_s
     const jstr *all = j_str_slice(r, s, at.begin, at.end);
     if (!all || !j_out_c(r, out, "<a href=\"") || !j_out_c(r, out, before) || !j_out_str(r, out, all) || !j_out_c(r, out, "\"")) return false;
     if (l && (!j_out_str(r, out, l->attributes))) return false;
-    int64_t limit = l ? l->limit : -1;
-    bool cut = limit >= 0 && (int64_t)j_str_chars(all) > limit;
+    int64_t limit = INT64_MAX, n = (int64_t)j_str_chars(all);
+    if (l && given(l->shown) && !j_operand_int(r, l->shown, &limit)) return false;
+    bool cut = n > limit;
+    if (limit < 0) limit = limit < -n ? 0 : n + limit;
     size_t end = cut ? j_str_offset(all, (size_t)limit) : all->n, from = before[0] == 0 && !l && starts((am_str){all->p, all->n}, "mailto:") ? 7 : 0;
     return j_out_c(r, out, ">") && j_out_part(r, out, all, from, end) && (!cut || j_out_c(r, out, "...")) && j_out_c(r, out, "</a>");
 }
@@ -246,7 +249,7 @@ static bool put_word(jrender *r, jout *out, linker *l, const jstr *s, am_span at
     for (size_t i = 0; found == 0 && l->schemes && i < l->schemes->n; i++) {
         am_str scheme = {l->schemes->v[i].s->p, l->schemes->v[i].s->n};
         linker whole = *l;
-        whole.limit = -1;
+        whole.shown = (jv){.t = J_MISSING};
         if (text.n > scheme.n && am_str_starts(text, scheme)) return put_link(r, out, &whole, s, at, "");
     }
     return found == 0 && j_out_part(r, out, s, at.begin, at.end);
@@ -307,12 +310,12 @@ static bool check_schemes(jrender *r, linker *l, jv given_schemes) {
 }
 
 bool j_urlize(jrender *r, jv v, jv *arg, jv *out) {
-    linker l = {.limit = -1};
+    linker l = {.shown = arg[0]};
     jout text;
     jv e;
     j_out_init(r, &text);
     bool ok = attributes(r, arg[1], arg[3], arg[2], &l.attributes) && open_pattern(r, &l.url, url_pattern) && open_pattern(r, &l.mail, mail_pattern) &&
-              open_pattern(r, &l.scheme, scheme_pattern) && check_schemes(r, &l, arg[4]) && (!given(arg[0]) || j_arg_int(r, arg[0], &l.limit)) &&
+              open_pattern(r, &l.scheme, scheme_pattern) && check_schemes(r, &l, arg[4]) &&
               j_escape_value(r, v, &e) && link_words(r, &text, &l, e.s);
     close_pattern(&l.url);
     close_pattern(&l.mail);
