@@ -305,15 +305,18 @@ static bool cut_of_no_text(jrender *r, jv v, bool kill_words) {
 static bool f_truncate(jrender *r, jv v, jv *arg, jv *out) {
     int64_t length = 255, leeway = 5, n;
     const jstr *dots = j_str_c(r, "..."), *s;
-    if (!dots || (given(arg[0]) && !j_operand_int(r, arg[0], &length))) return false;
+    bool whole = !given(arg[0]) || arg[0].t != J_FLOAT; /* a float will do where nothing is cut */
+    if (!dots || (whole && given(arg[0]) && !j_operand_int(r, arg[0], &length))) return false;
+    if (!whole) length = arg[0].f < 1e9 ? (int64_t)floor(arg[0].f) : 1000 * 1000 * 1000;
     if (given(arg[2]) && !j_str_of(r, arg[2], &dots)) return false;
     if (given(arg[3]) && arg[3].t != J_NONE && !j_operand_int(r, arg[3], &leeway)) return false;
     int64_t n_dots = (int64_t)j_str_chars(dots);
-    if (length < n_dots) return j_fail(r, "AssertionError", "expected length >= %lld, got %lld", (long long)n_dots, (long long)length);
+    if (length < n_dots) return j_fail(r, "AssertionError", "expected length >= %lld, got %s", (long long)n_dots, j_repr_c(r, arg[0]));
     if (leeway < 0) return j_fail(r, "AssertionError", "expected leeway >= 0, got %lld", (long long)leeway);
     if (!jv_length(r, v, &n)) return false;
     *out = v;
     if (n <= length + leeway) return true;
+    if (!whole && (v.t == J_STR || v.t == J_RANGE || jv_has_list(v))) return j_fail(r, "TypeError", "slice indices must be integers or None or have an __index__ method");
     if (v.t != J_STR) return cut_of_no_text(r, v, flag(arg[1]));
     size_t end = j_str_offset(v.s, (size_t)(length - n_dots));
     if (!flag(arg[1])) {
