@@ -385,6 +385,8 @@ static void calls_as_models_vary_them(void **state) {
         {&llama, "<|python_tag|>[get_weather(city=\"x\")]", one, ""},
         {&hermes, "<tool_call>[get_weather(city=\"x\")]</tool_call>", one, ""},
         {&silent, "<|tool_call_start|>[get_weather(city=\"x\")]<|tool_call_end|>I look.", one, "I look."},
+        {&silent, "<|tool_call|>[{\"name\": \"get_weather\", \"arguments\": {\"city\": \"x\"}}]", one, ""},
+        {&silent, "<|tool_call|>[{\"name\": \"get_weather\", \"arguments\": {\"city\": \"x\"}}]<|/tool_call|>", one, ""},
         {&silent, "So:\n```tool_code\nget_weather(city='x')\n```", one, "So:"},
         {&silent, "```tool_code\nget_weather(city='x')\nget_weather_map()\n```\n", "0 get_weather {\"city\":\"x\"}\n1 get_weather_map {}\n", ""},
     };

@@ -9,9 +9,11 @@ enum { MAX_HELD = 16 << 20, EAGER_BYTES = 256 };
 /* The form in which chat_adapt.c tells a model to call functions. */
 static const am_answer_form told = {.told = true, .open = "<tool_call>", .close = "</tool_call>", .think = "<think>", .think_end = "</think>"};
 
-/* Marks that models have which were trained to call functions so, whatever their template shows: LFM 2, Llama 4, Gemma 3. Read where the template has no mark of its own. */
+/* Marks that models have which were trained to call functions so, whatever their template shows: LFM 2, Llama 4, Granite 3 and Phi 4 mini, Gemma 3. Read
+ * where the template has no mark of its own. */
 static const am_answer_form trained[] = {{.kind = AM_CALL_PYTHON, .open = "<|tool_call_start|>", .close = "<|tool_call_end|>"},
                                          {.kind = AM_CALL_PYTHON, .open = "<|python_start|>", .close = "<|python_end|>"},
+                                         {.kind = AM_CALL_JSON, .open = "<|tool_call|>", .close = "<|/tool_call|>"},
                                          {.kind = AM_CALL_PYTHON, .open = "```tool_code", .close = "```"}};
 enum { N_TRAINED = sizeof trained / sizeof *trained };
 static bool is_trained(const am_answer_form *f) { return f->told || f->bare; }
@@ -108,9 +110,8 @@ static bool advance_thought(am_answer *a, bool last, const am_answer_sink *sink)
 
 /* What may follow a call and means nothing more. */
 static bool skip_ends(am_answer *a, bool last, bool *wait) {
-    bool more = is_trained(&a->form);
-    const char *const ends[] = {a->form.close, a->form.section_end, told.close, a->form.kind == AM_CALL_JSON ? ";" : "", a->form.kind == AM_CALL_JSON ? "," : "",
-                                more ? trained[0].close : "", more ? trained[1].close : "", more ? trained[2].close : ""};
+    const char *ends[5 + N_TRAINED] = {a->form.close, a->form.section_end, told.close, a->form.kind == AM_CALL_JSON ? ";" : "", a->form.kind == AM_CALL_JSON ? "," : ""};
+    for (size_t i = 0; i < N_TRAINED; i++) ends[5 + i] = is_trained(&a->form) ? trained[i].close : "";
     am_cursor c = {.s = am_buf_str(&a->held), .last = last};
     *wait = false;
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
@@ -127,8 +128,9 @@ static bool skip_ends(am_answer *a, bool last, bool *wait) {
 
 /* A call at the very front of held, in either form. */
 static am_found read_front(am_answer *a, bool bare, bool last, const am_answer_sink *sink) {
-    const am_answer_form *const forms[] = {&a->form, &told, &trained[0], &trained[1], &trained[2]};
+    const am_answer_form *forms[2 + N_TRAINED] = {&a->form, &told};
     am_found found = AM_NO_CALL;
+    for (size_t i = 0; i < N_TRAINED; i++) forms[2 + i] = &trained[i];
     for (int i = 0; i < (is_trained(&a->form) ? 2 + N_TRAINED : 2) && found != AM_CALL_READ; i++) {
         am_cursor c = {.s = am_buf_str(&a->held), .last = last};
         if (forms[i]->kind == AM_CALL_HARMONY || (bare && !forms[i]->bare)) continue;
@@ -161,9 +163,8 @@ static int list_at(const am_answer *a, size_t at, bool last) {
 
 /* The first place in held where a call begins or may begin; held.n: nowhere. *whole: its mark is all there. */
 static size_t find_mark(const am_answer *a, bool last, bool *whole) {
-    bool more = is_trained(&a->form);
-    const char *const marks[] = {a->form.section, strlen(a->form.open) > 1 ? a->form.open : "", told.open, a->n_calls ? a->form.section_end : "",
-                                 more ? trained[0].open : "", more ? trained[1].open : "", more ? trained[2].open : ""};
+    const char *marks[4 + N_TRAINED] = {a->form.section, strlen(a->form.open) > 1 ? a->form.open : "", told.open, a->n_calls ? a->form.section_end : ""};
+    for (size_t i = 0; i < N_TRAINED; i++) marks[4 + i] = is_trained(&a->form) ? trained[i].open : "";
     am_str held = am_buf_str(&a->held);
     for (size_t i = 0; i < held.n; i++) {
         int listed = a->form.kind == AM_CALL_PYTHON && a->form.bare && held.p[i] == '[' ? list_at(a, i, last) : 0;
