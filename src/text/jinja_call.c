@@ -57,9 +57,17 @@ static int parameter(const char *params, am_str name, int *count) {
     return found;
 }
 
+/* Whether it is a function written in Python, not a method of a C type. */
+static bool is_python(const jfunc *f) {
+    static const char *const begins[] = {"do_", "sync_do_", "test_", "escape", "soft_str"};
+    for (size_t i = 0; i < sizeof begins / sizeof *begins; i++)
+        if (strncmp(f->pyname, begins[i], strlen(begins[i])) == 0) return true;
+    return false;
+}
+
 /* Python's words for a wrong number of arguments: its own functions count the subject in, methods of C types do not. */
 static bool wrong_count(jrender *r, const jfunc *f, int count, size_t n) {
-    bool python = strncmp(f->pyname, "do_", 3) == 0 || strncmp(f->pyname, "test_", 5) == 0;
+    bool python = is_python(f);
     int more = 1 + f->hidden, least = f->n_required + more, most = count + more, got = (int)n + more;
     if (python && least == most)
         return j_fail(r, "TypeError", "%s() takes %d positional argument%s but %d were given", f->pyname, most, most == 1 ? "" : "s", got);
@@ -90,9 +98,12 @@ static bool missing(jrender *r, const jfunc *f, const jv arg[JP_MAX]) {
 
 bool j_bind(jrender *r, const jfunc *f, const jargs *args, jv arg[JP_MAX]) {
     int count, n_given = 0;
-    bool python = strncmp(f->pyname, "do_", 3) == 0 || strncmp(f->pyname, "test_", 5) == 0;
+    bool python = is_python(f);
     parameter(f->params, AM_STR("-"), &count);
     for (int i = 0; i < JP_MAX; i++) arg[i] = (jv){.t = J_MISSING};
+    for (size_t i = 0; python && i < args->n_kw; i++)
+        if (parameter(f->params, (am_str){args->kw[i].name->p, args->kw[i].name->n}, &count) < 0)
+            return j_fail(r, "TypeError", "%s() got an unexpected keyword argument %s", f->pyname, j_repr_c(r, jv_str(args->kw[i].name)));
     if (args->n > (size_t)count) return wrong_count(r, f, count, args->n);
     for (size_t i = 0; i < args->n; i++) arg[i] = args->pos[i];
     if (f->no_keywords && args->n_kw) return j_fail(r, "TypeError", "%s() takes no keyword arguments", f->pyname);

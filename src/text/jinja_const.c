@@ -76,27 +76,60 @@ static bool folds(uint8_t kind) {
     }
 }
 
-static bool in_list(jnode *const *list, uint32_t n, bool folded, int depth, const char **type) {
+typedef bool visit_fn(jnode *n, void *arg); /* true: that is all */
+
+static bool in_list(jnode *const *list, uint32_t n, visit_fn *visit, void *arg) {
     for (uint32_t i = 0; list && i < n; i++)
-        if (list[i] && jx_finds_bad_key(list[i], folded, depth + 1, type)) return true;
+        if (list[i] && visit(list[i], arg)) return true;
     return false;
 }
 
-static bool in_body(const jbody *body, int depth, const char **type) { return in_list(body->node, body->n, false, depth, type); }
+static bool in_body(const jbody *body, visit_fn *visit, void *arg) { return in_list(body->node, body->n, visit, arg); }
 
-bool jx_finds_bad_key(const jnode *n, bool folded, int depth, const char **type) {
-    if (depth > MAX_WALK) return false;
-    folded |= folds(n->kind);
-    if (folded && bad_key(n, type)) return true;
+static bool in_args(const jargnodes *a, visit_fn *visit, void *arg) {
+    jnode *const stars[] = {a->star, a->star2};
+    for (uint32_t i = 0; i < a->n_kw; i++)
+        if (visit(a->kw[i].value, arg)) return true;
+    return in_list(a->pos, a->n, visit, arg) || in_list(stars, 2, visit, arg);
+}
+
+/* Every node right below n, of expressions and statements. */
+static bool each_below(const jnode *n, visit_fn *visit, void *arg) {
     jnode *const one[] = {n->a, n->b, n->c};
-    if (in_list(one, 3, folded, depth, type) || in_list(n->list, n->kind == JN_SLICE ? 3 : n->n, folded, depth, type) ||
-        in_list(n->list2, n->n, folded, depth, type))
-        return true;
-    for (uint32_t i = 0; n->args && i < n->args->n_kw; i++)
-        if (jx_finds_bad_key(n->args->kw[i].value, folded, depth + 1, type)) return true;
-    jnode *const stars[] = {n->args ? n->args->star : NULL, n->args ? n->args->star2 : NULL};
-    if ((n->args && in_list(n->args->pos, n->args->n, folded, depth, type)) || in_list(stars, 2, folded, depth, type)) return true;
+    if (in_list(one, 3, visit, arg) || in_list(n->list, n->kind == JN_SLICE ? 3 : n->n, visit, arg) || in_list(n->list2, n->n, visit, arg)) return true;
+    if (n->args && in_args(n->args, visit, arg)) return true;
     for (uint32_t i = 0; n->arms && i < n->n; i++)
-        if (in_body(&n->arms[i], depth, type)) return true;
-    return (n->sig && in_list(n->sig->dflt, n->sig->n_dflt, false, depth, type)) || in_body(&n->body, depth, type) || in_body(&n->other, depth, type);
+        if (in_body(&n->arms[i], visit, arg)) return true;
+    return (n->sig && in_list(n->sig->dflt, n->sig->n_dflt, visit, arg)) || in_body(&n->body, visit, arg) || in_body(&n->other, visit, arg);
+}
+
+typedef struct search {
+    bool folded; /* within what jinja2 folds */
+    int depth;
+    const char *type;
+} search;
+
+static bool find_bad_key(jnode *n, void *arg) {
+    search *s = arg, below = {s->folded || folds(n->kind), s->depth + 1, NULL};
+    bool found = below.depth < MAX_WALK && ((below.folded && bad_key(n, &below.type)) || each_below(n, find_bad_key, &below));
+    if (found) s->type = below.type;
+    return found;
+}
+
+const char *jx_bad_key(const jbody *body) {
+    search s = {false, 0, NULL};
+    in_body(body, find_bad_key, &s);
+    return s.type;
+}
+
+static bool mark_folded(jnode *n, void *arg) {
+    int below = *(int *)arg + 1;
+    if (folds(n->kind) && n->kind != JN_SLICE && jx_is_constant(n, 0)) jx_mark_constant(n);
+    else if (below < MAX_WALK) each_below(n, mark_folded, &below);
+    return false;
+}
+
+void jx_mark_folded(const jbody *body) {
+    int depth = 0;
+    in_body(body, mark_folded, &depth);
 }

@@ -163,6 +163,8 @@ static double round_to(double f, int64_t digits) {
 static bool f_round(jrender *r, jv v, jv *arg, jv *out) {
     int64_t digits = 0;
     am_str method = AM_STR("common");
+    uint64_t hash; /* which a set of the three names asks for */
+    if (given(arg[1]) && !jv_hash(r, arg[1], &hash)) return false;
     if (given(arg[1])) method = arg[1].t == J_STR ? (am_str){arg[1].s->p, arg[1].s->n} : AM_STR("");
     bool ceil_ = am_str_eq(method, AM_STR("ceil")), floor_ = am_str_eq(method, AM_STR("floor"));
     if (!ceil_ && !floor_ && !am_str_eq(method, AM_STR("common")))

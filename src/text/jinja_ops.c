@@ -370,26 +370,29 @@ static bool slice_index(jrender *r, jv v, int64_t dflt, int64_t *out) {
 }
 
 /* Python's slice.indices: start, stop and step made to lie within n items, and how many there are. */
-static bool slice_bounds(jrender *r, const jv part[3], int64_t n, int64_t *start, int64_t *step, int64_t *count) {
-    int64_t stop;
-    if (!slice_index(r, part[2], 1, step)) return false;
-    if (*step == 0) return j_fail(r, "ValueError", "slice step cannot be zero");
-    if (*step < -INT64_MAX) *step = -INT64_MAX;
-    int64_t low = *step < 0 ? -1 : 0, high = *step < 0 ? n - 1 : n;
-    if (!slice_index(r, part[0], *step < 0 ? INT64_MAX : 0, start) || !slice_index(r, part[1], *step < 0 ? INT64_MIN : INT64_MAX, &stop))
+typedef struct bounds {
+    int64_t start, stop, step, count;
+} bounds;
+
+static bool slice_bounds(jrender *r, const jv part[3], int64_t n, bounds *b) {
+    if (!slice_index(r, part[2], 1, &b->step)) return false;
+    if (b->step == 0) return j_fail(r, "ValueError", "slice step cannot be zero");
+    if (b->step < -INT64_MAX) b->step = -INT64_MAX;
+    int64_t low = b->step < 0 ? -1 : 0, high = b->step < 0 ? n - 1 : n;
+    if (!slice_index(r, part[0], b->step < 0 ? INT64_MAX : 0, &b->start) || !slice_index(r, part[1], b->step < 0 ? INT64_MIN : INT64_MAX, &b->stop))
         return false;
     bool no_stop = part[1].t == J_MISSING || part[1].t == J_NONE;
-    if (*start < 0) *start = *start < -n ? low : *start + n;
-    if (*start > high) *start = high;
+    if (b->start < 0) b->start = b->start < -n ? low : b->start + n;
+    if (b->start > high) b->start = high;
     if (no_stop) {
-        stop = *step < 0 ? -1 : n;
+        b->stop = b->step < 0 ? -1 : n;
     } else {
-        if (stop < 0) stop = stop < -n ? low : stop + n;
-        if (stop > high) stop = high;
+        if (b->stop < 0) b->stop = b->stop < -n ? low : b->stop + n;
+        if (b->stop > high) b->stop = high;
     }
-    *count = 0;
-    if (*step > 0 && *start < stop) *count = (stop - *start - 1) / *step + 1;
-    if (*step < 0 && stop < *start) *count = (*start - stop - 1) / -*step + 1;
+    b->count = 0;
+    if (b->step > 0 && b->start < b->stop) b->count = (b->stop - b->start - 1) / b->step + 1;
+    if (b->step < 0 && b->stop < b->start) b->count = (b->start - b->stop - 1) / -b->step + 1;
     return true;
 }
 
@@ -439,24 +442,25 @@ bool j_const_slice(jrender *r, jv obj, const jv part[3], jv *out) {
 }
 
 bool j_slice(jrender *r, jv obj, const jv part[3], jv *out) {
-    int64_t n, start = 0, step = 1, count = 0;
+    int64_t n;
+    bounds b = {0};
     if (obj.t == J_UNDEF) return j_undefined_error(r, obj);
     if (obj.t == J_DICT) return j_fail(r, "TypeError", "unhashable type: 'slice'");
     if (obj.t != J_STR && obj.t != J_RANGE && !jv_has_list(obj))
         return j_fail(r, "TypeError", "'%s' object is not subscriptable", j_type_name(obj));
-    if (!jv_length(r, obj, &n) || !slice_bounds(r, part, n, &start, &step, &count)) return false;
-    if (obj.t == J_STR) return slice_str(r, obj.s, start, step, count, out) && j_markup(r, out->s, obj.s->markup, out);
+    if (!jv_length(r, obj, &n) || !slice_bounds(r, part, n, &b)) return false;
+    if (obj.t == J_STR) return slice_str(r, obj.s, b.start, b.step, b.count, out) && j_markup(r, out->s, obj.s->markup, out);
     if (obj.t == J_RANGE) {
         jrange *range = j_alloc(r, sizeof *range);
         if (!range) return false;
         const jrange *o = obj.range;
-        *range = (jrange){o->start + start * o->step, o->start + (start + count * step) * o->step, o->step * step, count};
+        *range = (jrange){o->start + b.start * o->step, o->start + b.stop * o->step, o->step * b.step, b.count};
         *out = (jv){.t = J_RANGE, .range = range};
         return true;
     }
-    jlist *l = j_list(r, (size_t)count);
-    if (!l || !j_charge(r, (uint64_t)count)) return false;
-    for (int64_t i = 0; i < count; i++) l->v[l->n++] = obj.l->v[start + i * step];
+    jlist *l = j_list(r, (size_t)b.count);
+    if (!l || !j_charge(r, (uint64_t)b.count)) return false;
+    for (int64_t i = 0; i < b.count; i++) l->v[l->n++] = obj.l->v[b.start + i * b.step];
     *out = (jv){.t = obj.t, .l = l};
     return true;
 }

@@ -571,8 +571,8 @@ am_status j_parse(am_template *t, am_str source, am_error *err) {
     if (!p.status && p.twice[0]) p.status = am_fail(err, AM_EFORMAT, "line %u: TemplateAssertionError: %s", p.twice_line, p.twice);
     if (!p.status && p.assertion[0])
         p.status = am_fail(err, AM_EFORMAT, "line %u: TemplateAssertionError: %s", p.assertion_line, p.assertion);
-    const char *type = NULL;
-    for (uint32_t i = 0; !p.status && p.bad_keys && !type && i < t->body.n; i++) jx_finds_bad_key(t->body.node[i], false, 0, &type);
+    if (!p.status && p.slices) jx_mark_folded(&t->body);
+    const char *type = !p.status && p.bad_keys ? jx_bad_key(&t->body) : NULL;
     if (type) p.status = am_fail(err, AM_EFORMAT, "TypeError: unhashable type: '%s'", type);
     if (!p.status && p.refused[0]) p.status = am_fail(err, AM_EFORMAT, "line %u: SyntaxError: %s", p.refused_line, p.refused);
     free(p.tokens.v);

@@ -112,6 +112,7 @@ jnode *jx_target(jparser *p, bool with_namespace);
 /* Expressions that jinja2 computes at compile time, because nothing in them can change (jinja_const.c). */
 bool jx_is_constant(const jnode *n, int depth);
 void jx_mark_constant(jnode *n);
-bool jx_finds_bad_key(const jnode *n, bool folded, int depth, const char **type); /* *type: what such a key is; folded: within what jinja2 folds */
+void jx_mark_folded(const jbody *body);      /* the same wherever something folds them */
+const char *jx_bad_key(const jbody *body);   /* the type of a key without a hash within what is folded; NULL: there is none */
 
 #endif

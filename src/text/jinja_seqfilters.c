@@ -75,6 +75,7 @@ static bool gen_value(jgen *g, jv *out) {
 /* A generator over v, or one of nothing when v is false: map and select look at that first. */
 static bool gen_over(jrender *r, jgen *g, jv v, jv *out) {
     g->it.src = v;
+    g->started = true; /* looks at v itself, behind its arguments */
     if (jv_truth(v)) return gen_value(g, out);
     jlist *none = j_list(r, 0);
     return none && j_gen_of_list(r, "generator", none, out);
@@ -452,7 +453,7 @@ static bool prepare_map(jrender *r, const jargs *args, jgen *g) {
 
 /* Arguments are looked at when the first item is asked for, as in jinja2, whose generators have not run before. */
 static int first_mapped(jrender *r, jgen *g, jv *out) {
-    if (!prepare_map(r, g->args, g)) return -1;
+    if (!prepare_map(r, g->args, g) || !j_iter(r, g->it.src, &g->it)) return -1;
     g->next = next_mapped;
     return next_mapped(r, g, out);
 }
@@ -484,7 +485,7 @@ static int first_selected(jrender *r, jgen *g, jv *out) {
     if (at && args->n == 0) return j_fail(r, "FilterArgumentError", "Missing parameter for attribute name"), -1;
     if (at && !j_attr_path(r, args->pos[0], &g->path, &g->n_path)) return -1;
     if (args->n > at && !named(r, args->pos[at], true, &g->what)) return -1;
-    if (!(g->args = rest_args(r, args, at + 1))) return -1;
+    if (!(g->args = rest_args(r, args, at + 1)) || !j_iter(r, g->it.src, &g->it)) return -1;
     g->next = next_selected;
     return next_selected(r, g, out);
 }
@@ -503,22 +504,22 @@ static bool f_selectattr(jrender *r, jv v, const jargs *args, jv *out) { return 
 static bool f_rejectattr(jrender *r, jv v, const jargs *args, jv *out) { return select_(r, v, args, false, true, out); }
 
 static const jfunc filters[] = {
-    {.name = "list", .pyname = "do_list", .fn = f_list},
-    {.name = "first", .pyname = "do_first", .fn = f_first},
+    {.name = "list", .pyname = "sync_do_list", .fn = f_list},
+    {.name = "first", .pyname = "sync_do_first", .fn = f_first, .hidden = true},
     {.name = "last", .pyname = "do_last", .fn = f_last, .hidden = true},
     {.name = "reverse", .pyname = "do_reverse", .fn = f_reverse},
-    {.name = "join", .pyname = "do_join", .fn = f_join, .params = "d attribute", .hidden = true},
+    {.name = "join", .pyname = "sync_do_join", .fn = f_join, .params = "d attribute", .hidden = true},
     {.name = "sort", .pyname = "do_sort", .fn = f_sort, .params = "reverse case_sensitive attribute", .hidden = true},
     {.name = "dictsort", .pyname = "do_dictsort", .fn = f_dictsort, .params = "case_sensitive by reverse"},
     {.name = "min", .pyname = "do_min", .fn = f_min, .params = "case_sensitive attribute", .hidden = true},
     {.name = "max", .pyname = "do_max", .fn = f_max, .params = "case_sensitive attribute", .hidden = true},
-    {.name = "sum", .pyname = "do_sum", .fn = f_sum, .params = "attribute start", .hidden = true},
+    {.name = "sum", .pyname = "sync_do_sum", .fn = f_sum, .params = "attribute start", .hidden = true},
     {.name = "random", .pyname = "do_random", .fn = f_random, .hidden = true},
     {.name = "items", .pyname = "do_items", .fn = f_items},
     {.name = "unique", .pyname = "do_unique", .fn = f_unique, .params = "case_sensitive attribute", .hidden = true},
     {.name = "batch", .pyname = "do_batch", .fn = f_batch, .params = "linecount fill_with", .n_required = 1},
-    {.name = "slice", .pyname = "do_slice", .fn = f_slice, .params = "slices fill_with", .n_required = 1},
-    {.name = "groupby", .pyname = "do_groupby", .fn = f_groupby, .params = "attribute default case_sensitive", .n_required = 1, .hidden = true},
+    {.name = "slice", .pyname = "sync_do_slice", .fn = f_slice, .params = "slices fill_with", .n_required = 1},
+    {.name = "groupby", .pyname = "sync_do_groupby", .fn = f_groupby, .params = "attribute default case_sensitive", .n_required = 1, .hidden = true},
     {.name = "map", .pyname = "do_map", .raw = f_map},
     {.name = "select", .pyname = "do_select", .raw = f_select},
     {.name = "reject", .pyname = "do_reject", .raw = f_reject},
