@@ -325,6 +325,8 @@ def case(env):
         return None  # jinja2's own mistakes with required blocks, and with infinity among constants
     if "wordcount" in source and re.search("items|unique|map|select|reject|batch|slice|reverse", source):
         return None  # counts the address of a generator
+    if "tojson(indent=" in source and ("safe" in source or "autoescape" in source):
+        return None  # a Markup as indent escapes the JSON that Python's encoder adds to it
     if len(text) > 10000 or re.search(r"0[xX][0-9a-fA-F]{8}|\d{18}|\dj\)|complex|SyntaxError: .*<template>", text):
         return None
     return out

@@ -323,7 +323,12 @@ static int batch_of_all(jrender *r, jgen *g, jlist *l, jv *out) {
     if (given(g->fill) && !j_list_add(r, l, g->fill)) return -1;
     while ((got = j_next(r, &g->it, &item)) > 0)
         if (!j_list_add(r, l, item)) return -1;
-    return got < 0 ? -1 : l->n > 0;
+    if (got < 0 || l->n == 0) return got;
+    bool fewer = false; /* jinja2 asks that of whatever the count is, when there is something to fill with */
+    jv count = g->args->pos[0], fill = g->args->pos[1];
+    if (given(fill) && fill.t != J_NONE && !jv_less(r, jv_int((int64_t)l->n), count, JO_LT, &fewer)) return -1;
+    if (fewer) return j_fail(r, "TypeError", "can't multiply sequence by non-int of type '%s'", j_type_name(count)), -1;
+    return 1;
 }
 
 static int next_batch(jrender *r, jgen *g, jv *out) {
@@ -336,7 +341,9 @@ static int next_batch(jrender *r, jgen *g, jv *out) {
         if (!j_list_add(r, l, item)) return -1;
     if (got < 0) return -1;
     if (l->n == 0) return 0;
-    while (given(g->fill) && g->fill.t != J_NONE && (int64_t)l->n < g->count)
+    bool fills = given(g->fill) && g->fill.t != J_NONE && (int64_t)l->n < g->count;
+    if (fills && g->args->pos[0].t == J_FLOAT) return j_fail(r, "TypeError", "can't multiply sequence by non-int of type 'float'"), -1;
+    while (fills && (int64_t)l->n < g->count)
         if (!j_charge(r, 1) || !j_list_add(r, l, g->fill)) return -1;
     *out = (jv){.t = J_LIST, .l = l};
     return 1;
@@ -344,7 +351,8 @@ static int next_batch(jrender *r, jgen *g, jv *out) {
 
 static bool f_batch(jrender *r, jv v, jv *arg, jv *out) {
     jgen *g = j_gen(r, "generator", next_batch);
-    if (!g) return false;
+    if (!g || !(g->args = j_alloc(r, sizeof *g->args)) || !(g->args->pos = j_alloc(r, 2 * sizeof(jv)))) return false;
+    memcpy(g->args->pos, arg, 2 * sizeof(jv));
     if (jv_is_int(arg[0])) g->count = jv_to_int(arg[0]);
     else if (arg[0].t == J_FLOAT && arg[0].f == floor(arg[0].f) && fabs(arg[0].f) < 0x1p62) g->count = (int64_t)arg[0].f;
     else g->count = -1; /* no number of items is equal to it */
@@ -413,12 +421,15 @@ static bool f_groupby(jrender *r, jv v, jv *arg, jv *out) {
     return true;
 }
 
+static int map_one(jrender *r, jgen *g, jv item, jv *out) {
+    bool ok = g->what ? j_call_func(r, g->what, item, g->args, out) : j_walk_path(r, item, g->path, g->n_path, g->fill, out);
+    return ok ? 1 : -1;
+}
+
 static int next_mapped(jrender *r, jgen *g, jv *out) {
     jv item;
     int got = j_next(r, &g->it, &item);
-    if (got <= 0) return got;
-    bool ok = g->what ? j_call_func(r, g->what, item, g->args, out) : j_walk_path(r, item, g->path, g->n_path, g->fill, out);
-    return ok ? 1 : -1;
+    return got > 0 ? map_one(r, g, item, out) : got;
 }
 
 /* The rest of args after the first n, for the filter or test that map and select call. */
@@ -448,14 +459,19 @@ static bool prepare_map(jrender *r, const jargs *args, jgen *g) {
         return j_attr_path(r, attribute, &g->path, &g->n_path);
     }
     if (args->n == 0) return j_fail(r, "FilterArgumentError", "map requires a filter argument");
-    return named(r, args->pos[0], false, &g->what) && (g->args = rest_args(r, args, 1));
+    return true;
 }
 
 /* Arguments are looked at when the first item is asked for, as in jinja2, whose generators have not run before. */
 static int first_mapped(jrender *r, jgen *g, jv *out) {
-    if (!prepare_map(r, g->args, g) || !j_iter(r, g->it.src, &g->it)) return -1;
+    const jargs *args = g->args;
+    jv item;
+    int got;
+    if (!prepare_map(r, args, g) || !j_iter(r, g->it.src, &g->it)) return -1;
     g->next = next_mapped;
-    return next_mapped(r, g, out);
+    if ((got = j_next(r, &g->it, &item)) <= 0) return got;
+    if (args->n && (!named(r, args->pos[0], false, &g->what) || !(g->args = rest_args(r, args, 1)))) return -1; /* which only an item asks for */
+    return map_one(r, g, item, out);
 }
 
 static bool f_map(jrender *r, jv v, const jargs *args, jv *out) {
@@ -464,16 +480,18 @@ static bool f_map(jrender *r, jv v, const jargs *args, jv *out) {
     return gen_over(r, g, v, out);
 }
 
+static bool selects(jrender *r, jgen *g, jv item, bool *yes) {
+    jv v;
+    if (!j_walk_path(r, item, g->path, g->n_path, (jv){.t = J_MISSING}, &v)) return false;
+    *yes = jv_truth(v);
+    return !g->what || j_apply_test(r, g->what, v, g->args, yes);
+}
+
 static int next_selected(jrender *r, jgen *g, jv *out) {
     int got;
     while ((got = j_next(r, &g->it, out)) > 0) {
-        jv v;
         bool yes;
-        if (!j_walk_path(r, *out, g->path, g->n_path, (jv){.t = J_MISSING}, &v)) return -1;
-        if (!g->what)
-            yes = jv_truth(v);
-        else if (!j_apply_test(r, g->what, v, g->args, &yes))
-            return -1;
+        if (!selects(r, g, *out, &yes)) return -1;
         if (yes == g->flag) return 1;
     }
     return got;
@@ -484,10 +502,13 @@ static int first_selected(jrender *r, jgen *g, jv *out) {
     size_t at = g->has_test ? 1 : 0; /* has_test: an attribute comes first */
     if (at && args->n == 0) return j_fail(r, "FilterArgumentError", "Missing parameter for attribute name"), -1;
     if (at && !j_attr_path(r, args->pos[0], &g->path, &g->n_path)) return -1;
-    if (args->n > at && !named(r, args->pos[at], true, &g->what)) return -1;
     if (!(g->args = rest_args(r, args, at + 1)) || !j_iter(r, g->it.src, &g->it)) return -1;
     g->next = next_selected;
-    return next_selected(r, g, out);
+    int got = j_next(r, &g->it, out);
+    bool yes;
+    if (got <= 0) return got;
+    if ((args->n > at && !named(r, args->pos[at], true, &g->what)) || !selects(r, g, *out, &yes)) return -1;
+    return yes == g->flag ? 1 : next_selected(r, g, out);
 }
 
 static bool select_(jrender *r, jv v, const jargs *args, bool keep, bool attr, jv *out) {

@@ -151,9 +151,10 @@ bool j_wordwrap(jrender *r, jv v, jv *arg, jv *out) {
     wrapper w = {.width = 79, .break_long_words = arg[1].t == J_MISSING || flag(arg[1]), .break_on_hyphens = arg[3].t == J_MISSING || flag(arg[3]), .line = j_list(r, 8)};
     jlist *lines;
     if (!between || !w.line) return false;
+    if (arg[2].t == J_UNDEF) return j_undefined_error(r, arg[2]);
+    if (given(arg[2]) && arg[2].t != J_STR) return j_fail(r, "AttributeError", "'%s' object has no attribute 'join'", j_type_name(arg[2]));
     if (v.t == J_UNDEF) return j_undefined_error(r, v);
     if (v.t != J_STR) return j_fail(r, "AttributeError", "'%s' object has no attribute 'splitlines'", j_type_name(v));
-    if (given(arg[2]) && arg[2].t != J_STR) return j_fail(r, "AttributeError", "'%s' object has no attribute 'join'", j_type_name(arg[2]));
     if (given(arg[2])) between = arg[2].s;
     if (!j_splitlines(r, v.s, false, &lines)) return false;
     if (lines->n && arg[0].t != J_MISSING && !j_operand_int(r, arg[0], &w.width)) return false;
