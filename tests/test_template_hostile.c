@@ -62,6 +62,7 @@ static const hostile_case cases[] = {
     {"{% import 'os' as os %}", AM_EFORMAT, "no loader"},
     {"{% from 'os' import popen %}", AM_EFORMAT, "no loader"},
     {"{% extends 'x' %}", AM_EFORMAT, "no loader"},
+    {"{% set n = namespace() %}{% set n.a, n.b = 1, 2 %}{% set x, n.c = 3, 4 %}{{ n.a }}{{ n.b }}{{ x }}{{ n.c }}", AM_OK, "1234"}, /* as of jinja2 3.1.5 */
     {"{{ ''[''] }}{{ [].x }}{{ {}[''] }}{{ 1[''] }}", AM_OK, ""},
     /* more than there is */
     {"{{ 'a' * 10**9 }}", AM_ELIMIT, "bytes of text"},

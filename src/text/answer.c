@@ -95,7 +95,7 @@ static size_t unsure_end(am_str s, const char *mark) {
 
 static bool advance_thought(am_answer *a, bool last, const am_answer_sink *sink) {
     am_str held = am_buf_str(&a->held);
-    const char *end = memmem(held.p, held.n, a->form.think_end, strlen(a->form.think_end));
+    const char *end = held.n ? memmem(held.p, held.n, a->form.think_end, strlen(a->form.think_end)) : NULL;
     size_t n = end ? (size_t)(end - held.p) : last ? held.n : held.n - unsure_end(held, a->form.think_end), all = n;
     while ((end || last) && n && am_is_blank(held.p[n - 1])) n--;
     am_answer_give_thought(a, (am_str){held.p, n}, sink);

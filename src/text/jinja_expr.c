@@ -383,7 +383,20 @@ jnode *jx_primary(jparser *p) {
 /* jinja2 also means to end a tuple before "in" and "recursive", but its test for that never holds; nor does ours. */
 static bool tuple_ends(jparser *p) { return jp_is(p, JT_VAR_END) || jp_is(p, JT_BLOCK_END) || jp_is(p, JT_RPAREN); }
 
+/* ns.attr as a target */
+static jnode *namespace_target(jparser *p) {
+    jnode *n = jp_node(p, JN_NSREF, jp_current(p)->line);
+    if (!n || (n->atom = jp_atom(p, jp_next(p)->text)) == UINT32_MAX) return NULL;
+    jp_next(p);
+    am_str attr;
+    const jstr *s = jp_identifier(p, &attr) ? jp_string(p, attr) : NULL;
+    if (!s) return NULL;
+    n->value = jv_str(s);
+    return n;
+}
+
 static jnode *tuple_item(jparser *p, unsigned flags) {
+    if ((flags & JX_NAMESPACE) && jp_is(p, JT_NAME) && jp_look(p)->type == JT_DOT) return namespace_target(p);
     if (flags & JX_SIMPLE) return jx_primary(p);
     if (!(flags & JX_NO_COND)) return jx_expression(p);
     if (!jp_enter(p)) return NULL;
@@ -676,7 +689,7 @@ static bool check_target(jparser *p, jnode *n) {
         return jp_fail(p, n->line, "can't assign to '%s'", name_);
     }
     for (uint32_t i = 0; i < n->n; i++) {
-        if (n->list[i]->kind != JN_NAME && n->list[i]->kind != JN_TUPLE) return jp_fail(p, n->line, "can't assign to 'tuple'");
+        if (n->list[i]->kind != JN_NAME && n->list[i]->kind != JN_NSREF && n->list[i]->kind != JN_TUPLE) return jp_fail(p, n->line, "can't assign to 'tuple'");
         if (n->list[i]->kind == JN_NAME && !check_target(p, n->list[i])) return false;
     }
     return true;
@@ -684,18 +697,8 @@ static bool check_target(jparser *p, jnode *n) {
 
 jnode *jx_target(jparser *p, bool with_namespace) {
     bool used[JA_N_FIXED];
-    if (with_namespace && jp_is(p, JT_NAME) && jp_look(p)->type == JT_DOT) {
-        jnode *n = jp_node(p, JN_NSREF, jp_current(p)->line);
-        if (!n || (n->atom = jp_atom(p, jp_next(p)->text)) == UINT32_MAX) return NULL;
-        jp_next(p);
-        am_str attr;
-        const jstr *s = jp_identifier(p, &attr) ? jp_string(p, attr) : NULL;
-        if (!s) return NULL;
-        n->value = jv_str(s);
-        return n;
-    }
     memcpy(used, p->uses, sizeof used); /* being assigned to is not being used */
-    jnode *n = jx_tuple(p, JX_SIMPLE);
+    jnode *n = jx_tuple(p, JX_SIMPLE | (with_namespace ? JX_NAMESPACE : 0));
     memcpy(p->uses, used, sizeof used);
     return n && check_target(p, n) ? n : NULL;
 }

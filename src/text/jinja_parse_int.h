@@ -99,7 +99,7 @@ const jstr *jp_string(jparser *p, am_str s);
 bool jp_add(jparser *p, jnodes *list, jnode *n);
 
 /* jinja_expr.c; all give NULL when they failed */
-enum { JX_NO_COND = 1, JX_SIMPLE = 2, JX_PARENS = 4 };
+enum { JX_NO_COND = 1, JX_SIMPLE = 2, JX_PARENS = 4, JX_NAMESPACE = 8 };
 jnode *jx_tuple(jparser *p, unsigned flags);
 jnode *jx_expression(jparser *p);
 jnode *jx_or(jparser *p);
