@@ -2,6 +2,8 @@
  * refused when the member is looked up (jinja_ops.c); list.pop is not on jinja2's list of such methods, so it works here too. */
 #include "text/jinja_int.h"
 
+#include <stdio.h>
+
 static bool given(jv v) { return v.t != J_MISSING && v.t != J_NONE; }
 
 static bool str_arg(jrender *r, const char *what, jv v, const jstr **out) {
@@ -383,7 +385,12 @@ static bool m_format(jrender *r, jv self, const jargs *args, jv *out) { return j
 
 static bool m_format_map(jrender *r, jv self, jv *arg, jv *out) {
     jargs args = {0};
-    if (arg[0].t != J_DICT) return j_brace_format(r, self.s, &args, out);
+    if (arg[0].t != J_DICT) {
+        char why[80]; /* a name is looked up in whatever it is */
+        snprintf(why, sizeof why, arg[0].t == J_STR ? "string indices must be integers, not 'str'" : jv_has_list(arg[0]) ? "%s indices must be integers or slices, not str"
+                                                                                                    : "'%s' object is not subscriptable", j_type_name(arg[0]));
+        return j_brace_format(r, self.s, &args, out) || j_fail_instead(r, "KeyError", "TypeError", why);
+    }
     if (!(args.kw = j_alloc(r, (arg[0].d->n + 1) * sizeof *args.kw))) return false;
     for (size_t i = 0; i < arg[0].d->n; i++)
         if (arg[0].d->e[i].key.t == J_STR) args.kw[args.n_kw++] = (jkw){arg[0].d->e[i].key.s, arg[0].d->e[i].value};

@@ -445,9 +445,12 @@ static jnode *parse_block(jparser *p) {
     }
     uint32_t n_loop = p->n_loop;
     uint8_t escape = p->escape;
+    bool uses[JA_N_FIXED]; /* jinja2 compiles blocks apart from what is around them */
+    memcpy(uses, p->uses, sizeof uses);
     p->n_loop = 0;
-    p->escape = JE_OFF; /* jinja2 compiles blocks apart from what is around them */
+    p->escape = JE_OFF;
     bool ok = hard_statements(p, ends, true, &n->body);
+    memcpy(p->uses, uses, sizeof uses);
     p->n_loop = n_loop;
     p->escape = escape;
     if (ok && n->n && !only_blanks(&n->body)) ok = jp_fail(p, jp_current(p)->line, "Required blocks can only contain comments or whitespace");

@@ -205,6 +205,23 @@ static bool percent_head(jrender *r, const jstr *s, size_t *at, values *v, spec 
     return true;
 }
 
+/* A repr as ascii() has it. */
+static bool ascii(jrender *r, const jstr *s, jv *out) {
+    jout text;
+    size_t done = 0;
+    bool input = j_str_is_input(s);
+    j_out_init(r, &text);
+    for (size_t i = 0, used; i < s->n; i += used) {
+        int32_t c = j_decode(s->p + i, s->n - i, &used);
+        char code[12];
+        if (c < 0x80) continue;
+        int n = snprintf(code, sizeof code, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x", (unsigned)c);
+        if (!j_out_part(r, &text, s, done, i) || !j_out_bytes(r, &text, code, (size_t)n, input)) return fail_out(&text);
+        done = i + used;
+    }
+    return j_out_part(r, &text, s, done, s->n) ? j_out_value(r, &text, out) : fail_out(&text);
+}
+
 /* Markup wraps what it formats. The wrapper is a number for those that ask int() or float() of it, which text may be too, and none for the rest. */
 static bool wrapped_number(jrender *r, char type, jv *v) {
     if (type == 'c') return j_fail(r, "TypeError", "%%c requires int or char");
@@ -223,7 +240,7 @@ static bool percent_value(jrender *r, jout *out, char type, jv v, spec *f) {
         } else {
             j_out_init(r, &text);
             if (!j_write_repr(r, &text, v, 0)) return fail_out(&text);
-            if (!(s = j_out_finish(r, &text))) return false;
+            if (!(s = j_out_finish(r, &text)) || (type == 'a' && (!ascii(r, s, &v) || !(s = v.s)))) return false;
         }
         if (f->escape && (!j_escape(r, s, &v) || !(s = v.s))) return false;
         return format_str(r, out, s, f, '>');
@@ -323,6 +340,7 @@ static bool format_value(jrender *r, jout *out, jv v, const jstr *spec_text) {
         if (f.type && f.type != 's')
             return j_fail(r, "ValueError", "Unknown format code '%c' for object of type 'str'", f.type);
         if (f.comma) return j_fail(r, "ValueError", "Cannot specify '%c' with 's'.", f.comma);
+        if (f.align == '=') return j_fail(r, "ValueError", "'=' alignment not allowed in string format specifier");
         if (f.zero && !f.fill && !(f.fill = j_str_c(r, "0"))) return false;
         return j_str_of(r, v, &s) && format_str(r, out, s, &f, '<');
     }
@@ -335,6 +353,7 @@ static bool format_value(jrender *r, jout *out, jv v, const jstr *spec_text) {
         if (f.comma && f.type && (strchr("cn", f.type) || (f.comma == ',' && strchr("boxX", f.type))))
             return j_fail(r, "ValueError", "Cannot specify '%c' with '%c'.", f.comma, f.type);
         if (f.type == 'c' && f.sign) return j_fail(r, "ValueError", "Sign not allowed with integer format specifier 'c'");
+        if (f.type == 'c' && f.zero && !f.fill && !(f.fill = j_str_c(r, "0"))) return false;
         if (f.type == 'c') return percent_value(r, out, 'c', v, &f);
         if (f.type == 'n') f.type = v.t == J_FLOAT ? 'g' : 'd';
         return format_number(r, out, v, &f);
@@ -353,9 +372,13 @@ static bool field(jrender *r, const jstr *s, size_t begin, size_t end, const jar
         digits = s->p[i] >= '0' && s->p[i] <= '9';
         index = index * 10 + s->p[i] - '0';
     }
-    if (at == begin) index = (*next)++;
-    if (digits || at == begin) {
-        if ((size_t)index >= args->n) return j_fail(r, "IndexError", "Replacement index %lld out of range for positional args tuple", (long long)index);
+    bool next_one = begin == end;
+    if (next_one ? *next < 0 : digits && at == end && *next > 0)
+        return j_fail(r, "ValueError", "cannot switch from manual field specification to automatic field numbering");
+    if (next_one) index = (*next)++;
+    else if (digits && at == end) *next = -1; /* numbered by hand from here on */
+    if (digits || next_one) {
+        if ((size_t)index >= args->n) return j_fail(r, "IndexError", "tuple index out of range");
         *out = args->pos[index];
     } else {
         out->t = J_MISSING;
@@ -370,7 +393,8 @@ static bool field(jrender *r, const jstr *s, size_t begin, size_t end, const jar
         char open = s->p[at++];
         size_t from = at;
         while (at < end && (open == '[' ? s->p[at] != ']' : s->p[at] != '.' && s->p[at] != '[')) at++;
-        if (open == '[' && at == end) return j_fail(r, "ValueError", "Missing ']' in format string");
+        if (open != '.' && open != '[') return j_fail(r, "ValueError", "Only '.' or '[' may follow ']' in format field specifier");
+        if (open == '[' && at == end) return j_fail(r, "ValueError", "expected '}' before end of string");
         const jstr *key = j_str_slice(r, s, from, at);
         if (!key || key->n == 0) return key && j_fail(r, "ValueError", "Empty attribute in format string");
         bool number = key->n < 18 && strspn(key->p, "0123456789") >= key->n;
@@ -396,10 +420,11 @@ static bool one_field(jrender *r, jout *out, const jstr *s, size_t span[2], cons
     jout text;
     if (at < span[1] && s->p[at] == '!') {
         char kind = at + 1 < span[1] ? s->p[at + 1] : 0;
-        if (kind != 's' && kind != 'r' && kind != 'a') return j_fail(r, "ValueError", "Unknown conversion specifier '%c'", kind ? kind : ' ');
+        if (!kind) return j_fail(r, "ValueError", "unmatched '{' in format spec");
+        if (kind != 's' && kind != 'r' && kind != 'a') return j_fail(r, "ValueError", "Unknown conversion specifier %c", kind);
         j_out_init(r, &text);
         if (!(kind == 's' ? j_write_str(r, &text, v) : j_write_repr(r, &text, v, 0))) return fail_out(&text);
-        if (!j_out_value(r, &text, &v)) return false;
+        if (!j_out_value(r, &text, &v) || (kind == 'a' && !ascii(r, v.s, &v))) return false;
         at += 2;
         if (at < span[1] && s->p[at] != ':') return j_fail(r, "ValueError", "expected ':' after conversion specifier");
     }
