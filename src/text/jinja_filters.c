@@ -43,14 +43,22 @@ static bool f_abs(jrender *r, jv v, jv *arg, jv *out) {
 
 /* Text as Python's float() or int() reads it: stripped, '_' between digits dropped. */
 static bool number_text(const jstr *s, char out[64]) {
-    size_t begin = 0, end = s->n, n = 0;
-    while (begin < end && j_is_space((unsigned char)s->p[begin])) begin++;
-    while (end > begin && j_is_space((unsigned char)s->p[end - 1])) end--;
-    for (size_t i = begin; i < end; i++) {
-        char c = s->p[i];
+    size_t begin = 0, end = s->n, n = 0, used = 1;
+    while (begin < end && j_is_space(j_decode(s->p + begin, end - begin, &used))) begin += used;
+    while (end > begin) {
+        size_t last = end - 1;
+        while (last > begin && (s->p[last] & 0xc0) == 0x80) last--;
+        if (!j_is_space(j_decode(s->p + last, end - last, &used))) break;
+        end = last;
+    }
+    for (size_t i = begin; i < end; i += used) {
+        int32_t wide = j_decode(s->p + i, end - i, &used);
+        if (wide >= 0x80 && !j_is_decimal(wide)) return false;
+        char c = wide < 0x80 ? (char)wide : (char)('0' + j_decimal_value(wide));
         if (c == '_') {
             bool before = i > begin && s->p[i - 1] != '_' && s->p[i - 1] != '+' && s->p[i - 1] != '-' && s->p[i - 1] != '.';
-            bool after = i + 1 < end && s->p[i + 1] >= '0' && s->p[i + 1] <= '9';
+            bool after = i + 1 < end && j_is_decimal(j_decode(s->p + i + 1, end - i - 1, &used));
+            used = 1;
             if (!before || !after) return false;
             continue;
         }

@@ -60,6 +60,7 @@ static bool fill_dict(jrender *r, const jargs *args, jdict *d, const char *name)
         if (!j_iter(r, args->pos[0], &it)) return false;
         for (size_t i = 0; (got = j_next(r, &it, &item)) > 0; i++) {
             int n = 0;
+            if (item.t == J_NONE || jv_is_number(item)) return j_fail(r, "TypeError", "cannot convert dictionary update sequence element #%zu to a sequence", i);
             if (!j_iter(r, item, &pair)) return false;
             while (n < 3 && (got = j_next(r, &pair, &kv[n])) > 0) n++;
             if (got < 0) return false;

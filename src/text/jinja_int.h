@@ -432,6 +432,7 @@ bool j_is_space(int32_t c);
 bool j_is_linebreak(int32_t c);
 bool j_is_alpha(int32_t c);
 bool j_is_decimal(int32_t c);
+int j_decimal_value(int32_t c); /* of one of these */
 bool j_is_digit(int32_t c);
 bool j_is_numeric(int32_t c);
 bool j_is_printable(int32_t c);

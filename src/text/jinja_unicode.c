@@ -55,6 +55,14 @@ bool j_is_alpha(int32_t c) {
 
 bool j_is_decimal(int32_t c) { return c < 0x80 ? c >= '0' && c <= '9' : category(c) == UTF8PROC_CATEGORY_ND; }
 
+/* Decimal digits come in rows of ten. */
+int j_decimal_value(int32_t c) {
+    int32_t first = c;
+    if (c < 0x80) return c - '0';
+    while (j_is_decimal(first - 1) && c - first < 100) first--;
+    return (c - first) % 10;
+}
+
 bool j_is_digit(int32_t c) {
     return j_is_decimal(c) || c == 0xb2 || c == 0xb3 || c == 0xb9 || c == 0x2070 || (c >= 0x2074 && c <= 0x2079) ||
            (c >= 0x2080 && c <= 0x2089) || (c >= 0x2460 && c <= 0x2468) || (c >= 0x2474 && c <= 0x247c) ||
