@@ -283,8 +283,8 @@ def raise_exception(message):
     raise jinja2.exceptions.TemplateError(message)
 
 
-def strftime_now(form):
-    return datetime.datetime(2025, 7, 10, 12, 0, 0).strftime(form)
+def strftime_now(format):
+    return datetime.datetime(2025, 7, 10, 12, 0, 0).strftime(format)
 
 
 def environment():

@@ -59,7 +59,7 @@ static int parameter(const char *params, am_str name, int *count) {
 
 /* Whether it is a function written in Python, not a method of a C type. */
 static bool is_python(const jfunc *f) {
-    static const char *const begins[] = {"do_", "sync_do_", "test_", "escape", "soft_str"};
+    static const char *const begins[] = {"do_", "sync_do_", "test_", "escape", "soft_str", "raise_exception", "strftime_now"};
     for (size_t i = 0; i < sizeof begins / sizeof *begins; i++)
         if (strncmp(f->pyname, begins[i], strlen(begins[i])) == 0) return true;
     return false;
@@ -68,7 +68,7 @@ static bool is_python(const jfunc *f) {
 /* Python's words for a wrong number of arguments: its own functions count the subject in, methods of C types do not. */
 static bool wrong_count(jrender *r, const jfunc *f, int count, size_t n) {
     bool python = is_python(f);
-    int more = 1 + f->hidden, least = f->n_required + more, most = count + more, got = (int)n + more;
+    int more = f->is_global ? 0 : 1 + f->hidden, least = f->n_required + more, most = count + more, got = (int)n + more;
     if (python && least == most)
         return j_fail(r, "TypeError", "%s() takes %d positional argument%s but %d were given", f->pyname, most, most == 1 ? "" : "s", got);
     if (python) return j_fail(r, "TypeError", "%s() takes from %d to %d positional arguments but %d were given", f->pyname, least, most, got);

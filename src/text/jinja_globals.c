@@ -2,6 +2,7 @@
  * raise_exception and strftime_now. */
 #include "text/jinja_int.h"
 
+#include <stdio.h>
 #include <time.h>
 
 const jfunc *j_find(const jfunc *table, size_t n, am_str name) {
@@ -144,9 +145,18 @@ static bool strftime_now(jrender *r, jv self, jv *arg, jv *out) {
     char format[256], text[1024];
     struct tm tm;
     time_t now = (time_t)r->now_s;
-    if (arg[0].s->n >= sizeof format) return j_limit(r, "formats a date with more than %zu bytes", sizeof format);
-    memcpy(format, arg[0].s->p, arg[0].s->n);
-    format[arg[0].s->n] = 0;
+    size_t used = 0;
+    for (size_t i = 0; i < arg[0].s->n; i++) { /* Python's time has no zone, and counts microseconds */
+        char c = arg[0].s->p[i], next = i + 1 < arg[0].s->n ? arg[0].s->p[i + 1] : 0;
+        if (used + 8 > sizeof format) return j_limit(r, "formats a date with more than %zu bytes", sizeof format);
+        if (c != '%' || !strchr("zZf%", next) || !next) {
+            format[used++] = c;
+            continue;
+        }
+        if (next == '%' || next == 'f') used += (size_t)snprintf(format + used, 8, next == '%' ? "%%%%" : "000000");
+        i++;
+    }
+    format[used] = 0;
     size_t n = format[0] && localtime_r(&now, &tm) ? strftime(text, sizeof text, format, &tm) : 0;
     size_t bad;
     if (!j_utf8_valid((am_str){text, n}, &bad)) n = bad;
@@ -163,8 +173,8 @@ static const jfunc globals[] = {
     {.name = "lipsum", .pyname = "generate_lorem_ipsum", .raw = lipsum},
     {.name = "cycler", .pyname = "Cycler", .raw = cycler},
     {.name = "joiner", .pyname = "Joiner.__init__", .fn = joiner, .params = "sep"},
-    {.name = "raise_exception", .pyname = "raise_exception", .fn = raise_exception, .params = "message", .n_required = 1},
-    {.name = "strftime_now", .pyname = "strftime_now", .fn = strftime_now, .params = "format", .n_required = 1},
+    {.name = "raise_exception", .pyname = "raise_exception", .fn = raise_exception, .params = "message", .n_required = 1, .is_global = true},
+    {.name = "strftime_now", .pyname = "strftime_now", .fn = strftime_now, .params = "format", .n_required = 1, .is_global = true},
 };
 
 bool j_set_globals(jrender *r) {

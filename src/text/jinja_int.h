@@ -156,6 +156,7 @@ typedef struct jfunc {
     bool no_keywords;
     bool hidden; /* Python's function takes one more, the environment */
     bool plain;  /* gives str even to Markup */
+    bool is_global; /* has no subject that Python counts in */
 } jfunc;
 typedef struct jmethod {
     jv self;
