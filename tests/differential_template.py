@@ -4,7 +4,8 @@
 usage: tests/differential_template.py [COUNT [SEED]]     needs jinja2 3.1 (pip install jinja2) and `make tests`
        tests/differential_template.py --table FILE COUNT SEED    writes a table as tests/data/template_cases.json is
 
-Known to differ, and left out: integers beyond 64 bits, complex numbers, printed addresses of objects."""
+Known to differ, and left out: integers beyond 64 bits, complex numbers, printed addresses of objects. Not left out, as it cannot be told: the line of an
+error in a `with` behind a constant that jinja2 could not compute, and undefined in a list that it would have computed (one in 100,000)."""
 import datetime
 import json
 import os
@@ -144,7 +145,8 @@ def odd_expr():
         return "(%s|%s)" % (R.choice(["[%s, {'k': %s, 'a': (%s, %s)}]" % (odd(), odd(), odd(), odd()), "{%s: %s, %s: 'word ' * 20}" % (literal(), odd(), literal()), "msgs * 3", "nested"]),
                             R.choice(["pprint", "tojson", "tojson(indent=%s)" % odd(), "tojson(ensure_ascii=%s, sort_keys=%s)" % (odd(), odd()), "string", "length", "list"]))
     number = R.choice(["1e16", "123456789.125", "0.1 + 0.2", "1e-7 * n", "-0.0", "2 ** 62", "10 / 4", "7 // -2", "5 % -3", "f * 3", "1_000.5", "0x1f"])
-    return R.choice(["(%s)", "(%s)|round(%s)" % ("%s", odd()), "(%s)|int", "(%s)|string|length", "'%%.3g|%%5d|%%e' %% (%s, n, f)", "'{:,.2f}'.format(%s)", "[%s, 1.0]|tojson"]) % number
+    return R.choice(["(NUMBER)", "(NUMBER)|round(%s)" % odd(), "(NUMBER)|int", "(NUMBER)|string|length", "'%.3g|%5d|%e' % (NUMBER, n, f)", "'{:,.2f}'.format(NUMBER)",
+                     "[NUMBER, 1.0]|tojson"]).replace("NUMBER", number)
 
 
 def expr(depth):

@@ -444,6 +444,7 @@ bool j_is_title(int32_t c);
 bool j_is_cased(int32_t c);
 size_t j_to_upper(int32_t c, int32_t out[3]);
 size_t j_to_lower(int32_t c, int32_t out[3]);
+size_t j_lower_at(am_str s, size_t at, int32_t out[3]);
 size_t j_to_title(int32_t c, int32_t out[3]);
 size_t j_casefold(int32_t c, int32_t out[3]);
 bool j_utf8_valid(am_str s, size_t *bad_at);

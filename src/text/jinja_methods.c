@@ -54,7 +54,7 @@ static bool recase(jrender *r, const jstr *s, bool title, jv *out) {
     for (size_t i = 0, used; i < s->n; i += used) {
         int32_t c = j_decode(s->p + i, s->n - i, &used), to[3];
         bool lower = title ? after_cased : j_is_upper(c);
-        size_t n = lower ? j_to_lower(c, to) : title ? j_to_title(c, to) : j_is_lower(c) ? j_to_upper(c, to) : (to[0] = c, (size_t)1);
+        size_t n = lower ? j_lower_at((am_str){s->p, s->n}, i, to) : title ? j_to_title(c, to) : j_is_lower(c) ? j_to_upper(c, to) : (to[0] = c, (size_t)1);
         after_cased = j_is_cased(c);
         while (part < s->n_in && s->in[part].end <= i) part++;
         bool input = part < s->n_in && s->in[part].begin <= i;

@@ -440,6 +440,8 @@ static jargs *rest_args(jrender *r, const jargs *args, size_t n) {
 }
 
 static bool named(jrender *r, jv name, bool test, const void **out) {
+    uint64_t hash; /* names are looked up in a dict */
+    if (!jv_hash(r, name, &hash)) return false;
     if (name.t == J_STR) *out = test ? j_test_find((am_str){name.s->p, name.s->n}) : j_filter_find((am_str){name.s->p, name.s->n});
     else *out = NULL;
     return *out || j_fail(r, "TemplateRuntimeError", "No %s named %s.", test ? "test" : "filter", j_repr_c(r, name));

@@ -38,16 +38,12 @@ static bool map_part(jrender *r, jout *out, const jstr *s, size_t span[2], case_
         if (i >= run || i == span[0]) run = run_end(s, i, &range, &input);
         int32_t c = j_decode(s->p + i, s->n - i, &used);
         case_fn *f = first && i == span[0] ? first : map;
-        if (c == 0x3a3 && f == j_to_lower && i > span[0]) {
-            /* final sigma: after a letter and not before one */
-            size_t k, next = i + used;
-            bool last = next >= s->n || !j_is_alpha(j_decode(s->p + next, s->n - next, &k));
-            size_t b = i - 1;
-            while (b > 0 && (s->p[b] & 0xc0) == 0x80) b--;
-            if (last && j_is_alpha(j_decode(s->p + b, i - b, &k))) {
-                if (!j_out_bytes(r, out, "\xcf\x82", 2, input)) return false;
-                continue;
-            }
+        if (c == 0x3a3 && f == j_to_lower) {
+            int32_t small[3];
+            char bytes[4];
+            j_lower_at((am_str){s->p + span[0], span[1] - span[0]}, i - span[0], small);
+            if (!j_out_bytes(r, out, bytes, j_encode(small[0], bytes), input)) return false;
+            continue;
         }
         if (!put_mapped(r, out, c, f, input) || !j_charge(r, i % 16 == 0)) return false;
     }
@@ -219,7 +215,10 @@ static bool f_title(jrender *r, jv v, jv *arg, jv *out) {
             if (b != breaks) break;
             end += used;
         }
-        if (!(breaks ? j_out_part(r, &text, s, i, end) : map_part(r, &text, s, (size_t[2]){i, end}, j_to_upper, j_to_lower)))
+        size_t rest = i;
+        if (!breaks) j_decode(s->p + i, end - i, &rest), rest += i;
+        if (!(breaks ? j_out_part(r, &text, s, i, end)
+                     : map_part(r, &text, s, (size_t[2]){i, rest}, NULL, j_to_upper) && map_part(r, &text, s, (size_t[2]){rest, end}, NULL, j_to_lower)))
             return fail_out(&text);
         i = end;
     }
@@ -306,11 +305,11 @@ static bool f_truncate(jrender *r, jv v, jv *arg, jv *out) {
     int64_t length = 255, leeway = 5, n;
     const jstr *dots = j_str_c(r, "..."), *s;
     bool whole = !given(arg[0]) || arg[0].t != J_FLOAT; /* a float will do where nothing is cut */
-    if (!dots || (whole && given(arg[0]) && !j_operand_int(r, arg[0], &length))) return false;
+    int64_t n_dots = 3;
+    if (!dots || (given(arg[2]) && !jv_length(r, arg[2], &n_dots)) || (whole && given(arg[0]) && !j_operand_int(r, arg[0], &length))) return false;
+    if (given(arg[2]) && arg[2].t == J_STR) dots = arg[2].s;
     if (!whole) length = arg[0].f < 1e9 ? (int64_t)floor(arg[0].f) : 1000 * 1000 * 1000;
-    if (given(arg[2]) && !j_str_of(r, arg[2], &dots)) return false;
     if (given(arg[3]) && arg[3].t != J_NONE && !j_operand_int(r, arg[3], &leeway)) return false;
-    int64_t n_dots = (int64_t)j_str_chars(dots);
     if (length < n_dots) return j_fail(r, "AssertionError", "expected length >= %lld, got %s", (long long)n_dots, j_repr_c(r, arg[0]));
     if (leeway < 0) return j_fail(r, "AssertionError", "expected leeway >= 0, got %lld", (long long)leeway);
     if (!jv_length(r, v, &n)) return false;
@@ -318,6 +317,8 @@ static bool f_truncate(jrender *r, jv v, jv *arg, jv *out) {
     if (n <= length + leeway) return true;
     if (!whole && (v.t == J_STR || v.t == J_RANGE || jv_has_list(v))) return j_fail(r, "TypeError", "slice indices must be integers or None or have an __index__ method");
     if (v.t != J_STR) return cut_of_no_text(r, v, flag(arg[1]));
+    if (given(arg[2]) && arg[2].t == J_UNDEF) return j_undefined_error(r, arg[2]);
+    if (given(arg[2]) && arg[2].t != J_STR) return j_fail(r, "TypeError", "can only concatenate str (not \"%s\") to str", j_type_name(arg[2]));
     size_t end = j_str_offset(v.s, (size_t)(length - n_dots));
     if (!flag(arg[1])) {
         const char *space = memrchr(v.s->p, ' ', end);
