@@ -160,6 +160,7 @@ bool j_arith(jrender *r, jop op, jv a, jv b, jv *out) {
     if (jv_is_number(a) && jv_is_number(b)) return float_arith(r, op, jv_to_float(a), jv_to_float(b), out);
     if (a.t == J_UNDEF) return j_undefined_error(r, a);
     if (op == JO_MOD && a.t == J_STR) return j_percent_format(r, a.s, b, out);
+    if (op == JO_MUL && a.t == J_STR && a.s->markup && !jv_is_int(b)) return j_fail(r, "TypeError", "'%s' object cannot be interpreted as an integer", j_type_name(b));
     if (op == JO_ADD && a.t == J_STR && b.t == J_STR) return add(r, a, b, out);
     if (b.t == J_UNDEF) return j_undefined_error(r, b);
     if (op == JO_ADD) return add(r, a, b, out);
