@@ -4,7 +4,9 @@
 usage: tests/differential_template.py [COUNT [SEED]]     needs jinja2 3.1 (pip install jinja2) and `make tests`
        tests/differential_template.py --table FILE COUNT SEED    writes a table as tests/data/template_cases.json is
 
-Known to differ, and left out: integers beyond 64 bits, complex numbers, printed addresses of objects, pprint's line breaks."""
+Known to differ, and left out: integers beyond 64 bits, complex numbers, printed addresses of objects. Not left out, as it cannot be told: the line of an
+error in a `with` behind a constant that jinja2 could not compute, and undefined in a list that it would have computed (one in 100,000)."""
+import datetime
 import json
 import os
 import random
@@ -62,6 +64,15 @@ isdecimal() isnumeric() casefold() __class__ __len__ nope real strip(1) split(no
 update({}) split(maxsplit=1) split(sep=',') rsplit(',',maxsplit=1) splitlines(true) splitlines(keepends=true) startswith(('a','H')) endswith('d',0,-1)
 find('l',-4,-1) count('l',2) strip('Hd') lstrip() replace('','-') join(('x','y')) join('ab') partition('') isprintable() isascii() title().swapcase()
 format('a','b') get(1,2) items()|list|length index(2) lower().capitalize() rfind('l',0,5) rindex('o') casefold().title() fromkeys([1,'a'])""".split()
+ANY_METHOD = """upper lower strip lstrip rstrip split rsplit splitlines title capitalize startswith endswith replace find rfind index rindex count join keys values items get
+isdigit isalpha isspace isupper islower istitle isalnum isdecimal isnumeric isidentifier isprintable isascii zfill center ljust rjust partition rpartition swapcase expandtabs
+removeprefix removesuffix casefold format format_map copy fromkeys translate maketrans bit_length is_integer conjugate""".split()
+ANY_FILTER = """abs attr batch capitalize center d default dictsort e escape filesizeformat first float forceescape format groupby indent int items join last length list lower map
+max min pprint reject rejectattr replace reverse round safe select selectattr slice sort string striptags sum title tojson trim truncate unique upper urlencode urlize wordcount
+wordwrap xmlattr""".split()
+KEYWORDS = """width first blank length killwords end leeway default boolean attribute reverse case_sensitive by start fill_with count precision method indent ensure_ascii sort_keys
+separators sep maxsplit keepends tabsize chars base binary wrapstring trim_url_limit rel target""".split()
+LOOP = "index index0 revindex revindex0 first last length previtem nextitem depth depth0 cycle('a','b') cycle(i,1,none) changed(i) changed(i,1) changed() nope".split()
 R = random.Random()
 
 
@@ -107,7 +118,40 @@ def call_expr():
                      "[%s, [%s, {'q': %s}]]|tojson(indent=%s)" % (expr(0), expr(0), expr(0), R.choice(["2", "0", "none", "1"])), "(%s, %s)|%s" % (expr(0), expr(0), R.choice(FILTERS))])
 
 
+def odd():
+    """Something that a parameter was not made for."""
+    return R.choice([expr(0), literal(), str(R.choice([-3, 0, 1, 2, 4, 40])), "none", "'-'", "' '", "''", "true", "[1, 'a']", "('a', 'b')", "{'a': 1}", "2.5", "x", "'<'|safe"])
+
+
+def odd_call():
+    args = [odd() for _ in range(R.choice([0, 1, 1, 2, 2, 3]))]
+    if R.random() < .3:
+        args.append("%s=%s" % (R.choice(KEYWORDS), odd()))
+    return ", ".join(args)
+
+
+def odd_expr():
+    """Methods and filters with any arguments, and what is printed of any value."""
+    k = R.random()
+    if k < .3:
+        return "%s.%s(%s)" % (R.choice([R.choice(NAMES), "(%s)" % literal(), "(%s|safe)" % R.choice(NAMES)]), R.choice(ANY_METHOD), odd_call())
+    if k < .6:
+        return "(%s|%s(%s))" % (R.choice([R.choice(NAMES), expr(1)]), R.choice(ANY_FILTER), odd_call())
+    if k < .7:
+        return "(%s)[%s:%s:%s]" % (R.choice(["s", "uni", "l", "(n, 'a', 2.5, none)", "range(9)", "d", "n", "t", "s|safe"]), odd(), odd(), R.choice(["", "1", "-1", "2", "-3", "0", "none", "'a'"]))
+    if k < .8:
+        return "(%s %s %s)" % (odd(), R.choice(["<", "<=", "==", "!=", ">", ">=", "in", "not in", "+", "*", "~", "%"]), odd())
+    if k < .9:
+        return "(%s|%s)" % (R.choice(["[%s, {'k': %s, 'a': (%s, %s)}]" % (odd(), odd(), odd(), odd()), "{%s: %s, %s: 'word ' * 20}" % (literal(), odd(), literal()), "msgs * 3", "nested"]),
+                            R.choice(["pprint", "tojson", "tojson(indent=%s)" % odd(), "tojson(ensure_ascii=%s, sort_keys=%s)" % (odd(), odd()), "string", "length", "list"]))
+    number = R.choice(["1e16", "123456789.125", "0.1 + 0.2", "1e-7 * n", "-0.0", "2 ** 62", "10 / 4", "7 // -2", "5 % -3", "f * 3", "1_000.5", "0x1f"])
+    return R.choice(["(NUMBER)", "(NUMBER)|round(%s)" % odd(), "(NUMBER)|int", "(NUMBER)|string|length", "'%.3g|%5d|%e' % (NUMBER, n, f)", "'{:,.2f}'.format(NUMBER)",
+                     "[NUMBER, 1.0]|tojson"]).replace("NUMBER", number)
+
+
 def expr(depth):
+    if R.random() < .06 and depth > 0:
+        return odd_expr()
     if depth <= 0:
         return literal() if R.random() < .4 else R.choice(NAMES)
     d = depth - 1
@@ -148,7 +192,7 @@ def tag(text):
 
 def loop(depth):
     head = "for %s in %s%s" % (R.choice(["i", "i", "k, v", "i"]), expr(2), R.choice(["", "", " if i", " if loop is defined"]))
-    shown = R.choice(["{{i}}", "{{k}}={{v}}", "{{loop.index}}/{{loop.length}}{{loop.last}}", "{{loop.previtem}}{{loop.nextitem}}",
+    shown = R.choice(["{{i}}", "{{ loop.%s }}{{ loop.%s }}" % (R.choice(LOOP), R.choice(LOOP)), "{{ loop.%s }}{%% if loop.%s %%}y{%% endif %%}" % (R.choice(LOOP), R.choice(LOOP)), "{{k}}={{v}}", "{{loop.index}}/{{loop.length}}{{loop.last}}", "{{loop.previtem}}{{loop.nextitem}}",
                       "{{loop.cycle('a','b')}}{{loop.changed(i)}}", "{{ loop.revindex0 }}{{loop.first}}{{loop.depth}}"])
     jump = tag("if loop.index0 == 1") + tag(R.choice(["break", "continue"])) + tag("endif") + "z"
     return tag(head) + shown + statement(depth) + R.choice(["", jump]) + R.choice(["", tag("else") + "none"]) + tag("endfor")
@@ -161,9 +205,41 @@ def macro(depth):
             + "{{ m(%s) }}{{ m%s }}" % (call, R.choice(["(2)", ".name", ".arguments"])))
 
 
+BLOCKS = ["head", "body", "foot", "b1", "b2", "b3", "b4", "b5"]
+
+
+def rare(depth):
+    """Blocks and what calls them, autoescape, generation, errors raised on purpose, tags over several lines."""
+    k = R.random()
+    if k < .3:
+        name = R.choice(BLOCKS)
+        return (tag("block " + name + R.choice(["", "", " scoped", " required"])) + R.choice(["", "{{ super is defined }}", "{{ loop.index }}"]) + statement(depth) + tag("endblock" + R.choice(["", " " + name]))
+                + R.choice(["", "{{ self.%s() }}" % R.choice([name, R.choice(BLOCKS)])]))
+    if k < .5:
+        return (tag("autoescape " + R.choice(["true", "true", "false", "flag", "e"])) + R.choice(["", "{{ '<' ~ s }}{{ t|e }}{{ ['<', '&'|safe]|join(uni) }}", tag("set x") + "<{{ s }}" + tag("endset") + "{{ x }}"])
+                + statement(depth) + tag("endautoescape"))
+    if k < .6:
+        return tag("generation") + statement(depth) + tag("endgeneration")
+    if k < .7:
+        return tag("if " + expr(1)) + "{{ raise_exception(%s) }}" % expr(0) + tag("endif") + statement(depth)
+    if k < .8:
+        return "{{ strftime_now('%s') }}" % R.choice(["%Y-%m-%d", "%d %b %Y", "%H:%M:%S %p", "%A, %B %j", "%y%%x", ""]) + statement(depth)
+    return ("{%%\n %s\n %%}\n" % R.choice(["if\n a", "for i\n in l", "with x = 1,\n y = b", "filter\n upper"])).replace("%%", "%") + "\n{{\n %s\n }}\n" % expr(1) + statement(depth)
+
+
+def closed(text):
+    """Closes what rare() opened over several lines."""
+    for word, end in (("if\n a", "endif"), ("for i\n", "endfor"), ("with x = 1,\n", "endwith"), ("filter\n", "endfilter")):
+        if text.startswith("{%\n " + word):
+            return text + tag(end)
+    return text
+
+
 def statement(depth):
     k = R.random()
     d = depth - 1
+    if depth > 0 and R.random() < .12:
+        return closed(rare(d))
     if depth <= 0 or k < .35:
         return R.choice(["text", "  \n ", " x\n", "\n"]) + "{{%s %s %s}}" % (R.choice(["", "-"]), expr(2), R.choice(["", "-"]))
     if k < .38:
@@ -193,8 +269,29 @@ def statement(depth):
             + "in{{u}}" + statement(d) + tag("endcall"))
 
 
+class Generation(jinja2.ext.Extension):
+    tags = {"generation"}
+
+    def parse(self, parser):
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+        return jinja2.nodes.CallBlock(self.call_method("_said"), [], [], body).set_lineno(line)
+
+    def _said(self, caller):
+        return caller()
+
+
+def raise_exception(message):
+    raise jinja2.exceptions.TemplateError(message)
+
+
+def strftime_now(format):
+    return datetime.datetime(2025, 7, 10, 12, 0, 0).strftime(format)
+
+
 def environment():
-    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
+    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols])
+    env.globals.update(raise_exception=raise_exception, strftime_now=strftime_now)
     env.filters["tojson"] = lambda x, ensure_ascii=False, indent=None, separators=None, sort_keys=False: json.dumps(
         x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
     return env
@@ -226,6 +323,12 @@ def case(env):
     text = out[2] if out[1] is None else out[1]
     if text == "FilterArgumentError: argument must be iterable" and "items" in source:
         return None  # jinja2's items filter fails late, inside the filter behind it
+    if "has no attribute 'nodes'" in text or text == "NameError: name 'inf' is not defined":
+        return None  # jinja2's own mistakes with required blocks, and with infinity among constants
+    if "wordcount" in source and re.search("items|unique|map|select|reject|batch|slice|reverse", source):
+        return None  # counts the address of a generator
+    if "tojson(indent=" in source and ("safe" in source or "autoescape" in source):
+        return None  # a Markup as indent escapes the JSON that Python's encoder adds to it
     if len(text) > 10000 or re.search(r"0[xX][0-9a-fA-F]{8}|\d{18}|\dj\)|complex|SyntaxError: .*<template>", text):
         return None
     return out

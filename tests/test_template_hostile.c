@@ -41,8 +41,16 @@ static const hostile_case cases[] = {
     {"{{ cycler.__init__.__globals__.os.popen('id').read() }}", AM_EFORMAT, "SecurityError"},
     {"{{ joiner.__init__.__globals__ }}", AM_EFORMAT, "SecurityError"},
     {"{{ namespace.__init__.__globals__ }}", AM_EFORMAT, "SecurityError"},
-    {"{{ lipsum.__globals__ }}", AM_EFORMAT, "'lipsum' is undefined"},
-    {"{{ self._TemplateReference__context }}", AM_EFORMAT, "'self' is undefined"},
+    {"{{ lipsum.__globals__['os'] }}", AM_EFORMAT, "SecurityError"},
+    {"{{ lipsum() }}", AM_EFORMAT, "lipsum makes random text"},
+    {"{{ self._TemplateReference__context.vars }}", AM_EFORMAT, "SecurityError"},
+    {"{% block a %}{{ self.a._context.vars }}{% endblock %}", AM_EFORMAT, "SecurityError"},
+    {"{% block a %}{{ self.a() }}{% endblock %}", AM_ELIMIT, "calls blocks more than"},
+    {"{% for i in range(9) %}{{ loop._iterable.x }}{% endfor %}", AM_EFORMAT, "SecurityError"},
+    {"{{ ('a' * 300000)|wordwrap(1) }}", AM_ELIMIT, "steps"},
+    {"{{ (range(100000)|list * 99)|pprint }}", AM_ELIMIT, "bytes of text"},
+    {"{% set n = namespace(l=[]) %}{% for i in range(3000) %}{% set n.l = [n.l] %}{% endfor %}{{ n.l|pprint }}", AM_ELIMIT, "nest"},
+    {"{% set n = namespace(l=[]) %}{% for i in range(200) %}{% set n.l = ['x' * 90, n.l] %}{% endfor %}{{ n.l|pprint|length > 1000 }}", AM_OK, "True"},
     {"{{ raise_exception.__globals__['os'] }}", AM_EFORMAT, "SecurityError"},
     {"{% macro m() %}{% endmacro %}{{ m.__call__.__globals__ }}", AM_EFORMAT, "SecurityError"},
     {"{{ range.__class__.__subclasses__() }}", AM_EFORMAT, "SecurityError"},
@@ -54,6 +62,7 @@ static const hostile_case cases[] = {
     {"{% import 'os' as os %}", AM_EFORMAT, "no loader"},
     {"{% from 'os' import popen %}", AM_EFORMAT, "no loader"},
     {"{% extends 'x' %}", AM_EFORMAT, "no loader"},
+    {"{% set n = namespace() %}{% set n.a, n.b = 1, 2 %}{% set x, n.c = 3, 4 %}{{ n.a }}{{ n.b }}{{ x }}{{ n.c }}", AM_OK, "1234"}, /* as of jinja2 3.1.5 */
     {"{{ ''[''] }}{{ [].x }}{{ {}[''] }}{{ 1[''] }}", AM_OK, ""},
     /* more than there is */
     {"{{ 'a' * 10**9 }}", AM_ELIMIT, "bytes of text"},
@@ -271,6 +280,8 @@ static const char everything[] =
     "{{ ns.x|upper|replace('H', 'hh')|title }}{{ messages|tojson(indent=2) }}{{ messages|map(attribute='content')|unique|list }}{{ messages }}"
     "{{ '%s|%5.2f' % ('a', 2.5) }}{{ '{:>5}{a!r}'.format(1, a='x') }}{{ [3, 1, 2]|sort|join(',') }}{{ {'a': 1, 'b': {1: 2}, 'c': 3, 'd': 4, 'e': 5, 'f': 6, 'g': 7, 'h': 8, 'i': 9} }}"
     "{% set z %}{{ messages[0].content.split() }}{% endset %}{{ z[1:-1:2] }}{% filter trim|upper %} x {% endfilter %}{{ dict(a=1)|items|list }}{{ messages|groupby('role') }}"
+    "{% block b scoped %}{{ messages|pprint }}{{ super is defined }}{% endblock %}{{ self.b()|wordwrap(9) }}{% autoescape true %}{{ messages[0].content ~ '<' }}{{ 'www.x.org a@b.cd'|urlize(3, rel='x') }}"
+    "{{ ['<', '<'|safe]|join('&') }}{{ '%s'|safe % '<' }}{% endautoescape %}{{ 'abc'.translate('abc'.maketrans('a', 'é', 'c')) }}"
     "{% with q = 'é' * 3 %}{{ q[::-1] }}{% endwith %}{{ (x.y is defined) if x is defined }}{{ range(3)|batch(2, 'f')|list }}{{ cycler('a').next() }}{{ joiner()() }}{{ strftime_now('%Y') }}";
 
 static void every_failed_allocation_is_survived(void **state) {

@@ -156,7 +156,7 @@ static void report(filter *f) {
         }
         am_buf_putc(out, '}');
     }
-    am_buf_printf(out, "},\"answers\":{\"calls\":\"%s\",\"bare\":%s", am_call_kind_name(t->form.kind), said[t->form.bare]);
+    am_buf_printf(out, "},\"answers\":{\"calls\":\"%s\",\"bare\":%s,\"told\":%s", am_call_kind_name(t->form.kind), said[t->form.bare], said[t->form.told]);
 #define MARK(name) put_mark(out, #name, t->form.name);
     AM_ANSWER_MARKS(MARK)
     am_buf_printf(out, "}}\n");

@@ -7,10 +7,19 @@
 enum { MAX_HELD = 16 << 20, EAGER_BYTES = 256 };
 
 /* The form in which chat_adapt.c tells a model to call functions. */
-static const am_answer_form told = {.open = "<tool_call>", .close = "</tool_call>", .think = "<think>", .think_end = "</think>"};
+static const am_answer_form told = {.told = true, .open = "<tool_call>", .close = "</tool_call>", .think = "<think>", .think_end = "</think>"};
+
+/* Marks that models have which were trained to call functions so, whatever their template shows: LFM 2, Llama 4, Granite 3 and Phi 4 mini, Gemma 3. Read
+ * where the template has no mark of its own. */
+static const am_answer_form trained[] = {{.kind = AM_CALL_PYTHON, .open = "<|tool_call_start|>", .close = "<|tool_call_end|>"},
+                                         {.kind = AM_CALL_PYTHON, .open = "<|python_start|>", .close = "<|python_end|>"},
+                                         {.kind = AM_CALL_JSON, .open = "<|tool_call|>", .close = "<|/tool_call|>"},
+                                         {.kind = AM_CALL_PYTHON, .open = "```tool_code", .close = "```"}};
+enum { N_TRAINED = sizeof trained / sizeof *trained };
+static bool is_trained(const am_answer_form *f) { return f->told || f->bare; }
 
 const char *am_call_kind_name(am_call_kind kind) {
-    static const char *const names[] = {"json", "named", "tagged", "relaxed", "harmony"};
+    static const char *const names[] = {"json", "named", "tagged", "relaxed", "python", "harmony"};
     return names[kind];
 }
 
@@ -86,7 +95,7 @@ static size_t unsure_end(am_str s, const char *mark) {
 
 static bool advance_thought(am_answer *a, bool last, const am_answer_sink *sink) {
     am_str held = am_buf_str(&a->held);
-    const char *end = memmem(held.p, held.n, a->form.think_end, strlen(a->form.think_end));
+    const char *end = held.n ? memmem(held.p, held.n, a->form.think_end, strlen(a->form.think_end)) : NULL;
     size_t n = end ? (size_t)(end - held.p) : last ? held.n : held.n - unsure_end(held, a->form.think_end), all = n;
     while ((end || last) && n && am_is_blank(held.p[n - 1])) n--;
     am_answer_give_thought(a, (am_str){held.p, n}, sink);
@@ -101,7 +110,8 @@ static bool advance_thought(am_answer *a, bool last, const am_answer_sink *sink)
 
 /* What may follow a call and means nothing more. */
 static bool skip_ends(am_answer *a, bool last, bool *wait) {
-    const char *const ends[] = {a->form.close, a->form.section_end, told.close, a->form.kind == AM_CALL_JSON ? ";" : "", a->form.kind == AM_CALL_JSON ? "," : ""};
+    const char *ends[5 + N_TRAINED] = {a->form.close, a->form.section_end, told.close, a->form.kind == AM_CALL_JSON ? ";" : "", a->form.kind == AM_CALL_JSON ? "," : ""};
+    for (size_t i = 0; i < N_TRAINED; i++) ends[5 + i] = is_trained(&a->form) ? trained[i].close : "";
     am_cursor c = {.s = am_buf_str(&a->held), .last = last};
     *wait = false;
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
@@ -118,9 +128,10 @@ static bool skip_ends(am_answer *a, bool last, bool *wait) {
 
 /* A call at the very front of held, in either form. */
 static am_found read_front(am_answer *a, bool bare, bool last, const am_answer_sink *sink) {
-    const am_answer_form *const forms[] = {&a->form, &told};
+    const am_answer_form *forms[2 + N_TRAINED] = {&a->form, &told};
     am_found found = AM_NO_CALL;
-    for (int i = 0; i < 2 && found != AM_CALL_READ; i++) {
+    for (size_t i = 0; i < N_TRAINED; i++) forms[2 + i] = &trained[i];
+    for (int i = 0; i < (is_trained(&a->form) ? 2 + N_TRAINED : 2) && found != AM_CALL_READ; i++) {
         am_cursor c = {.s = am_buf_str(&a->held), .last = last};
         if (forms[i]->kind == AM_CALL_HARMONY || (bare && !forms[i]->bare)) continue;
         if (!bare && forms[i]->section[0]) am_cursor_take(&c, forms[i]->section);
@@ -144,11 +155,20 @@ static bool worth_trying(const am_answer *a, bool last) {
     return false;
 }
 
+/* Whether a list of calls without a mark begins at held[at]: 1 it may, -1 more must come. */
+static int list_at(const am_answer *a, size_t at, bool last) {
+    am_cursor c = {.s = am_buf_str(&a->held), .at = at + 1, .last = last};
+    return am_answer_take_name(a, &c) && am_cursor_take(&c, "(") ? 1 : c.more ? -1 : 0;
+}
+
 /* The first place in held where a call begins or may begin; held.n: nowhere. *whole: its mark is all there. */
 static size_t find_mark(const am_answer *a, bool last, bool *whole) {
-    const char *const marks[] = {a->form.section, strlen(a->form.open) > 1 ? a->form.open : "", told.open, a->n_calls ? a->form.section_end : ""};
+    const char *marks[4 + N_TRAINED] = {a->form.section, strlen(a->form.open) > 1 ? a->form.open : "", told.open, a->n_calls ? a->form.section_end : ""};
+    for (size_t i = 0; i < N_TRAINED; i++) marks[4 + i] = is_trained(&a->form) ? trained[i].open : "";
     am_str held = am_buf_str(&a->held);
     for (size_t i = 0; i < held.n; i++) {
+        int listed = a->form.kind == AM_CALL_PYTHON && a->form.bare && held.p[i] == '[' ? list_at(a, i, last) : 0;
+        if (listed) return *whole = listed > 0, i;
         for (size_t k = 0; k < sizeof marks / sizeof *marks; k++) {
             if (!marks[k][0] || held.p[i] != marks[k][0]) continue;
             int at = mark_at((am_str){held.p + i, held.n - i}, marks[k], last);
@@ -178,7 +198,7 @@ static int begin(am_answer *a, bool last, const am_answer_sink *sink) {
         a->after_thought = true;
         return 1;
     }
-    if (a->tools && a->form.bare && held.p[n] == '{') {
+    if (a->tools && a->form.bare && (held.p[n] == '{' || held.p[n] == '[')) {
         if (!worth_trying(a, last)) return -1;
         a->tried = a->held.n;
         am_found found = read_front(a, true, last, sink);
@@ -274,6 +294,7 @@ am_status am_answer_marks(const am_answer_form *f, bool with_calls, am_buf *out)
     const char *const thoughts[] = {f->think, f->think_end, f->kind == AM_CALL_HARMONY ? harmony : ""};
     const char *const calls[] = {f->section, f->section_end, f->open, f->close, f->after_name, f->args, f->param, f->value, f->json_value, f->param_end, told.open, told.close};
     am_status status = AM_OK;
+    for (size_t i = 0; !status && with_calls && is_trained(f) && i < N_TRAINED; i++) status = am_buf_printf(out, "%s%s", trained[i].open, trained[i].close);
     for (size_t i = 0; !status && i < sizeof thoughts / sizeof *thoughts; i++) status = am_buf_add(out, am_str_of(thoughts[i]));
     for (size_t i = 0; !status && with_calls && i < sizeof calls / sizeof *calls; i++) status = am_buf_add(out, am_str_of(calls[i]));
     return status;

@@ -12,6 +12,7 @@ typedef enum am_call_kind {
     AM_CALL_NAMED,   /* open name after_name ... args {arguments} close */
     AM_CALL_TAGGED,  /* open name after_name (param key value VALUE param_end)* close */
     AM_CALL_RELAXED, /* open name {key:value, ...} close, strings between `value`s and keys bare (Gemma) */
+    AM_CALL_PYTHON,  /* open [name(key=value, ...), ...] close */
     AM_CALL_HARMONY  /* messages with a channel and a recipient (gpt-oss) */
 } am_call_kind;
 
@@ -23,6 +24,7 @@ typedef struct am_answer_form {
     am_mark open, close;          /* around each */
     am_mark after_name, args, param, value, json_value, param_end; /* json_value: before values that are no strings, where these differ */
     bool bare;                    /* a call may also be the whole answer, without a mark */
+    bool told;                    /* the template shows no calls: this is the form that it is told */
     am_mark think, think_end;
 } am_answer_form;
 #define AM_ANSWER_MARKS(X) X(section) X(section_end) X(open) X(close) X(after_name) X(args) X(param) X(value) X(json_value) X(param_end) X(think) X(think_end)

@@ -201,7 +201,7 @@ static am_found read_json(am_answer *a, am_cursor *c, const am_answer_sink *sink
 /* ---- a name, and arguments behind it */
 
 /* The longest name of a tool that stands at c. */
-static const json_t *take_name(am_answer *a, am_cursor *c) {
+const json_t *am_answer_take_name(const am_answer *a, am_cursor *c) {
     const json_t *best = NULL, *tool;
     size_t i, n_best = 0;
     am_cursor_blanks(c);
@@ -232,7 +232,7 @@ static bool take_gap(am_cursor *c, const char *args) {
 }
 
 static am_found read_named(am_answer *a, const am_answer_form *f, am_cursor *c, const am_answer_sink *sink) {
-    const json_t *tool = take_name(a, c);
+    const json_t *tool = am_answer_take_name(a, c);
     am_str raw;
     json_t *v = NULL;
     if (!tool || !am_cursor_take(c, f->after_name) || !take_gap(c, f->args)) return unfinished(c);
@@ -270,10 +270,14 @@ static am_str inside(am_str v, const char *before, const char *after) {
     return v;
 }
 
-/* Whether a parameter takes text, so that a value like 12 is not read as a number: as its schema says; without one, what is no JSON is text. */
-static bool takes_text(const json_t *tool, am_str key) {
+const json_t *am_answer_type(const json_t *tool, am_str key) {
     const json_t *properties = json_object_get(json_object_get(json_object_get(tool, "function"), "parameters"), "properties");
-    const json_t *type = json_object_get(json_object_getn(properties, key.p, key.n), "type"), *one;
+    return json_object_get(json_object_getn(properties, key.p, key.n), "type");
+}
+
+/* Whether a parameter takes text, so that a value like 12 is not read as a number: as its schema says; without one, what is no JSON is text. */
+bool am_answer_takes_text(const json_t *type) {
+    const json_t *one;
     size_t i;
     bool text = json_is_string(type) && strcmp(json_string_value(type), "string") == 0;
     json_array_foreach(type, i, one) text |= json_is_string(one) && strcmp(json_string_value(one), "string") == 0;
@@ -285,13 +289,12 @@ static am_status put_value(const json_t *tool, am_str key, am_str value, bool te
     am_status status = am_buf_printf(out, out->n > 1 ? "," : "");
     if (!status) status = am_json_quote(key, out);
     if (!status) status = am_buf_putc(out, ':');
-    static const char *const python[][2] = {{"True", "true"}, {"False", "false"}, {"None", "null"}}; /* what templates without tojson write */
-    for (size_t i = 0; i < 3 && !text && !takes_text(tool, key); i++)
-        if (am_str_eq(value, am_str_of(python[i][0]))) value = am_str_of(python[i][1]);
-    bool read = !text && (json || !takes_text(tool, key)) && am_json_parse(value, false, &v, NULL) == AM_OK;
+    bool read = !text && (json || !am_answer_takes_text(am_answer_type(tool, key))) && am_json_parse(value, false, &v, NULL) == AM_OK;
     json_decref(v);
     if (status) return status;
-    return read ? am_buf_add(out, value) : am_json_quote(value, out);
+    if (read) return am_buf_add(out, value);
+    bool literal = !text && !am_answer_takes_text(am_answer_type(tool, key)) && value.n && !strchr("\"'", value.p[0]);
+    return literal && am_answer_put_python(value, out) ? AM_OK : am_json_quote(value, out); /* what templates without tojson write */
 }
 
 /* One parameter; AM_NO_CALL: there is none at c. */
@@ -331,7 +334,7 @@ static am_found read_parameter(const am_answer_form *f, const json_t *tool, am_c
 }
 
 static am_found read_tagged(am_answer *a, const am_answer_form *f, am_cursor *c, const am_answer_sink *sink) {
-    const json_t *tool = take_name(a, c);
+    const json_t *tool = am_answer_take_name(a, c);
     if (!tool || !am_cursor_take(c, f->after_name)) return unfinished(c);
     am_buf out;
     am_buf_init(&out, 16 << 20);
@@ -390,7 +393,7 @@ static bool relaxed_value(const am_answer_form *f, am_cursor *c, am_buf *out, in
 }
 
 static am_found read_relaxed(am_answer *a, const am_answer_form *f, am_cursor *c, const am_answer_sink *sink) {
-    const json_t *tool = take_name(a, c);
+    const json_t *tool = am_answer_take_name(a, c);
     if (!tool || !am_cursor_take(c, "{")) return unfinished(c);
     am_buf out;
     am_buf_init(&out, 16 << 20);
@@ -400,9 +403,16 @@ static am_found read_relaxed(am_answer *a, const am_answer_form *f, am_cursor *c
     return found;
 }
 
+/* Models that were shown the one form answer in the other at times; each is told by how it begins. */
+static am_found json_or_python(am_answer *a, const am_answer_form *f, am_cursor *c, const am_answer_sink *sink) {
+    am_cursor at = *c;
+    am_found found = read_json(a, c, sink);
+    return found == AM_NO_CALL ? am_answer_read_python(a, f->bare, (*c = at, c), sink) : found;
+}
+
 am_found am_answer_read_call(am_answer *a, const am_answer_form *f, am_cursor *c, const am_answer_sink *sink) {
     switch (f->kind) {
-    case AM_CALL_JSON: return read_json(a, c, sink);
+    case AM_CALL_JSON: case AM_CALL_PYTHON: return json_or_python(a, f, c, sink);
     case AM_CALL_NAMED: return read_named(a, f, c, sink);
     case AM_CALL_TAGGED: return read_tagged(a, f, c, sink);
     case AM_CALL_RELAXED: return read_relaxed(a, f, c, sink);

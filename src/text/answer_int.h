@@ -20,6 +20,11 @@ bool am_cursor_take(am_cursor *c, const char *mark); /* false: c->at is where it
 
 /* One call, or a list of them, at c, which then stands behind it; given to sink. */
 am_found am_answer_read_call(am_answer *a, const am_answer_form *form, am_cursor *c, const am_answer_sink *sink);
+am_found am_answer_read_python(am_answer *a, bool listed, am_cursor *c, const am_answer_sink *sink); /* listed: only within [ ] */
+bool am_answer_put_python(am_str text, am_buf *out);                 /* one literal as JSON; false: it is none, out is as before */
+const json_t *am_answer_take_name(const am_answer *a, am_cursor *c); /* the tool with the longest name that stands at c, which then is behind it */
+const json_t *am_answer_type(const json_t *tool, am_str key);        /* of a parameter, as its schema says; NULL: it says nothing */
+bool am_answer_takes_text(const json_t *type);
 const char *am_answer_tool(const json_t *tools, am_str name); /* NULL: there is none of that name */
 bool am_answer_give_call(am_answer *a, const char *name, am_str arguments, const am_answer_sink *sink); /* JSON text, its blanks are dropped */
 

@@ -69,12 +69,16 @@ static am_str common_end(am_str a, am_str b) {
     return (am_str){a.p + a.n - n, n};
 }
 
-/* Of several tags in a row, which open a turn as well, the last: the one that begins calls. */
+/* Of several tags in a row, which open a turn as well, the last: the one that begins calls. Words before it, and their tag, belong to it. */
 static am_str last_tag(am_str s) {
     s = trim(s);
     if (!s.n || s.p[0] != '<' || s.p[s.n - 1] != '>') return s;
-    for (size_t i = s.n - 1; i > 0; i--)
-        if (s.p[i] == '<') return trim((am_str){s.p + i, s.n - i});
+    for (size_t i = s.n - 1; i > 0; i--) {
+        if (s.p[i] != '<') continue;
+        am_str before = trim((am_str){s.p, i});
+        bool words = before.p[before.n - 1] != '>';
+        if (!words) return trim((am_str){s.p + i, s.n - i});
+    }
     return s;
 }
 
@@ -156,6 +160,21 @@ static bool tagged(am_answer_form *f, const call *c, const char **end) {
            put(f->param_end, param_end, true) && put(f->after_name, (am_str){a.p, a.n - param.n}, false);
 }
 
+/* name(key=value, ...), alone or within [ ]: *c then is all of that. */
+static bool python(am_answer_form *f, call *c, const char **end) {
+    am_str open = trim(between(c->name_end, c->key1)), equals = trim(between(c->key1 + 6, c->value1)), before = trim(between(c->all.p, c->name));
+    const char *p = c->end, *stop = c->all.p + c->all.n;
+    while (p < stop && (*p == '"' || *p == '\'' || blank(*p))) p++;
+    if (open.n != 1 || open.p[0] != '(' || !equals.n || equals.p[0] != '=' || p == stop || *p++ != ')') return false;
+    f->kind = AM_CALL_PYTHON;
+    *end = p;
+    while (p < stop && blank(*p)) p++;
+    if (p == stop || *p != ']' || !before.n || before.p[before.n - 1] != '[') return true;
+    c->name = before.p + before.n - 1;
+    *end = p + 1;
+    return true;
+}
+
 /* The text of the assistant's turn: what is behind both a thought's end and what begins every answer. */
 static am_str turn_of(am_str rendered, am_str prompt, am_str plain, const am_answer_form *f) {
     const char *user = find(rendered, "zuserz"), *name = user ? find(behind(rendered, user), NAME1) : NULL, *from = user ? user + 6 : NULL, *end;
@@ -181,6 +200,8 @@ static bool derive(am_answer_form *f, am_str one_text, am_str two_text, am_str p
         am_str a = arguments_of(&one);
         if (!named(f, &one, both ? &second : NULL)) return false;
         end = a.p + a.n;
+    } else if (python(f, &one, &end)) {
+        list = true;
     } else if (!tagged(f, &one, &end)) {
         return false;
     }
@@ -197,8 +218,9 @@ static bool derive(am_answer_form *f, am_str one_text, am_str two_text, am_str p
         return put(f->section, last_tag((am_str){before.p, before.n - open.n}), false) && put(f->open, open, false) && put(f->close, close, false) &&
                put(f->section_end, (am_str){tail.p + close.n, tail.n - close.n}, false);
     }
-    f->bare = f->kind == AM_CALL_JSON && trim(before).n == 0;
-    if (f->bare) before = AM_STR("<|python_tag|>");
+    if (am_str_eq(trim(before), AM_STR("<|python_start|><|python_end|>"))) before.n = 0; /* Llama 4: what it writes between these is the text beside calls */
+    f->bare = (f->kind == AM_CALL_JSON || f->kind == AM_CALL_PYTHON) && trim(before).n == 0;
+    if (f->bare) before = f->kind == AM_CALL_JSON ? AM_STR("<|python_tag|>") : AM_STR("");
     if (!f->bare && !empty_thought(f, between(before.p, last_tag(before).p))) return false;
     return (trim(before).n || f->bare) && put(f->open, last_tag(before), false) && put(f->close, after, false);
 }
@@ -238,6 +260,17 @@ static void derive_thought(am_answer_form *f, am_str s) {
     memcpy(f->think_end, close, sizeof close);
 }
 
+/* A mark that stands before an answer without a thought too begins the turn. What the prompt goes on with then begins the thought. */
+static void check_thought(am_answer_form *f, am_str prompt, am_str plain) {
+    const char *turn = find(plain, f->think), *answer = find(plain, "zanswerz"), *user = find(plain, "zuserz");
+    if (!turn || !answer || !user || turn < user || turn > answer || find(between(turn, answer), f->think_end)) return;
+    am_str rest = trim(behind(prompt, prompt.p + common_start(prompt, plain).n));
+    const char *line = rest.n ? memrchr(rest.p, '\n', rest.n) : NULL;
+    if (line) rest = behind(rest, line + 1);
+    f->think[0] = 0;
+    if (!rest.n || !put(f->think, rest, false)) f->think_end[0] = 0;
+}
+
 void am_chat_form_probe(am_chat_probe_fn *render, void *arg, am_answer_form *out) {
     am_rendered prompt = {0}, one = {0}, two = {0}, plain = {0}, thought = {0};
     am_answer_form f;
@@ -245,6 +278,7 @@ void am_chat_form_probe(am_chat_probe_fn *render, void *arg, am_answer_form *out
     if (render(arg, "[" USER "," THOUGHT "]", NULL, false, &thought) && !find(view(&thought), "<|channel|>analysis")) derive_thought(out, view(&thought));
     f = *out;
     f.open[0] = f.close[0] = 0;
+    f.told = false;
     bool ok = render(arg, "[" USER "]", TOOLS, true, &prompt) && render(arg, CALLS(CALL(ID1, NAME1, "zval1z")), TOOLS, false, &one);
     ok = ok && render(arg, "[" USER "," ANSWER "]", TOOLS, false, &plain);
     if (ok) {
@@ -252,6 +286,9 @@ void am_chat_form_probe(am_chat_probe_fn *render, void *arg, am_answer_form *out
         const char *answer = find(view(&plain), "zanswerz");
         am_str end = answer ? behind(view(&plain), answer + 8) : AM_STR("");
         am_str begin = view(&prompt), whole = view(&plain);
+        check_thought(out, begin, whole);
+        memcpy(f.think, out->think, sizeof f.think);
+        memcpy(f.think_end, out->think_end, sizeof f.think_end);
         if (derive(&f, turn_of(view(&one), begin, whole, &f), turn_of(view(&two), begin, whole, &f), end)) *out = f;
     }
     am_rendered *const all[] = {&prompt, &one, &two, &plain, &thought};

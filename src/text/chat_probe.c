@@ -69,22 +69,29 @@ static bool render_form(void *arg, const char *messages, const char *tools, bool
     return render_part(arg, messages, tools, prompt, out);
 }
 
-static bool shows(const probe *p, const char *messages, const char *tools, const char *const markers[MAX_MARKERS]) {
+/* How long the text is that shows all markers; 0: it does not. */
+static size_t shows(const probe *p, const char *messages, const char *tools, const char *const markers[MAX_MARKERS]) {
     am_rendered r;
     bool ok = render(p, messages, tools, &r);
     for (size_t i = 0; ok && i < MAX_MARKERS && markers[i]; i++) ok = r.text.n && memmem(r.text.p, r.text.n, markers[i], strlen(markers[i]));
+    size_t n = ok ? r.text.n : 0;
     am_rendered_free(&r);
-    return ok;
+    return n;
 }
 
 #define SHOWS(messages, tools, ...) shows(p, "[" messages "]", tools, (const char *const[MAX_MARKERS]){__VA_ARGS__})
 
-/* Arguments as objects and empty texts come first, as most templates were written for these. */
+/* Arguments as objects and empty texts come first, as most templates were written for these; but some write an empty answer of its own beside the call. */
 static bool calls_shown(const probe *p) {
     for (unsigned form = 0; form < 4; form++) {
         p->can->object_arguments = !(form & 2);
         p->can->empty_content = !(form & 1);
-        if (SHOWS(USER "," CALL "," RESULT, TOOLS, SEEN_CALL)) return true;
+        size_t n = SHOWS(USER "," CALL "," RESULT, TOOLS, SEEN_CALL), n_null;
+        if (!n) continue;
+        p->can->empty_content = false;
+        n_null = form & 1 ? 0 : SHOWS(USER "," CALL "," RESULT, TOOLS, SEEN_CALL);
+        p->can->empty_content = !(form & 1) && (n_null == 0 || n_null >= n);
+        return true;
     }
     p->can->object_arguments = p->can->empty_content = true;
     return false;

@@ -57,10 +57,18 @@ static int parameter(const char *params, am_str name, int *count) {
     return found;
 }
 
+/* Whether it is a function written in Python, not a method of a C type. */
+static bool is_python(const jfunc *f) {
+    static const char *const begins[] = {"do_", "sync_do_", "test_", "escape", "soft_str", "raise_exception", "strftime_now"};
+    for (size_t i = 0; i < sizeof begins / sizeof *begins; i++)
+        if (strncmp(f->pyname, begins[i], strlen(begins[i])) == 0) return true;
+    return false;
+}
+
 /* Python's words for a wrong number of arguments: its own functions count the subject in, methods of C types do not. */
 static bool wrong_count(jrender *r, const jfunc *f, int count, size_t n) {
-    bool python = strncmp(f->pyname, "do_", 3) == 0 || strncmp(f->pyname, "test_", 5) == 0;
-    int more = 1 + f->hidden, least = f->n_required + more, most = count + more, got = (int)n + more;
+    bool python = is_python(f);
+    int more = f->is_global ? 0 : 1 + f->hidden, least = f->n_required + more, most = count + more, got = (int)n + more;
     if (python && least == most)
         return j_fail(r, "TypeError", "%s() takes %d positional argument%s but %d were given", f->pyname, most, most == 1 ? "" : "s", got);
     if (python) return j_fail(r, "TypeError", "%s() takes from %d to %d positional arguments but %d were given", f->pyname, least, most, got);
@@ -90,9 +98,12 @@ static bool missing(jrender *r, const jfunc *f, const jv arg[JP_MAX]) {
 
 bool j_bind(jrender *r, const jfunc *f, const jargs *args, jv arg[JP_MAX]) {
     int count, n_given = 0;
-    bool python = strncmp(f->pyname, "do_", 3) == 0 || strncmp(f->pyname, "test_", 5) == 0;
+    bool python = is_python(f);
     parameter(f->params, AM_STR("-"), &count);
     for (int i = 0; i < JP_MAX; i++) arg[i] = (jv){.t = J_MISSING};
+    for (size_t i = 0; python && i < args->n_kw; i++)
+        if (parameter(f->params, (am_str){args->kw[i].name->p, args->kw[i].name->n}, &count) < 0)
+            return j_fail(r, "TypeError", "%s() got an unexpected keyword argument %s", f->pyname, j_repr_c(r, jv_str(args->kw[i].name)));
     if (args->n > (size_t)count) return wrong_count(r, f, count, args->n);
     for (size_t i = 0; i < args->n; i++) arg[i] = args->pos[i];
     if (f->no_keywords && args->n_kw) return j_fail(r, "TypeError", "%s() takes no keyword arguments", f->pyname);
@@ -123,22 +134,8 @@ static bool call_joiner(jrender *r, jjoiner *j, jv *out) {
     return empty != NULL;
 }
 
-/* markupsafe's methods give Markup, also inside of the lists that they give. */
-static bool mark_up(jrender *r, jv *v) {
-    for (size_t i = 0; jv_has_list(*v) && i < v->l->n; i++)
-        if (!mark_up(r, &v->l->v[i])) return false;
-    if (v->t != J_STR || v->s->markup) return true;
-    jstr *s = j_alloc(r, sizeof *s);
-    if (!s) return false;
-    *s = *v->s;
-    s->markup = true;
-    s->grow = NULL;
-    v->s = s;
-    return true;
-}
-
 static bool call_method(jrender *r, const jmethod *m, const jargs *args, jv *out) {
-    return j_call_func(r, m->def, m->self, args, out) && (m->self.t != J_STR || !m->self.s->markup || mark_up(r, out));
+    return j_call_func(r, m->def, m->self, args, out) && (m->self.t != J_STR || !m->self.s->markup || m->def->plain || j_mark_up(r, out));
 }
 
 bool j_call(jrender *r, jv f, const jargs *args, jv *out) {
@@ -150,6 +147,9 @@ bool j_call(jrender *r, jv f, const jargs *args, jv *out) {
         if (args->n != 1) return j_fail(r, "TypeError", "LoopContext.__call__() takes 2 positional arguments but %zu were given", args->n + 1);
         return j_loop_call(r, f.loop, args->pos[0], out);
     case J_JOINER: return call_joiner(r, f.joiner, out);
+    case J_BLOCK:
+        if (args->n || args->n_kw) return j_fail(r, "TypeError", "BlockReference.__call__() takes 1 positional argument but %zu were given", args->n + args->n_kw + 1);
+        return j_call_block(r, f.block, out);
     case J_UNDEF: return j_undefined_error(r, f);
     default: return j_fail(r, "TypeError", "'%s' object is not callable", j_type_name(f));
     }

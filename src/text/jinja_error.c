@@ -98,7 +98,7 @@ static const char *undef_text(jrender *r, const jundef *u) {
     } else {
         const char *type = u->obj.t == J_NONE ? "None" : j_type_name(u->obj);
         const char *module = u->obj.t == J_NAMESPACE || u->obj.t == J_CYCLER || u->obj.t == J_JOINER ? "jinja2.utils."
-                             : u->obj.t == J_MACRO || u->obj.t == J_LOOP                             ? "jinja2.runtime."
+                             : u->obj.t == J_MACRO || u->obj.t == J_LOOP || u->obj.t == J_SELF || u->obj.t == J_BLOCK                             ? "jinja2.runtime."
                                                                                                      : "";
         if (u->obj.t == J_STR && u->obj.s->markup) module = "markupsafe.";
         const char *object = u->obj.t == J_NONE ? "" : " object";
@@ -111,6 +111,7 @@ static const char *undef_text(jrender *r, const jundef *u) {
 }
 
 bool j_undefined_error(jrender *r, jv undef) {
+    if (undef.undef->instead) return j_fail(r, "TypeError", "%s", undef.undef->instead);
     return j_fail(r, undef.undef->security ? "SecurityError" : "UndefinedError", "%s", undef_text(r, undef.undef));
 }
 
@@ -122,7 +123,8 @@ const char *j_type_name(jv v) {
         [J_DICT] = "dict",       [J_VIEW] = "dict_keys",   [J_RANGE] = "range",
         [J_GEN] = "generator",   [J_NAMESPACE] = "Namespace", [J_MACRO] = "Macro",
         [J_FUNC] = "function",   [J_METHOD] = "builtin_function_or_method", [J_LOOP] = "LoopContext",
-        [J_CYCLER] = "Cycler",   [J_JOINER] = "Joiner",};
+        [J_CYCLER] = "Cycler",   [J_JOINER] = "Joiner",    [J_SELF] = "TemplateReference",
+        [J_BLOCK] = "BlockReference"};
     if (v.t == J_VIEW) return v.view->kind == JV_KEYS ? "dict_keys" : v.view->kind == JV_VALUES ? "dict_values" : "dict_items";
     if (v.t == J_GEN) return v.gen->name;
     if (v.t == J_STR && v.s->markup) return "Markup";

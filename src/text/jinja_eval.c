@@ -39,7 +39,10 @@ static bool name(jrender *r, uint32_t atom, jv *out) {
             return true;
         }
     }
-    *out = r->top[atom].t != J_MISSING ? r->top[atom] : r->global[atom];
+    *out = r->top[atom];
+    if (out->t == J_MISSING && atom == JA_SELF) return j_self(r, out);
+    if (out->t == J_MISSING && atom == JA_SUPER && r->block) return j_super(r, r->block, out);
+    if (out->t == J_MISSING) *out = r->global[atom];
     return out->t != J_MISSING || jv_undef_name(r, r->t->atom[atom], out);
 }
 
@@ -149,14 +152,22 @@ static bool arith(jrender *r, const jnode *n, jv *out) {
     return true;
 }
 
+static bool escapes(const jrender *r, const jnode *n) { return n->escape == JE_ON || (n->escape == JE_ASK && r->autoescape); }
+
 static bool concat(jrender *r, const jnode *n, jv *out) {
     const jstr *all = NULL, *s;
+    if (n->escape == JE_ON) {
+        jlist *parts = j_list(r, n->n);
+        if (!parts) return false;
+        for (uint32_t i = 0; i < n->n; i++)
+            if (!j_eval(r, n->list[i], &parts->v[parts->n++])) return false;
+        return j_markup_join(r, parts, out);
+    }
     for (uint32_t i = 0; i < n->n; i++) {
         jv v;
         if (!j_eval(r, n->list[i], &v) || !j_str_of(r, v, &s) || !(all = all ? j_str_concat(r, all, s) : s)) return false;
     }
-    *out = jv_str(all);
-    return true;
+    return j_markup(r, all, false, out);
 }
 
 static bool member(jrender *r, const jnode *n, jv *out) {
@@ -236,7 +247,7 @@ static bool print(jrender *r, const jnode *n) {
     for (uint32_t i = 0; i < n->n; i++) {
         jv v;
         r->line = n->list[i]->line;
-        if (!j_eval(r, n->list[i], &v) || !j_write_str(r, r->out, v)) return false;
+        if (!j_eval(r, n->list[i], &v) || !(escapes(r, n) ? j_write_escaped(r, r->out, v) : j_write_str(r, r->out, v))) return false;
     }
     return true;
 }
@@ -251,13 +262,15 @@ static bool block_filters(jrender *r, const jnode *n, jv *v) {
 
 static bool set(jrender *r, const jnode *n) {
     jv v;
+    const jstr *s;
     if (n->kind == JN_SET) return j_eval(r, n->b, &v) && j_assign(r, n->a, v);
     jframe *frame = j_alloc(r, sizeof *frame);
     if (!frame) return false;
     frame->up = r->frame;
     if (!j_capture(r, &n->body, frame, &v)) return false;
     if (r->flow) return true;
-    if (n->b && !block_filters(r, n->b, &v)) return false;
+    if (n->b && ((escapes(r, n) && !j_mark_up(r, &v)) || !block_filters(r, n->b, &v))) return false;
+    if (r->autoescape && (!j_str_of(r, v, &s) || !j_markup(r, s, true, &v))) return false;
     return j_assign(r, n->a, v);
 }
 
@@ -267,6 +280,7 @@ static bool filter_block(jrender *r, const jnode *n) {
     if (!frame) return false;
     frame->up = r->frame;
     if (!j_capture(r, &n->body, frame, &v)) return false;
+    if (escapes(r, n) && !j_mark_up(r, &v)) return false;
     return r->flow || (block_filters(r, n->b, &v) && j_write_str(r, r->out, v));
 }
 
@@ -283,12 +297,13 @@ static bool branch(jrender *r, const jnode *n) {
 static bool scope(jrender *r, const jnode *n) {
     jframe *frame = j_alloc(r, sizeof *frame), *outer = r->frame;
     jv v;
+    bool escape = r->autoescape;
     if (!frame) return false;
     if (n->kind == JN_SCOPE && n->a) {
         if (!j_eval(r, n->a, &v)) return false;
-        if (jv_truth(v)) return j_fail(r, "TemplateRuntimeError", "autoescape is not supported");
+        r->autoescape = jv_truth(v);
     }
-    frame->up = n->kind == JN_SCOPE && n->flag ? NULL : outer;
+    frame->up = outer;
     for (uint32_t i = 0; n->kind == JN_WITH && i < n->n; i++) {
         bool ok = j_eval(r, n->list2[i], &v);
         r->frame = frame;
@@ -299,6 +314,7 @@ static bool scope(jrender *r, const jnode *n) {
     r->frame = frame;
     bool ok = j_run(r, &n->body);
     r->frame = outer;
+    r->autoescape = escape;
     return ok;
 }
 
@@ -320,6 +336,7 @@ static bool statement(jrender *r, const jnode *n) {
     case JN_CALLBLOCK: return j_run_callblock(r, n);
     case JN_FILTERBLOCK: return filter_block(r, n);
     case JN_WITH: case JN_SCOPE: return scope(r, n);
+    case JN_BLOCK: return j_run_block(r, n);
     case JN_BREAK: r->flow = JF_BREAK; return true;
     case JN_CONTINUE: r->flow = JF_CONTINUE; return true;
     default: return j_fail(r, "TypeError", "no loader for this environment specified");

@@ -35,6 +35,7 @@ static jnode *chain_node(jparser *p, chain *c, jkind kind, uint32_t line) {
     n->list = c->nodes.v;
     n->n = c->nodes.n;
     n->ops = c->ops;
+    if (kind == JN_CONCAT && p->escape && jx_is_constant(n, 0)) n->escape = JE_OFF; /* folded as plain text */
     return n;
 }
 
@@ -324,8 +325,9 @@ static jnode *dict_literal(jparser *p) {
     n->list = keys.v;
     n->list2 = values.v;
     n->n = keys.n;
-    for (uint32_t i = 0; i < n->n && !p->unhashable && jx_is_constant(keys.v[i], 0) && jx_is_constant(values.v[i], 0); i++)
-        if (keys.v[i]->kind == JN_LIST || keys.v[i]->kind == JN_DICT) p->unhashable = keys.v[i]->kind == JN_LIST ? "list" : "dict";
+    for (uint32_t i = 0; i < n->n && !n->flag && jx_is_constant(keys.v[i], 0) && jx_is_constant(values.v[i], 0); i++)
+        n->flag = keys.v[i]->kind == JN_LIST || keys.v[i]->kind == JN_DICT;
+    p->bad_keys |= n->flag;
     return n;
 }
 
@@ -381,7 +383,20 @@ jnode *jx_primary(jparser *p) {
 /* jinja2 also means to end a tuple before "in" and "recursive", but its test for that never holds; nor does ours. */
 static bool tuple_ends(jparser *p) { return jp_is(p, JT_VAR_END) || jp_is(p, JT_BLOCK_END) || jp_is(p, JT_RPAREN); }
 
+/* ns.attr as a target */
+static jnode *namespace_target(jparser *p) {
+    jnode *n = jp_node(p, JN_NSREF, jp_current(p)->line);
+    if (!n || (n->atom = jp_atom(p, jp_next(p)->text)) == UINT32_MAX) return NULL;
+    jp_next(p);
+    am_str attr;
+    const jstr *s = jp_identifier(p, &attr) ? jp_string(p, attr) : NULL;
+    if (!s) return NULL;
+    n->value = jv_str(s);
+    return n;
+}
+
 static jnode *tuple_item(jparser *p, unsigned flags) {
+    if ((flags & JX_NAMESPACE) && jp_is(p, JT_NAME) && jp_look(p)->type == JT_DOT) return namespace_target(p);
     if (flags & JX_SIMPLE) return jx_primary(p);
     if (!(flags & JX_NO_COND)) return jx_expression(p);
     if (!jp_enter(p)) return NULL;
@@ -498,7 +513,10 @@ static bool keyword(jparser *p, jargnodes *a, uint32_t *cap) {
         *cap = n;
     }
     jkwnode *k = &a->kw[a->n_kw];
+    uint32_t line = jp_current(p)->line;
     if (!(k->name = jp_string(p, jp_next(p)->text))) return false;
+    for (uint32_t i = 0; i < a->n_kw; i++)
+        if (j_str_eq(a->kw[i].name, (am_str){k->name->p, k->name->n})) jp_refuse(p, line, "keyword argument repeated: ", (am_str){k->name->p, k->name->n}, "");
     jp_next(p); /* = */
     if (!(k->value = jx_expression(p))) return false;
     a->n_kw++;
@@ -575,10 +593,8 @@ static const jstr *dotted(jparser *p) {
 }
 
 static void check_known(jparser *p, const jnode *n, const char *what) {
-    if (n->what || p->soft || p->assertion[0]) return;
-    snprintf(p->assertion, sizeof p->assertion, "No %s named '%.*s'.", what, (int)(n->value.s->n < 100 ? n->value.s->n : 100),
-             n->value.s->p);
-    p->assertion_line = n->line;
+    if (n->what || p->soft) return;
+    jp_assert(p, n->line, "No %s named '%.*s'.", what, (int)(n->value.s->n < 100 ? n->value.s->n : 100), n->value.s->p);
 }
 
 jnode *jx_filters(jparser *p, jnode *subject, bool inline_first) {
@@ -665,31 +681,24 @@ static jnode *unary(jparser *p, bool with_filter) {
 }
 
 static bool check_target(jparser *p, jnode *n) {
+    if (p->n_for && n->kind == JN_NAME && n->atom == JA_LOOP) jp_assert(p, n->line, "Can't assign to special loop variable in for-loop target");
     if (n->kind == JN_NAME || n->kind == JN_NSREF) return true;
     if (n->kind != JN_TUPLE) {
         static const char *const name_of[] = {[JN_CONST] = "const", [JN_LIST] = "list", [JN_DICT] = "dict"};
         const char *name_ = n->kind == JN_CONST || n->kind == JN_LIST || n->kind == JN_DICT ? name_of[n->kind] : "expression";
         return jp_fail(p, n->line, "can't assign to '%s'", name_);
     }
-    for (uint32_t i = 0; i < n->n; i++)
-        if (n->list[i]->kind != JN_NAME && n->list[i]->kind != JN_TUPLE) return jp_fail(p, n->line, "can't assign to 'tuple'");
+    for (uint32_t i = 0; i < n->n; i++) {
+        if (n->list[i]->kind != JN_NAME && n->list[i]->kind != JN_NSREF && n->list[i]->kind != JN_TUPLE) return jp_fail(p, n->line, "can't assign to 'tuple'");
+        if (n->list[i]->kind == JN_NAME && !check_target(p, n->list[i])) return false;
+    }
     return true;
 }
 
 jnode *jx_target(jparser *p, bool with_namespace) {
     bool used[JA_N_FIXED];
-    if (with_namespace && jp_is(p, JT_NAME) && jp_look(p)->type == JT_DOT) {
-        jnode *n = jp_node(p, JN_NSREF, jp_current(p)->line);
-        if (!n || (n->atom = jp_atom(p, jp_next(p)->text)) == UINT32_MAX) return NULL;
-        jp_next(p);
-        am_str attr;
-        const jstr *s = jp_identifier(p, &attr) ? jp_string(p, attr) : NULL;
-        if (!s) return NULL;
-        n->value = jv_str(s);
-        return n;
-    }
     memcpy(used, p->uses, sizeof used); /* being assigned to is not being used */
-    jnode *n = jx_tuple(p, JX_SIMPLE);
+    jnode *n = jx_tuple(p, JX_SIMPLE | (with_namespace ? JX_NAMESPACE : 0));
     memcpy(p->uses, used, sizeof used);
     return n && check_target(p, n) ? n : NULL;
 }

@@ -43,14 +43,22 @@ static bool f_abs(jrender *r, jv v, jv *arg, jv *out) {
 
 /* Text as Python's float() or int() reads it: stripped, '_' between digits dropped. */
 static bool number_text(const jstr *s, char out[64]) {
-    size_t begin = 0, end = s->n, n = 0;
-    while (begin < end && j_is_space((unsigned char)s->p[begin])) begin++;
-    while (end > begin && j_is_space((unsigned char)s->p[end - 1])) end--;
-    for (size_t i = begin; i < end; i++) {
-        char c = s->p[i];
+    size_t begin = 0, end = s->n, n = 0, used = 1;
+    while (begin < end && j_is_space(j_decode(s->p + begin, end - begin, &used))) begin += used;
+    while (end > begin) {
+        size_t last = end - 1;
+        while (last > begin && (s->p[last] & 0xc0) == 0x80) last--;
+        if (!j_is_space(j_decode(s->p + last, end - last, &used))) break;
+        end = last;
+    }
+    for (size_t i = begin; i < end; i += used) {
+        int32_t wide = j_decode(s->p + i, end - i, &used);
+        if (wide >= 0x80 && !j_is_decimal(wide)) return false;
+        char c = wide < 0x80 ? (char)wide : (char)('0' + j_decimal_value(wide));
         if (c == '_') {
             bool before = i > begin && s->p[i - 1] != '_' && s->p[i - 1] != '+' && s->p[i - 1] != '-' && s->p[i - 1] != '.';
-            bool after = i + 1 < end && s->p[i + 1] >= '0' && s->p[i + 1] <= '9';
+            bool after = i + 1 < end && j_is_decimal(j_decode(s->p + i + 1, end - i - 1, &used));
+            used = 1;
             if (!before || !after) return false;
             continue;
         }
@@ -104,16 +112,33 @@ static bool float_to_int(jrender *r, double f, jv *out, bool *ok) {
     return true;
 }
 
+bool j_python_number(jrender *r, bool as_float, jv v, jv *out) {
+    bool ok = false;
+    double f = 0;
+    if (v.t == J_UNDEF) return j_undefined_error(r, v);
+    if (as_float && v.t == J_STR && !parse_float(v.s, &f)) return j_fail(r, "ValueError", "could not convert string to float: %s", j_repr_c(r, v));
+    if (!as_float && v.t == J_STR && (!parse_int(r, v.s, 10, out, &ok) || !ok))
+        return j_fail(r, "ValueError", "invalid literal for int() with base 10: %s", j_repr_c(r, v));
+    if (v.t != J_STR && !jv_is_number(v))
+        return j_fail(r, "TypeError", as_float ? "float() argument must be a string or a real number, not '%s'" : "int() argument must be a string, a bytes-like object or a real number, not '%s'",
+                      j_type_name(v));
+    if (as_float) *out = jv_float(v.t == J_STR ? f : jv_to_float(v));
+    else if (jv_is_int(v)) *out = jv_int(jv_to_int(v));
+    else if (v.t == J_FLOAT) return float_to_int(r, v.f, out, &ok) && (ok || j_fail(r, "ValueError", "cannot convert float NaN to integer"));
+    return true;
+}
+
 static bool f_int(jrender *r, jv v, jv *arg, jv *out) {
     int64_t base = 10;
     bool ok = false;
     double f;
     *out = given(arg[0]) ? arg[0] : jv_int(0);
-    if (given(arg[1]) && !j_arg_int(r, arg[1], &base)) return false;
+    bool no_base = given(arg[1]) && !jv_is_int(arg[1]); /* a TypeError, which jinja2 catches */
+    if (given(arg[1]) && !no_base) base = jv_to_int(arg[1]);
     if (base < 0 || base == 1 || base > 36) base = 10;
     if (v.t == J_UNDEF) return j_undefined_error(r, v);
     if (v.t == J_STR) {
-        if (!parse_int(r, v.s, (int)base, out, &ok)) return false;
+        if (!no_base && !parse_int(r, v.s, (int)base, out, &ok)) return false;
         return ok || !parse_float(v.s, &f) || float_to_int(r, f, out, &ok);
     }
     if (v.t == J_FLOAT) return float_to_int(r, v.f, out, &ok);
@@ -146,20 +171,24 @@ static double round_to(double f, int64_t digits) {
 static bool f_round(jrender *r, jv v, jv *arg, jv *out) {
     int64_t digits = 0;
     am_str method = AM_STR("common");
-    if (given(arg[0]) && !j_arg_int(r, arg[0], &digits)) return false;
+    uint64_t hash; /* which a set of the three names asks for */
+    if (given(arg[1]) && !jv_hash(r, arg[1], &hash)) return false;
     if (given(arg[1])) method = arg[1].t == J_STR ? (am_str){arg[1].s->p, arg[1].s->n} : AM_STR("");
     bool ceil_ = am_str_eq(method, AM_STR("ceil")), floor_ = am_str_eq(method, AM_STR("floor"));
     if (!ceil_ && !floor_ && !am_str_eq(method, AM_STR("common")))
         return j_fail(r, "FilterArgumentError", "method must be common, ceil or floor");
     if (ceil_ || floor_) {
         jv p, x;
-        if (!j_arith(r, JO_POW, jv_int(10), jv_int(digits), &p) || !j_arith(r, JO_MUL, v, p, &x)) return false;
+        if (!j_arith(r, JO_POW, jv_int(10), given(arg[0]) ? arg[0] : jv_int(0), &p) || !j_arith(r, JO_MUL, v, p, &x)) return false;
         if (!jv_is_number(x)) return j_fail(r, "TypeError", "must be real number, not %s", j_type_name(x));
         double whole = ceil_ ? ceil(jv_to_float(x)) : floor(jv_to_float(x));
         *out = jv_float(whole / jv_to_float(p));
         return true;
     }
     if (!jv_is_number(v)) return j_fail(r, "TypeError", "type %s doesn't define __round__ method", j_type_name(v));
+    bool whole = given(arg[0]) && arg[0].t == J_NONE, ok;
+    if (given(arg[0]) && !whole && !j_arg_int(r, arg[0], &digits)) return false;
+    if (v.t == J_FLOAT && whole) return float_to_int(r, nearbyint(v.f), out, &ok) && (ok || j_fail(r, "ValueError", "cannot convert float NaN to integer"));
     if (v.t == J_FLOAT) {
         *out = jv_float(round_to(v.f, digits));
         return true;
@@ -186,7 +215,7 @@ static bool json_indent(jrender *r, jv v, jdump *how) {
     }
     int64_t n;
     jout out;
-    if (!j_arg_int(r, v, &n)) return false;
+    if (!j_times(r, v, &n)) return false;
     const jstr *space = j_str_c(r, " ");
     j_out_init(r, &out);
     if (!space || !j_out_repeat(r, &out, space, n)) {
@@ -196,18 +225,25 @@ static bool json_indent(jrender *r, jv v, jdump *how) {
     return (how->indent = j_out_finish(r, &out)) != NULL;
 }
 
+static bool two_strings(jrender *r, jv v, jlist **out) {
+    if (v.t == J_NONE || jv_is_number(v)) return j_fail(r, "TypeError", "cannot unpack non-iterable %s object", j_type_name(v));
+    if (!j_to_list(r, v, out)) return false;
+    if ((*out)->n < 2) return j_fail(r, "ValueError", "not enough values to unpack (expected 2, got %zu)", (*out)->n);
+    if ((*out)->n > 2) return j_fail(r, "ValueError", "too many values to unpack (expected 2)");
+    for (int i = 0; i < 2; i++)
+        if ((*out)->v[i].t != J_STR) return j_fail(r, "TypeError", "separators must be strings, not %s", j_type_name((*out)->v[i]));
+    return true;
+}
+
 /* transformers' tojson: json.dumps(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False) */
 static bool f_tojson(jrender *r, jv v, jv *arg, jv *out) {
     jdump how = {.ensure_ascii = flag(arg[0]), .sort_keys = flag(arg[3])};
     jout text;
-    if (!json_indent(r, arg[1], &how)) return false;
+    jlist *separators = NULL;
+    if (given(arg[2]) && arg[2].t != J_NONE && !two_strings(r, arg[2], &separators)) return false;
+    if (v.t != J_STR && !json_indent(r, arg[1], &how)) return false;
     if (!(how.item_sep = j_str_c(r, how.indent ? "," : ", ")) || !(how.key_sep = j_str_c(r, ": "))) return false;
-    if (given(arg[2]) && arg[2].t != J_NONE) {
-        if (!jv_has_list(arg[2]) || arg[2].l->n != 2 || arg[2].l->v[0].t != J_STR || arg[2].l->v[1].t != J_STR)
-            return j_fail(r, "ValueError", "separators must be two strings");
-        how.item_sep = arg[2].l->v[0].s;
-        how.key_sep = arg[2].l->v[1].s;
-    }
+    if (separators) how.item_sep = separators->v[0].s, how.key_sep = separators->v[1].s;
     j_out_init(r, &text);
     if (j_write_json(r, &text, v, &how, 0)) return j_out_value(r, &text, out);
     j_out_free(&text);
@@ -223,13 +259,9 @@ static bool f_attr(jrender *r, jv v, jv *arg, jv *out) {
 static bool f_filesizeformat(jrender *r, jv v, jv *arg, jv *out) {
     static const char *const units[2][8] = {{"kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"},
                                             {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"}};
-    jv n, none[1] = {{.t = J_MISSING}};
+    jv n;
     char text[80];
-    double f;
-    if (v.t == J_UNDEF) return j_undefined_error(r, v);
-    if (v.t != J_STR && !jv_is_number(v)) return j_fail(r, "TypeError", "float() argument must be a string or a real number, not '%s'", j_type_name(v));
-    if (v.t == J_STR && !parse_float(v.s, &f)) return j_fail(r, "ValueError", "could not convert string to float: %s", j_repr_c(r, v));
-    if (!f_float(r, v, none, &n)) return false;
+    if (!j_python_number(r, true, v, &n)) return false;
     bool binary = flag(arg[0]);
     double base = binary ? 1024 : 1000, unit = base;
     if (n.f == 1) {
@@ -268,15 +300,6 @@ static bool f_format(jrender *r, jv v, const jargs *args, jv *out) {
     return j_percent_format(r, s, values, out);
 }
 
-static bool f_pprint(jrender *r, jv v, jv *arg, jv *out) {
-    jout text;
-    (void)arg;
-    j_out_init(r, &text);
-    if (j_write_repr(r, &text, v, 0)) return j_out_value(r, &text, out);
-    j_out_free(&text);
-    return false;
-}
-
 static const jfunc filters[] = {
     {.name = "default", .pyname = "do_default", .fn = f_default, .params = "default_value boolean"},
     {.name = "d", .pyname = "do_default", .fn = f_default, .params = "default_value boolean"},
@@ -291,7 +314,7 @@ static const jfunc filters[] = {
     {.name = "attr", .pyname = "do_attr", .fn = f_attr, .params = "name", .n_required = 1, .hidden = true},
     {.name = "filesizeformat", .pyname = "do_filesizeformat", .fn = f_filesizeformat, .params = "binary"},
     {.name = "format", .pyname = "do_format", .raw = f_format},
-    {.name = "pprint", .pyname = "do_pprint", .fn = f_pprint},
+    {.name = "pprint", .pyname = "do_pprint", .fn = j_pprint},
 };
 
 const jfunc *j_filter_find(am_str name) {

@@ -112,6 +112,7 @@ static bool repr_object(jrender *r, jout *out, jv v, int depth) {
         snprintf(text, sizeof text, "<LoopContext %lld/%lld>", (long long)v.loop->index0 + 1, (long long)n);
         return j_out_c(r, out, text);
     }
+    case J_SELF: return j_out_c(r, out, "<TemplateReference None>");
     default: return j_out_c(r, out, "<") && j_out_c(r, out, j_type_name(v)) && j_out_c(r, out, " object>");
     }
 }

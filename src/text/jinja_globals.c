@@ -1,7 +1,8 @@
 /* Owns the functions every template can call: jinja2's range, dict, namespace, cycler and joiner, and what transformers adds,
- * raise_exception and strftime_now. (lipsum is left out: nothing that makes prompts wants random text.) */
+ * raise_exception and strftime_now. */
 #include "text/jinja_int.h"
 
+#include <stdio.h>
 #include <time.h>
 
 const jfunc *j_find(const jfunc *table, size_t n, am_str name) {
@@ -10,8 +11,14 @@ const jfunc *j_find(const jfunc *table, size_t n, am_str name) {
     return NULL;
 }
 
+bool j_operand_int(jrender *r, jv v, int64_t *out) { return v.t == J_UNDEF ? j_undefined_error(r, v) : j_arg_int(r, v, out); }
+
+bool j_times(jrender *r, jv v, int64_t *out) {
+    if (v.t != J_UNDEF && !jv_is_int(v)) return j_fail(r, "TypeError", "can't multiply sequence by non-int of type '%s'", j_type_name(v));
+    return j_operand_int(r, v, out);
+}
+
 bool j_arg_int(jrender *r, jv v, int64_t *out) {
-    if (v.t == J_UNDEF) return j_undefined_error(r, v);
     if (!jv_is_int(v)) return j_fail(r, "TypeError", "'%s' object cannot be interpreted as an integer", j_type_name(v));
     *out = jv_to_int(v);
     return true;
@@ -54,6 +61,7 @@ static bool fill_dict(jrender *r, const jargs *args, jdict *d, const char *name)
         if (!j_iter(r, args->pos[0], &it)) return false;
         for (size_t i = 0; (got = j_next(r, &it, &item)) > 0; i++) {
             int n = 0;
+            if (item.t == J_NONE || jv_is_number(item)) return j_fail(r, "TypeError", "cannot convert dictionary update sequence element #%zu to a sequence", i);
             if (!j_iter(r, item, &pair)) return false;
             while (n < 3 && (got = j_next(r, &pair, &kv[n])) > 0) n++;
             if (got < 0) return false;
@@ -126,15 +134,29 @@ static bool raise_exception(jrender *r, jv self, jv *arg, jv *out) {
     return j_str_of(r, arg[0], &s) && j_raise(r, (am_str){s->p, s->n});
 }
 
+static bool lipsum(jrender *r, jv self, const jargs *args, jv *out) {
+    (void)self, (void)args, (void)out;
+    return j_fail(r, "NotImplementedError", "lipsum makes random text, and equal requests must make equal prompts");
+}
+
 static bool strftime_now(jrender *r, jv self, jv *arg, jv *out) {
     (void)self;
     if (arg[0].t != J_STR) return j_fail(r, "TypeError", "strftime() argument 1 must be str, not %s", j_type_name(arg[0]));
     char format[256], text[1024];
     struct tm tm;
     time_t now = (time_t)r->now_s;
-    if (arg[0].s->n >= sizeof format) return j_limit(r, "formats a date with more than %zu bytes", sizeof format);
-    memcpy(format, arg[0].s->p, arg[0].s->n);
-    format[arg[0].s->n] = 0;
+    size_t used = 0;
+    for (size_t i = 0; i < arg[0].s->n; i++) { /* Python's time has no zone, and counts microseconds */
+        char c = arg[0].s->p[i], next = i + 1 < arg[0].s->n ? arg[0].s->p[i + 1] : 0;
+        if (used + 8 > sizeof format) return j_limit(r, "formats a date with more than %zu bytes", sizeof format);
+        if (c != '%' || !strchr("zZf%", next) || !next) {
+            format[used++] = c;
+            continue;
+        }
+        if (next == '%' || next == 'f') used += (size_t)snprintf(format + used, 8, next == '%' ? "%%%%" : "000000");
+        i++;
+    }
+    format[used] = 0;
     size_t n = format[0] && localtime_r(&now, &tm) ? strftime(text, sizeof text, format, &tm) : 0;
     size_t bad;
     if (!j_utf8_valid((am_str){text, n}, &bad)) n = bad;
@@ -148,10 +170,11 @@ static const jfunc globals[] = {
     {.name = "range", .pyname = "range", .raw = range},
     {.name = "dict", .pyname = "dict", .raw = dict},
     {.name = "namespace", .pyname = "Namespace", .raw = namespace_},
+    {.name = "lipsum", .pyname = "generate_lorem_ipsum", .raw = lipsum},
     {.name = "cycler", .pyname = "Cycler", .raw = cycler},
     {.name = "joiner", .pyname = "Joiner.__init__", .fn = joiner, .params = "sep"},
-    {.name = "raise_exception", .pyname = "raise_exception", .fn = raise_exception, .params = "message", .n_required = 1},
-    {.name = "strftime_now", .pyname = "strftime_now", .fn = strftime_now, .params = "format", .n_required = 1},
+    {.name = "raise_exception", .pyname = "raise_exception", .fn = raise_exception, .params = "message", .n_required = 1, .is_global = true},
+    {.name = "strftime_now", .pyname = "strftime_now", .fn = strftime_now, .params = "format", .n_required = 1, .is_global = true},
 };
 
 bool j_set_globals(jrender *r) {

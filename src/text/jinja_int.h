@@ -32,7 +32,9 @@ typedef enum jtype {
     J_METHOD,
     J_LOOP,
     J_CYCLER,
-    J_JOINER
+    J_JOINER,
+    J_SELF, /* `self`: its members are the blocks */
+    J_BLOCK
 } jtype;
 
 typedef struct jstr jstr;
@@ -60,6 +62,7 @@ typedef struct jv {
         struct jloop *loop;
         struct jcycler *cycler;
         struct jjoiner *joiner;
+        struct jblock *block;
         void *p;
     };
 } jv;
@@ -73,7 +76,7 @@ struct jstr {
     const am_span *in;
     size_t n_in;
     bool number; /* the digits of an integer beyond 64 bits: printed as such, never calculated with */
-    bool markup; /* made by escape or safe: `+` escapes what is added */
+    bool markup; /* jinja_markup.c */
     struct jgrow *grow;
 };
 
@@ -99,6 +102,7 @@ typedef struct jundef {
     bool security;
     jv obj, name;
     const char *hint;
+    const char *instead; /* of a constant slice: what using it raises, since jinja2 then computes the slice when it renders */
 } jundef;
 typedef struct jview {
     jdict *d;
@@ -151,6 +155,8 @@ typedef struct jfunc {
     int n_required;
     bool no_keywords;
     bool hidden; /* Python's function takes one more, the environment */
+    bool plain;  /* gives str even to Markup */
+    bool is_global; /* has no subject that Python counts in */
 } jfunc;
 typedef struct jmethod {
     jv self;
@@ -183,6 +189,11 @@ typedef struct jcycler {
     jlist *items;
     size_t pos;
 } jcycler;
+/* `self` (node NULL), or one of its members. */
+typedef struct jblock {
+    const jnode *node;
+    jframe *context;
+} jblock;
 typedef struct jjoiner {
     jv sep;
     bool used;
@@ -192,7 +203,7 @@ typedef struct jjoiner {
 typedef enum jkind {
     /* statements */
     JN_DATA,     /* value */
-    JN_PRINT,    /* a */
+    JN_PRINT,    /* list */
     JN_SET,      /* a target, b expression */
     JN_SETBLOCK, /* a target, b filter or NULL, list body */
     JN_IF,       /* list: bodies; arm: tests (NULL test: else) */
@@ -201,7 +212,8 @@ typedef enum jkind {
     JN_CALLBLOCK,/* sig, a call, body */
     JN_FILTERBLOCK, /* b filter, body */
     JN_WITH,     /* list targets, list2 values, body */
-    JN_SCOPE,    /* body: generation, autoescape, block */
+    JN_SCOPE,    /* body: generation; autoescape when it has a */
+    JN_BLOCK,    /* atom name, body; flag: scoped, n: required */
     JN_BREAK,
     JN_CONTINUE,
     JN_DO,
@@ -212,7 +224,7 @@ typedef enum jkind {
     JN_NSREF,  /* atom, value: attribute */
     JN_TUPLE,
     JN_LIST,
-    JN_DICT, /* list: keys, list2: values */
+    JN_DICT, /* list: keys, list2: values; flag: constant, with a key that has no hash */
     JN_COND, /* a test, b then, c else or NULL */
     JN_AND,  /* list */
     JN_OR,
@@ -255,8 +267,9 @@ typedef struct jbody {
     jnode **node;
     uint32_t n;
 } jbody;
+enum { JE_OFF, JE_ON, JE_ASK }; /* ASK: only the rendering knows, as what was written behind autoescape is no constant */
 struct jnode {
-    uint8_t kind;
+    uint8_t kind, escape; /* escape: of what autoescape is for, JE_ */
     bool flag;
     uint32_t line;
     uint32_t atom;
@@ -273,7 +286,7 @@ struct jnode {
 };
 
 /* Atoms every template has, in this order (jinja_parse.c registers them). */
-enum { JA_LOOP, JA_CALLER, JA_VARARGS, JA_KWARGS, JA_N_FIXED };
+enum { JA_LOOP, JA_CALLER, JA_VARARGS, JA_KWARGS, JA_SELF, JA_SUPER, JA_N_FIXED };
 
 struct am_template {
     am_arena *arena;
@@ -282,6 +295,8 @@ struct am_template {
     uint32_t n_atom, cap_atom;
     uint32_t *atom_index; /* open addressing, atom + 1 */
     uint32_t n_atom_index;
+    jnode **block; /* every one, in the order of the source */
+    uint32_t n_block;
 };
 
 /* ---- rendering ---- */
@@ -300,6 +315,9 @@ struct jrender {
     am_template_limits limits;
     uint64_t steps;
     uint32_t depth, calls, line;
+    bool autoescape;
+    jframe *context;     /* what a block sees above it: the frame of the scoped block around, NULL: the top level */
+    const jnode *block;  /* the innermost one under way */
     jv *top;    /* by atom: what the template set at its top level */
     jv *global; /* by atom: the context, then the built-ins */
     jframe *frame;
@@ -396,7 +414,15 @@ typedef struct jdump {
 } jdump;
 bool j_write_json(jrender *r, jout *out, jv v, const jdump *how, int depth);
 
-/* jinja_strformat.c */
+/* jinja_markup.c */
+bool j_markup(jrender *r, const jstr *s, bool markup, jv *out); /* s with or without the mark */
+bool j_mark_up(jrender *r, jv *v);
+bool j_escape_value(jrender *r, jv v, jv *out);
+bool j_write_escaped(jrender *r, jout *out, jv v);
+bool j_markup_join(jrender *r, const jlist *parts, jv *out);
+bool j_join_escaped(jrender *r, const jlist *items, jv sep, jv *out);
+
+/* jinja_strformat.c: of a Markup they escape what they put in, and give Markup */
 bool j_percent_format(jrender *r, const jstr *format, jv args, jv *out);        /* 'a %s' % x */
 bool j_brace_format(jrender *r, const jstr *format, const jargs *args, jv *out);/* 'a {}'.format(x) */
 
@@ -407,6 +433,7 @@ bool j_is_space(int32_t c);
 bool j_is_linebreak(int32_t c);
 bool j_is_alpha(int32_t c);
 bool j_is_decimal(int32_t c);
+int j_decimal_value(int32_t c); /* of one of these */
 bool j_is_digit(int32_t c);
 bool j_is_numeric(int32_t c);
 bool j_is_printable(int32_t c);
@@ -417,6 +444,7 @@ bool j_is_title(int32_t c);
 bool j_is_cased(int32_t c);
 size_t j_to_upper(int32_t c, int32_t out[3]);
 size_t j_to_lower(int32_t c, int32_t out[3]);
+size_t j_lower_at(am_str s, size_t at, int32_t out[3]);
 size_t j_to_title(int32_t c, int32_t out[3]);
 size_t j_casefold(int32_t c, int32_t out[3]);
 bool j_utf8_valid(am_str s, size_t *bad_at);
@@ -452,6 +480,13 @@ bool j_capture(jrender *r, const jbody *body, jframe *frame, jv *out);
 /* jinja_macro.c */
 bool j_macro_call(jrender *r, jmacro *m, const jargs *args, jv *out);
 bool j_run_callblock(jrender *r, const jnode *n);
+/* jinja_block.c */
+bool j_run_block(jrender *r, const jnode *n);
+bool j_call_block(jrender *r, const jblock *block, jv *out);
+bool j_self(jrender *r, jv *out);
+bool j_super(jrender *r, const jnode *block, jv *out);
+bool j_self_attr(jrender *r, const jblock *self, const jstr *name, jv *out); /* J_MISSING: no such block */
+bool j_block_attr(jrender *r, const jblock *block, am_str name, jv *out);
 /* jinja_globals.c */
 bool j_set_globals(jrender *r);
 const jfunc *j_find(const jfunc *table, size_t n, am_str name);
@@ -467,9 +502,13 @@ const jfunc *j_dict_method(am_str name);
 const jfunc *j_number_method(am_str name, bool is_float);
 const jfunc *j_text_filter(am_str name); /* jinja_textfilters.c */
 const jfunc *j_seq_filter(am_str name);  /* jinja_seqfilters.c */
+jfunc_fn j_pprint, j_wordwrap, j_urlize; /* jinja_pprint.c, jinja_wrap.c */
 bool j_apply_filter(jrender *r, const jnode *n, jv subject, jv *out);
 bool j_apply_test(jrender *r, const jfunc *test, jv subject, const jargs *args, bool *out);
 bool j_arg_int(jrender *r, jv v, int64_t *out); /* TypeError unless an int */
+bool j_operand_int(jrender *r, jv v, int64_t *out); /* the same where Python calculates with it, which undefined refuses itself */
+bool j_times(jrender *r, jv v, int64_t *out);       /* the same of ' ' * v */
+bool j_python_number(jrender *r, bool as_float, jv v, jv *out); /* int(v) or float(v), with Python's errors */
 bool j_attr_path(jrender *r, jv attribute, const jv **path, size_t *n);
 bool j_walk_path(jrender *r, jv item, const jv *path, size_t n, jv dflt, jv *out);
 bool j_ignore_case(jrender *r, jv v, jv *out);

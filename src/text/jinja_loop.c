@@ -107,7 +107,8 @@ bool j_loop_call(jrender *r, jloop *l, jv iterable, jv *out) {
     bool ok = run(r, l->node, iterable, l->depth0 + 1, l->closure);
     r->calls--;
     r->out = outer;
-    if (ok) return j_out_value(r, &text, out);
+    bool markup = l->node->escape == JE_ON || (l->node->escape == JE_ASK && r->autoescape);
+    if (ok) return j_out_value(r, &text, out) && (!markup || j_mark_up(r, out));
     j_out_free(&text);
     return false;
 }

@@ -69,6 +69,11 @@ static bool bind(jrender *r, jmacro *m, const jargs *given, jframe *frame) {
         if (i >= args.n && sig->param[i] == JA_CALLER) found_caller = true;
     }
     if (!bind_rest(r, m, &args, frame, found_caller)) return false;
+    for (uint32_t i = 0; i < sig->n; i++) { /* a default that names a later parameter sees that one, not a variable outside */
+        jv v = value[i];
+        if (v.t == J_MISSING && !jv_undef_name(r, r->t->atom[sig->param[i]], &v)) return false;
+        if (!j_frame_set(r, frame, sig->param[i], v)) return false;
+    }
     for (uint32_t i = 0; i < sig->n; i++) {
         if (value[i].t == J_MISSING && i >= sig->n - sig->n_dflt) {
             r->line = m->node->line;
@@ -98,7 +103,7 @@ bool j_macro_call(jrender *r, jmacro *m, const jargs *args, jv *out) {
     r->frame = outer;
     r->calls--;
     if (ok) r->line = line;
-    return ok;
+    return ok && (!r->autoescape || j_mark_up(r, out));
 }
 
 bool j_run_callblock(jrender *r, const jnode *n) {

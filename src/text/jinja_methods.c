@@ -2,6 +2,8 @@
  * refused when the member is looked up (jinja_ops.c); list.pop is not on jinja2's list of such methods, so it works here too. */
 #include "text/jinja_int.h"
 
+#include <stdio.h>
+
 static bool given(jv v) { return v.t != J_MISSING && v.t != J_NONE; }
 
 static bool str_arg(jrender *r, const char *what, jv v, const jstr **out) {
@@ -52,7 +54,7 @@ static bool recase(jrender *r, const jstr *s, bool title, jv *out) {
     for (size_t i = 0, used; i < s->n; i += used) {
         int32_t c = j_decode(s->p + i, s->n - i, &used), to[3];
         bool lower = title ? after_cased : j_is_upper(c);
-        size_t n = lower ? j_to_lower(c, to) : title ? j_to_title(c, to) : j_is_lower(c) ? j_to_upper(c, to) : (to[0] = c, (size_t)1);
+        size_t n = lower ? j_lower_at((am_str){s->p, s->n}, i, to) : title ? j_to_title(c, to) : j_is_lower(c) ? j_to_upper(c, to) : (to[0] = c, (size_t)1);
         after_cased = j_is_cased(c);
         while (part < s->n_in && s->in[part].end <= i) part++;
         bool input = part < s->n_in && s->in[part].begin <= i;
@@ -129,7 +131,7 @@ static bool search(jrender *r, jv self, jv *arg, bool last, bool must, jv *out) 
     if (r->status) return false;
     if (!at && must) return j_fail(r, "ValueError", "substring not found");
     *out = jv_int(at ? (int64_t)chars_between(self.s, 0, (size_t)(at - self.s->p)) : -1);
-    return j_charge(r, (end - begin) / 32);
+    return j_charge(r, outside ? 1 : (end - begin) / 32);
 }
 static bool m_find(jrender *r, jv self, jv *arg, jv *out) { return search(r, self, arg, false, false, out); }
 static bool m_rfind(jrender *r, jv self, jv *arg, jv *out) { return search(r, self, arg, true, false, out); }
@@ -156,9 +158,10 @@ static bool m_count(jrender *r, jv self, jv *arg, jv *out) {
 static bool m_replace(jrender *r, jv self, jv *arg, jv *out) {
     const jstr *old = NULL, *new_ = NULL;
     int64_t count = -1;
+    if (self.s->markup && !j_escape_value(r, arg[1], &arg[1])) return false;
     if (!str_arg(r, "replace() argument 1", arg[0], &old) || !str_arg(r, "replace() argument 2", arg[1], &new_)) return false;
     if (arg[2].t != J_MISSING && !j_arg_int(r, arg[2], &count)) return false;
-    return j_replace(r, self.s, old, new_, count, out);
+    return j_replace(r, self.s, old, new_, count, out) && j_markup(r, out->s, self.s->markup, out);
 }
 
 /* split() at white space */
@@ -239,6 +242,8 @@ static bool m_rsplit(jrender *r, jv self, jv *arg, jv *out) { return split(r, se
 
 static bool m_splitlines(jrender *r, jv self, jv *arg, jv *out) {
     jlist *l;
+    int64_t keep;
+    if (arg[0].t != J_MISSING && !j_arg_int(r, arg[0], &keep)) return false;
     return j_splitlines(r, self.s, arg[0].t != J_MISSING && jv_truth(arg[0]), &l) && give_list(l, out);
 }
 
@@ -251,11 +256,11 @@ static bool m_join(jrender *r, jv self, jv *arg, jv *out) {
     if (!j_iter(r, arg[0], &it)) return false;
     j_out_init(r, &text);
     for (size_t i = 0; (got = j_next(r, &it, &item)) > 0; i++) {
-        if (item.t != J_STR) {
+        if (item.t != J_STR && !self.s->markup) {
             j_fail(r, "TypeError", "sequence item %zu: expected str instance, %s found", i, j_type_name(item));
             break;
         }
-        if ((i && !j_out_str(r, &text, self.s)) || !j_out_str(r, &text, item.s)) break;
+        if ((i && !j_out_str(r, &text, self.s)) || !(self.s->markup ? j_write_escaped(r, &text, item) : j_out_str(r, &text, item.s))) break;
     }
     if (got == 0) return j_out_value(r, &text, out);
     j_out_free(&text);
@@ -268,6 +273,7 @@ static bool pad(jrender *r, jv self, jv *arg, int side, jv *out) {
     if (!fill || !j_arg_int(r, arg[0], &width)) return false;
     if (arg[1].t != J_MISSING) {
         if (!str_arg(r, "The fill character", arg[1], &fill)) return false;
+        if (self.s->markup && (!j_escape(r, fill, out) || !(fill = out->s))) return false;
         if (j_str_chars(fill) != 1) return j_fail(r, "TypeError", "The fill character must be exactly one character long");
     }
     return j_pad(r, self.s, width, fill, side, out);
@@ -378,12 +384,81 @@ static bool m_istitle(jrender *r, jv self, jv *arg, jv *out) {
 static bool m_format(jrender *r, jv self, const jargs *args, jv *out) { return j_brace_format(r, self.s, args, out); }
 
 static bool m_format_map(jrender *r, jv self, jv *arg, jv *out) {
-    if (arg[0].t != J_DICT) return j_fail(r, "TypeError", "format_map() needs a mapping");
     jargs args = {0};
+    if (arg[0].t != J_DICT) {
+        char why[80]; /* a name is looked up in whatever it is */
+        snprintf(why, sizeof why, arg[0].t == J_STR ? "string indices must be integers, not 'str'" : jv_has_list(arg[0]) ? "%s indices must be integers or slices, not str"
+                                                                                                    : "'%s' object is not subscriptable", j_type_name(arg[0]));
+        return j_brace_format(r, self.s, &args, out) || j_fail_instead(r, "KeyError", "TypeError", why);
+    }
     if (!(args.kw = j_alloc(r, (arg[0].d->n + 1) * sizeof *args.kw))) return false;
     for (size_t i = 0; i < arg[0].d->n; i++)
         if (arg[0].d->e[i].key.t == J_STR) args.kw[args.n_kw++] = (jkw){arg[0].d->e[i].key.s, arg[0].d->e[i].value};
     return j_brace_format(r, self.s, &args, out);
+}
+
+/* What str.translate puts in place of one character: nothing, a character by its number, or a string. */
+static bool translated(jrender *r, jv to, jout *out, bool input) {
+    char bytes[4];
+    if (to.t == J_NONE) return true;
+    if (to.t == J_STR) return j_out_str(r, out, to.s);
+    if (!jv_is_int(to)) return j_fail(r, "TypeError", "character mapping must return integer, None or str");
+    int64_t c = jv_to_int(to);
+    if (c < 0 || c > 0x10ffff) return j_fail(r, "ValueError", "character mapping must be in range(0x110000)");
+    return j_out_bytes(r, out, bytes, j_encode((int32_t)c, bytes), input);
+}
+
+static bool m_translate(jrender *r, jv self, jv *arg, jv *out) {
+    jout text;
+    jv to;
+    size_t part = 0;
+    if (arg[0].t == J_UNDEF) return self.s->n ? j_undefined_error(r, arg[0]) : give_str(self.s, out);
+    if (arg[0].t != J_DICT && arg[0].t != J_STR && arg[0].t != J_RANGE && !jv_has_list(arg[0]))
+        return self.s->n ? j_fail(r, "TypeError", "'%s' object is not subscriptable", j_type_name(arg[0])) : give_str(self.s, out);
+    j_out_init(r, &text);
+    for (size_t i = 0, used; i < self.s->n; i += used) {
+        int32_t c = j_decode(self.s->p + i, self.s->n - i, &used);
+        while (part < self.s->n_in && self.s->in[part].end <= i) part++;
+        bool input = part < self.s->n_in && self.s->in[part].begin <= i;
+        bool ok = arg[0].t == J_DICT ? j_dict_get(r, arg[0].d, jv_int(c), &to) : j_getitem(r, arg[0], jv_int(c), &to);
+        if (ok) ok = to.t == J_MISSING || to.t == J_UNDEF ? j_out_part(r, &text, self.s, i, i + used) : translated(r, to, &text, input);
+        if (ok && j_charge(r, 1)) continue;
+        j_out_free(&text);
+        return false;
+    }
+    return j_out_value(r, &text, out);
+}
+
+/* str.maketrans(dict), (from, to), (from, to, without): numbers of characters to what translate puts there. */
+static bool m_maketrans(jrender *r, jv self, jv *arg, jv *out) {
+    jdict *d = j_dict(r);
+    (void)self;
+    *out = (jv){.t = J_DICT, .d = d};
+    if (!d) return false;
+    if (!given(arg[1])) {
+        if (arg[0].t != J_DICT) return j_fail(r, "TypeError", "if you give only one argument to maketrans it must be a dict");
+        for (size_t i = 0; i < arg[0].d->n; i++) {
+            jv key = arg[0].d->e[i].key;
+            size_t used;
+            if (key.t == J_STR && j_str_chars(key.s) != 1) return j_fail(r, "ValueError", "string keys in translate table must be of length 1");
+            if (key.t == J_STR) key = jv_int(j_decode(key.s->p, key.s->n, &used));
+            else if (!jv_is_int(key)) return j_fail(r, "TypeError", "keys in translate table must be strings or integers");
+            if (!j_dict_set(r, d, key, arg[0].d->e[i].value)) return false;
+        }
+        return true;
+    }
+    if (arg[0].t != J_STR) return j_fail(r, "TypeError", "first maketrans argument must be a string if there is a second argument");
+    for (int i = 1; i < 3; i++)
+        if (arg[i].t != J_MISSING && arg[i].t != J_STR) return j_fail(r, "TypeError", "maketrans() argument %d must be str, not %s", i + 1, j_type_name(arg[i]));
+    if (j_str_chars(arg[0].s) != j_str_chars(arg[1].s)) return j_fail(r, "ValueError", "the first two maketrans arguments must have equal length");
+    const jstr *from = arg[0].s, *to = arg[1].s, *without = arg[2].t == J_STR ? arg[2].s : NULL;
+    for (size_t i = 0, k = 0, n, m; i < from->n; i += n, k += m) {
+        int32_t c = j_decode(from->p + i, from->n - i, &n), into = j_decode(to->p + k, to->n - k, &m);
+        if (!j_dict_set(r, d, jv_int(c), jv_int(into))) return false;
+    }
+    for (size_t i = 0, n; without && i < without->n; i += n)
+        if (!j_dict_set(r, d, jv_int(j_decode(without->p + i, without->n - i, &n)), jv_none)) return false;
+    return true;
 }
 
 #define NONE(n, f) {.name = n, .pyname = "str." n, .fn = f}
@@ -404,6 +479,7 @@ static const jfunc str_methods[] = {
     NONE("isspace", m_isspace), NONE("isalpha", m_isalpha), NONE("isalnum", m_isalnum), NONE("isdigit", m_isdigit),
     NONE("isdecimal", m_isdecimal), NONE("isnumeric", m_isnumeric), NONE("isascii", m_isascii), NONE("isprintable", m_isprintable),
     NONE("islower", m_islower), NONE("isupper", m_isupper), NONE("istitle", m_istitle), NONE("isidentifier", m_isidentifier),
+    POS("translate", m_translate, "table", 1), {.name = "maketrans", .pyname = "maketrans", .fn = m_maketrans, .params = "x y z", .n_required = 1, .no_keywords = true, .plain = true},
     {.name = "format", .pyname = "str.format", .raw = m_format}, POS("format_map", m_format_map, "mapping", 1)};
 
 const jfunc *j_str_method(am_str name) { return j_find(str_methods, sizeof str_methods / sizeof *str_methods, name); }

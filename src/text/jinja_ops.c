@@ -2,6 +2,8 @@
  * it. Integers have 64 bits: a result beyond them is an error that says so, never a wrong number. */
 #include "text/jinja_int.h"
 
+#include <stdio.h>
+
 static const char *const symbol[] = {[JO_ADD] = "+", [JO_SUB] = "-", [JO_MUL] = "*", [JO_DIV] = "/", [JO_FLOORDIV] = "//",
                                      [JO_MOD] = "%", [JO_POW] = "** or pow()"};
 
@@ -116,15 +118,7 @@ static bool add_strings(jrender *r, const jstr *a, const jstr *b, jv *out) {
         b = v.s;
     }
     const jstr *s = j_str_concat(r, a, b);
-    if (!s) return false;
-    *out = jv_str(s);
-    if (!markup || s->markup) return true;
-    jstr *m = j_alloc(r, sizeof *m);
-    if (!m) return false;
-    *m = *s;
-    m->markup = true;
-    *out = jv_str(m);
-    return true;
+    return s && j_markup(r, s, markup, out);
 }
 
 static bool add(jrender *r, jv a, jv b, jv *out) {
@@ -140,7 +134,7 @@ static bool repeat(jrender *r, jv seq, int64_t times, jv *out) {
     if (seq.t == J_STR) {
         jout text;
         j_out_init(r, &text);
-        if (j_out_repeat(r, &text, seq.s, times)) return j_out_value(r, &text, out);
+        if (j_out_repeat(r, &text, seq.s, times)) return j_out_value(r, &text, out) && j_markup(r, out->s, seq.s->markup, out);
         j_out_free(&text);
         return false;
     }
@@ -166,6 +160,7 @@ bool j_arith(jrender *r, jop op, jv a, jv b, jv *out) {
     if (jv_is_number(a) && jv_is_number(b)) return float_arith(r, op, jv_to_float(a), jv_to_float(b), out);
     if (a.t == J_UNDEF) return j_undefined_error(r, a);
     if (op == JO_MOD && a.t == J_STR) return j_percent_format(r, a.s, b, out);
+    if (op == JO_MUL && a.t == J_STR && a.s->markup && !jv_is_int(b)) return j_fail(r, "TypeError", "'%s' object cannot be interpreted as an integer", j_type_name(b));
     if (op == JO_ADD && a.t == J_STR && b.t == J_STR) return add(r, a, b, out);
     if (b.t == J_UNDEF) return j_undefined_error(r, b);
     if (op == JO_ADD) return add(r, a, b, out);
@@ -244,6 +239,11 @@ static bool cycler_attr(jrender *r, jv v, am_str name, jv *out) {
     return true;
 }
 
+static void joiner_attr(const jjoiner *j, am_str name, jv *out) {
+    if (am_str_eq(name, AM_STR("sep"))) *out = j->sep;
+    else if (am_str_eq(name, AM_STR("used"))) *out = jv_bool(j->used);
+}
+
 static bool number_attr(jv v, am_str name, jv *out) {
     if (am_str_eq(name, AM_STR("real"))) *out = v.t == J_BOOL ? jv_int(v.b) : v;
     else if (am_str_eq(name, AM_STR("imag"))) *out = v.t == J_FLOAT ? jv_float(0) : jv_int(0);
@@ -263,6 +263,9 @@ static const char container_attrs[] = "__len__ __getitem__ __iter__ __contains__
                                       "__reversed__ __setitem__ __delitem__ __iadd__ __imul__ __or__ __ior__";
 static const char undefined_attrs[] = "__len__ __iter__ __bool__ __getitem__ __call__ __add__ __radd__ __sub__ __mul__ __mod__ __pos__ __neg__ "
                                       "__int__ __float__ __pow__ __slots__ __aiter__ __getattr__ __truediv__ __floordiv__ __complex__";
+/* What jinja2's own objects keep to themselves. */
+static const char private_attrs[] = "_iterable _iterator _undefined _recurse _length _after _current _before _last_changed_value _peek_next _to_iterator _environment _func "
+                                    "_argument_count _default_autoescape _invoke _async_invoke _context _stack _depth _async_call _TemplateReference__context";
 static const char list_mutators[] = "append reverse insert sort extend remove";
 static const char dict_mutators[] = "clear pop popitem setdefault update";
 
@@ -272,7 +275,7 @@ static bool is_unsafe(jv obj, am_str name) {
         if (is_one_of(name, object_attrs)) return true;
         if (obj.t == J_STR || jv_has_list(obj) || obj.t == J_DICT || obj.t == J_RANGE) return is_one_of(name, container_attrs);
         if (obj.t == J_UNDEF) return is_one_of(name, undefined_attrs);
-        return obj.t >= J_MACRO && is_one_of(name, function_attrs);
+        return obj.t >= J_MACRO && (is_one_of(name, function_attrs) || is_one_of(name, private_attrs));
     }
     if (obj.t == J_DICT && !memchr("cpsu", name.n ? name.p[0] : 0, 4)) return false; /* none begins with another letter */
     return (obj.t == J_LIST && is_one_of(name, list_mutators)) || (obj.t == J_DICT && is_one_of(name, dict_mutators)) ||
@@ -298,6 +301,9 @@ bool j_python_getattr(jrender *r, jv obj, const jstr *name_, jv *out) {
     case J_MACRO: return macro_attr(r, obj.macro, name, out);
     case J_LOOP: return j_loop_attr(r, obj.loop, name_, out);
     case J_CYCLER: return cycler_attr(r, obj, name, out);
+    case J_SELF: return j_self_attr(r, obj.block, name_, out);
+    case J_BLOCK: return j_block_attr(r, obj.block, name, out);
+    case J_JOINER: joiner_attr(obj.joiner, name, out); break;
     case J_BOOL: case J_INT: case J_FLOAT:
         def = j_number_method(name, obj.t == J_FLOAT);
         if (!def) return number_attr(obj, name, out);
@@ -338,7 +344,7 @@ static bool python_getitem(jrender *r, jv obj, jv key, jv *out) {
     } else {
         size_t at = j_str_offset(obj.s, (size_t)i);
         jiter it = {.src = obj, .i = at};
-        return j_charge(r, j_str_chars(obj.s) == obj.s->n ? 0 : at / 32) && j_next(r, &it, out) > 0;
+        return j_charge(r, j_str_chars(obj.s) == obj.s->n ? 0 : at / 32) && j_next(r, &it, out) > 0 && j_markup(r, out->s, obj.s->markup, out);
     }
     return true;
 }
@@ -365,26 +371,29 @@ static bool slice_index(jrender *r, jv v, int64_t dflt, int64_t *out) {
 }
 
 /* Python's slice.indices: start, stop and step made to lie within n items, and how many there are. */
-static bool slice_bounds(jrender *r, const jv part[3], int64_t n, int64_t *start, int64_t *step, int64_t *count) {
-    int64_t stop;
-    if (!slice_index(r, part[2], 1, step)) return false;
-    if (*step == 0) return j_fail(r, "ValueError", "slice step cannot be zero");
-    if (*step < -INT64_MAX) *step = -INT64_MAX;
-    int64_t low = *step < 0 ? -1 : 0, high = *step < 0 ? n - 1 : n;
-    if (!slice_index(r, part[0], *step < 0 ? INT64_MAX : 0, start) || !slice_index(r, part[1], *step < 0 ? INT64_MIN : INT64_MAX, &stop))
+typedef struct bounds {
+    int64_t start, stop, step, count;
+} bounds;
+
+static bool slice_bounds(jrender *r, const jv part[3], int64_t n, bounds *b) {
+    if (!slice_index(r, part[2], 1, &b->step)) return false;
+    if (b->step == 0) return j_fail(r, "ValueError", "slice step cannot be zero");
+    if (b->step < -INT64_MAX) b->step = -INT64_MAX;
+    int64_t low = b->step < 0 ? -1 : 0, high = b->step < 0 ? n - 1 : n;
+    if (!slice_index(r, part[0], b->step < 0 ? INT64_MAX : 0, &b->start) || !slice_index(r, part[1], b->step < 0 ? INT64_MIN : INT64_MAX, &b->stop))
         return false;
     bool no_stop = part[1].t == J_MISSING || part[1].t == J_NONE;
-    if (*start < 0) *start = *start < -n ? low : *start + n;
-    if (*start > high) *start = high;
+    if (b->start < 0) b->start = b->start < -n ? low : b->start + n;
+    if (b->start > high) b->start = high;
     if (no_stop) {
-        stop = *step < 0 ? -1 : n;
+        b->stop = b->step < 0 ? -1 : n;
     } else {
-        if (stop < 0) stop = stop < -n ? low : stop + n;
-        if (stop > high) stop = high;
+        if (b->stop < 0) b->stop = b->stop < -n ? low : b->stop + n;
+        if (b->stop > high) b->stop = high;
     }
-    *count = 0;
-    if (*step > 0 && *start < stop) *count = (stop - *start - 1) / *step + 1;
-    if (*step < 0 && stop < *start) *count = (*start - stop - 1) / -*step + 1;
+    b->count = 0;
+    if (b->step > 0 && b->start < b->stop) b->count = (b->stop - b->start - 1) / b->step + 1;
+    if (b->step < 0 && b->stop < b->start) b->count = (b->start - b->stop - 1) / -b->step + 1;
     return true;
 }
 
@@ -418,32 +427,41 @@ static bool slice_str(jrender *r, const jstr *s, int64_t start, int64_t step, in
 /* A slice in an expression of constants alone: jinja2 computes that at compile time with the rules of obj[key], where what
  * cannot be sliced gives undefined. */
 bool j_const_slice(jrender *r, jv obj, const jv part[3], jv *out) {
-    bool indices = true;
+    bool indices = part[2].t == J_INT && part[2].i == 0; /* an error before any other */
+    if (indices && (obj.t == J_STR || obj.t == J_RANGE || jv_has_list(obj))) return j_slice(r, obj, part, out);
+    indices = true;
     for (int i = 0; i < 3; i++) indices &= part[i].t == J_MISSING || part[i].t == J_NONE || jv_is_int(part[i]);
     if (indices && (obj.t == J_STR || obj.t == J_RANGE || jv_has_list(obj))) return j_slice(r, obj, part, out);
     const jstr *key = j_str_c(r, "slice");
-    return key && jv_undef_member(r, obj, jv_str(key), out);
+    if (!key || !jv_undef_member(r, obj, jv_str(key), out)) return false;
+    char *text = j_alloc(r, 80);
+    bool sliced = obj.t == J_STR || obj.t == J_RANGE || jv_has_list(obj);
+    if (text && obj.t == J_DICT) snprintf(text, 80, "unhashable type: 'slice'");
+    else if (text) snprintf(text, 80, sliced ? "slice indices must be integers or None or have an __index__ method" : "'%s' object is not subscriptable", j_type_name(obj));
+    out->undef->instead = text;
+    return text != NULL;
 }
 
 bool j_slice(jrender *r, jv obj, const jv part[3], jv *out) {
-    int64_t n, start = 0, step = 1, count = 0;
+    int64_t n;
+    bounds b = {0};
     if (obj.t == J_UNDEF) return j_undefined_error(r, obj);
     if (obj.t == J_DICT) return j_fail(r, "TypeError", "unhashable type: 'slice'");
     if (obj.t != J_STR && obj.t != J_RANGE && !jv_has_list(obj))
         return j_fail(r, "TypeError", "'%s' object is not subscriptable", j_type_name(obj));
-    if (!jv_length(r, obj, &n) || !slice_bounds(r, part, n, &start, &step, &count)) return false;
-    if (obj.t == J_STR) return slice_str(r, obj.s, start, step, count, out);
+    if (!jv_length(r, obj, &n) || !slice_bounds(r, part, n, &b)) return false;
+    if (obj.t == J_STR) return slice_str(r, obj.s, b.start, b.step, b.count, out) && j_markup(r, out->s, obj.s->markup, out);
     if (obj.t == J_RANGE) {
         jrange *range = j_alloc(r, sizeof *range);
         if (!range) return false;
         const jrange *o = obj.range;
-        *range = (jrange){o->start + start * o->step, o->start + (start + count * step) * o->step, o->step * step, count};
+        *range = (jrange){o->start + b.start * o->step, o->start + b.stop * o->step, o->step * b.step, b.count};
         *out = (jv){.t = J_RANGE, .range = range};
         return true;
     }
-    jlist *l = j_list(r, (size_t)count);
-    if (!l || !j_charge(r, (uint64_t)count)) return false;
-    for (int64_t i = 0; i < count; i++) l->v[l->n++] = obj.l->v[start + i * step];
+    jlist *l = j_list(r, (size_t)b.count);
+    if (!l || !j_charge(r, (uint64_t)b.count)) return false;
+    for (int64_t i = 0; i < b.count; i++) l->v[l->n++] = obj.l->v[b.start + i * b.step];
     *out = (jv){.t = obj.t, .l = l};
     return true;
 }

@@ -26,6 +26,21 @@ bool jp_fail(jparser *p, uint32_t line, const char *format, ...) {
     return false;
 }
 
+void jp_assert(jparser *p, uint32_t line, const char *format, ...) {
+    if (p->assertion[0]) return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(p->assertion, sizeof p->assertion, format, args);
+    va_end(args);
+    p->assertion_line = line;
+}
+
+void jp_refuse(jparser *p, uint32_t line, const char *what, am_str name, const char *rest) {
+    if (p->refused[0]) return;
+    snprintf(p->refused, sizeof p->refused, "%s%.*s%s", what, (int)(name.n < 40 ? name.n : 40), name.p, rest);
+    p->refused_line = line;
+}
+
 const jtoken *jp_current(jparser *p) { return &p->tokens.v[p->at]; }
 
 const jtoken *jp_look(jparser *p) {
@@ -91,6 +106,7 @@ jnode *jp_node(jparser *p, jkind kind, uint32_t line) {
     if (!n) return NULL;
     n->kind = (uint8_t)kind;
     n->line = line;
+    n->escape = p->escape;
     return n;
 }
 
@@ -227,6 +243,7 @@ static jnode *parse_set(jparser *p) {
 static jnode *parse_for(jparser *p) {
     static const char *const ends[] = {"endfor", "else", NULL}, *const only_endfor[] = {"endfor", NULL};
     jnode *n = jp_node(p, JN_FOR, jp_next(p)->line);
+    p->n_for++;
     if (!n || !(n->a = jx_target(p, false)) || !jp_expect_name(p, "in")) return NULL;
     if (!(n->b = jx_tuple(p, JX_NO_COND))) return NULL;
     if (jp_skip_name(p, "if") && !(n->c = jx_expression(p))) return NULL;
@@ -234,9 +251,9 @@ static jnode *parse_for(jparser *p) {
     p->n_loop++;
     bool ok = hard_statements(p, ends, false, &n->body);
     p->n_loop--;
-    if (!ok) return NULL;
-    if (am_str_eq(jp_next(p)->text, AM_STR("endfor"))) return n;
-    return hard_statements(p, only_endfor, true, &n->other) ? n : NULL;
+    if (ok && !am_str_eq(jp_next(p)->text, AM_STR("endfor"))) ok = hard_statements(p, only_endfor, true, &n->other);
+    p->n_for--;
+    return ok ? n : NULL;
 }
 
 static jnode *parse_if(jparser *p) {
@@ -277,9 +294,13 @@ static jnode *parse_with(jparser *p) {
     jp_next(p);
     jnode *n = jp_node(p, JN_WITH, p->code_line ? p->code_line : 1);
     jnodes targets = {0}, values = {0};
+    uint32_t n_for = p->n_for;
     while (n && !jp_is(p, JT_BLOCK_END)) {
         if (targets.n && !jp_expect(p, JT_COMMA)) return NULL;
-        if (!jp_add(p, &targets, jx_target(p, false)) || !jp_expect(p, JT_ASSIGN) || !jp_add(p, &values, jx_expression(p)))
+        p->n_for = 0; /* it may name one `loop`, as a macro may a parameter */
+        bool ok = jp_add(p, &targets, jx_target(p, false));
+        p->n_for = n_for;
+        if (!ok || !jp_expect(p, JT_ASSIGN) || !jp_add(p, &values, jx_expression(p)))
             return NULL;
     }
     if (!n) return NULL;
@@ -305,6 +326,8 @@ static bool signature(jparser *p, jsig *sig) {
             sig->param = param;
         }
         if ((sig->param[sig->n] = jp_atom(p, name)) == UINT32_MAX) return false;
+        for (uint32_t i = 0; i < sig->n; i++)
+            if (sig->param[i] == sig->param[sig->n]) jp_refuse(p, jp_current(p)->line, "duplicate argument '", name, "' in function definition");
         if (sig->param[sig->n++] == JA_CALLER) sig->explicit_caller = true;
         if (jp_skip_if(p, JT_ASSIGN)) {
             if (!jp_add(p, &dflt, jx_expression(p))) return false;
@@ -328,6 +351,9 @@ static bool macro_body(jparser *p, jnode *n, const char *const *ends) {
     bool ok = hard_statements(p, ends, true, &n->body);
     p->n_loop = n_loop;
     n->sig->uses_caller = p->uses[JA_CALLER] && !n->sig->explicit_caller;
+    for (uint32_t i = 0; p->uses[JA_CALLER] && i + n->sig->n_dflt < n->sig->n; i++)
+        if (n->sig->param[i] == JA_CALLER)
+            jp_assert(p, n->line, "When defining macros or call blocks the special \"caller\" argument must be omitted or be given a default.");
     n->sig->uses_varargs = p->uses[JA_VARARGS];
     n->sig->uses_kwargs = p->uses[JA_KWARGS];
     for (int i = 0; i < JA_N_FIXED; i++) p->uses[i] |= outer[i];
@@ -378,26 +404,56 @@ static jnode *parse_autoescape(jparser *p) {
     static const char *const ends[] = {"endautoescape", NULL};
     jnode *n = jp_node(p, JN_SCOPE, jp_next(p)->line);
     if (!n || !(n->a = jx_expression(p))) return NULL;
-    return hard_statements(p, ends, true, &n->body) ? n : NULL;
+    uint8_t outer = p->escape;
+    p->escape = n->a->kind != JN_CONST ? JE_ASK : jv_truth(n->a->value) ? JE_ON : JE_OFF;
+    bool ok = hard_statements(p, ends, true, &n->body);
+    p->escape = outer;
+    return ok ? n : NULL;
+}
+
+static bool only_blanks(const jbody *body) {
+    for (uint32_t i = 0; i < body->n; i++) {
+        if (body->node[i]->kind != JN_DATA) return false;
+        const jstr *s = body->node[i]->value.s;
+        for (size_t at = 0, used; at < s->n; at += used)
+            if (!j_is_space(j_decode(s->p + at, s->n - at, &used))) return false;
+    }
+    return true;
+}
+
+static bool add_block(jparser *p, jnode *n, am_str name) {
+    if ((n->atom = jp_atom(p, name)) == UINT32_MAX) return false;
+    for (uint32_t i = 0; i < p->blocks.n && !p->twice[0]; i++) {
+        if (p->blocks.v[i]->atom != n->atom) continue;
+        snprintf(p->twice, sizeof p->twice, "block '%.*s' defined twice", (int)(name.n < 80 ? name.n : 80), name.p);
+        p->twice_line = n->line;
+    }
+    return jp_add(p, &p->blocks, n);
 }
 
 static jnode *parse_block(jparser *p) {
     static const char *const ends[] = {"endblock", NULL};
-    jnode *n = jp_node(p, JN_SCOPE, jp_next(p)->line);
+    jnode *n = jp_node(p, JN_BLOCK, jp_next(p)->line);
     am_str name;
-    if (!n || !jp_identifier(p, &name)) return NULL;
-    bool scoped = jp_skip_name(p, "scoped");
-    jp_skip_name(p, "required");
+    if (!n || !jp_identifier(p, &name) || !add_block(p, n, name)) return NULL;
+    n->flag = jp_skip_name(p, "scoped");
+    n->n = jp_skip_name(p, "required");
     if (jp_is(p, JT_SUB)) {
         jp_fail(p, n->line, "Block names in Jinja have to be valid Python identifiers and may not contain hyphens, use an "
                             "underscore instead.");
         return NULL;
     }
-    n->flag = !scoped; /* sees the top level only */
     uint32_t n_loop = p->n_loop;
+    uint8_t escape = p->escape;
+    bool uses[JA_N_FIXED]; /* jinja2 compiles blocks apart from what is around them */
+    memcpy(uses, p->uses, sizeof uses);
     p->n_loop = 0;
+    p->escape = JE_OFF;
     bool ok = hard_statements(p, ends, true, &n->body);
+    memcpy(p->uses, uses, sizeof uses);
     p->n_loop = n_loop;
+    p->escape = escape;
+    if (ok && n->n && !only_blanks(&n->body)) ok = jp_fail(p, jp_current(p)->line, "Required blocks can only contain comments or whitespace");
     if (ok && jp_is(p, JT_NAME) && am_str_eq(jp_current(p)->text, name)) jp_next(p);
     return ok ? n : NULL;
 }
@@ -418,10 +474,7 @@ static jnode *parse_print(jparser *p) {
 static jnode *parse_jump(jparser *p) {
     const jtoken *t = jp_next(p);
     bool is_break = am_str_eq(t->text, AM_STR("break"));
-    if (p->n_loop == 0 && !p->jump) {
-        p->jump = is_break ? "'break' outside loop" : "'continue' not properly in loop";
-        p->jump_line = t->line;
-    }
+    if (p->n_loop == 0) jp_refuse(p, t->line, is_break ? "'break' outside loop" : "'continue' not properly in loop", AM_STR(""), "");
     return jp_node(p, is_break ? JN_BREAK : JN_CONTINUE, t->line);
 }
 
@@ -474,6 +527,7 @@ static bool print_tag(jparser *p, jnodes *list) {
     if (p->slices && jx_is_constant(items.v[0], 0)) jx_mark_constant(items.v[0]);
     n->list = items.v;
     n->n = 1;
+    if (n->escape == JE_ASK && jx_is_constant(items.v[0], 0)) n->escape = JE_OFF; /* folded when nobody knows yet */
     if (!jx_is_constant(items.v[0], 0)) p->code_line = items.v[0]->line;
     return jp_add(p, list, n);
 }
@@ -510,15 +564,20 @@ static bool body_until(jparser *p, const char *const *ends, jbody *out) {
 }
 
 am_status j_parse(am_template *t, am_str source, am_error *err) {
-    static const char *const fixed[] = {[JA_LOOP] = "loop", [JA_CALLER] = "caller", [JA_VARARGS] = "varargs", [JA_KWARGS] = "kwargs"};
+    static const char *const fixed[] = {[JA_LOOP] = "loop", [JA_CALLER] = "caller", [JA_VARARGS] = "varargs", [JA_KWARGS] = "kwargs", [JA_SELF] = "self", [JA_SUPER] = "super"};
     jparser p = {.t = t, .err = err};
     p.status = j_lex(source, &p.tokens, err);
     for (int i = 0; !p.status && i < JA_N_FIXED; i++) jp_atom(&p, am_str_of(fixed[i]));
     if (!p.status) body_until(&p, NULL, &t->body);
+    t->block = p.blocks.v;
+    t->n_block = p.blocks.n;
+    if (!p.status && p.twice[0]) p.status = am_fail(err, AM_EFORMAT, "line %u: TemplateAssertionError: %s", p.twice_line, p.twice);
     if (!p.status && p.assertion[0])
         p.status = am_fail(err, AM_EFORMAT, "line %u: TemplateAssertionError: %s", p.assertion_line, p.assertion);
-    if (!p.status && p.unhashable) p.status = am_fail(err, AM_EFORMAT, "TypeError: unhashable type: '%s'", p.unhashable);
-    if (!p.status && p.jump) p.status = am_fail(err, AM_EFORMAT, "line %u: SyntaxError: %s", p.jump_line, p.jump);
+    if (!p.status && p.slices) jx_mark_folded(&t->body);
+    const char *type = !p.status && p.bad_keys ? jx_bad_key(&t->body) : NULL;
+    if (type) p.status = am_fail(err, AM_EFORMAT, "TypeError: unhashable type: '%s'", type);
+    if (!p.status && p.refused[0]) p.status = am_fail(err, AM_EFORMAT, "line %u: SyntaxError: %s", p.refused_line, p.refused);
     free(p.tokens.v);
     return p.status;
 }

@@ -39,6 +39,12 @@ typedef struct jtokens {
 am_status j_lex(am_str source, jtokens *out, am_error *err);
 const char *j_token_name(jtok type); /* as jinja2 calls it in messages */
 
+/* A growing list of nodes while parsing; ends up in the template's arena. */
+typedef struct jnodes {
+    jnode **v;
+    uint32_t n, cap;
+} jnodes;
+
 typedef struct jparser {
     am_template *t;
     jtokens tokens;
@@ -48,15 +54,20 @@ typedef struct jparser {
     uint32_t depth;
     bool soft;          /* inside an if: an unknown filter is an error only when it runs */
     uint32_t n_loop;    /* loops around, within the same macro */
+    uint32_t n_for;     /* loops around, however many macros are between */
     bool uses[JA_N_FIXED];
+    uint8_t escape;     /* JE_, as of the autoescape around */
+    jnodes blocks;
+    char twice[120];    /* the first block whose name was taken */
+    uint32_t twice_line;
     bool slices; /* there has been one: only then does it matter whether an expression is constant */
     const am_str *tag;  /* innermost open tag, for messages */
     const struct jends *ends;
     char assertion[200]; /* first unknown filter or test: reported when the rest has parsed */
     uint32_t assertion_line;
-    const char *unhashable; /* the type of such a key in a constant dict, which jinja2 computes when it compiles */
-    const char *jump; /* break or continue outside a loop: Python's own compiler finds that, last of all */
-    uint32_t jump_line;
+    bool bad_keys; /* there has been a constant dict with a key that has no hash */
+    char refused[120]; /* what Python's own compiler finds, last of all: break or continue outside a loop, a name given twice */
+    uint32_t refused_line;
     uint32_t code_line; /* the last line that jinja2's generated code has noted so far: a `with` notes none of its own */
 } jparser;
 
@@ -75,6 +86,8 @@ bool jp_is(jparser *p, jtok type);
 bool jp_is_name(jparser *p, const char *name);
 bool jp_skip_if(jparser *p, jtok type);
 bool jp_skip_name(jparser *p, const char *name);
+void jp_assert(jparser *p, uint32_t line, const char *format, ...) __attribute__((format(printf, 3, 4))); /* found when all has parsed */
+void jp_refuse(jparser *p, uint32_t line, const char *what, am_str name, const char *rest);                /* the same, later still */
 bool jp_expect(jparser *p, jtok type);
 bool jp_expect_name(jparser *p, const char *name);
 bool jp_identifier(jparser *p, am_str *out); /* expects a name token */
@@ -83,15 +96,10 @@ jnode *jp_node(jparser *p, jkind kind, uint32_t line); /* NULL: failed */
 uint32_t jp_atom(jparser *p, am_str name);             /* UINT32_MAX: failed */
 const jstr *jp_string(jparser *p, am_str s);
 
-/* A growing list of nodes while parsing; ends up in the template's arena. */
-typedef struct jnodes {
-    jnode **v;
-    uint32_t n, cap;
-} jnodes;
 bool jp_add(jparser *p, jnodes *list, jnode *n);
 
 /* jinja_expr.c; all give NULL when they failed */
-enum { JX_NO_COND = 1, JX_SIMPLE = 2, JX_PARENS = 4 };
+enum { JX_NO_COND = 1, JX_SIMPLE = 2, JX_PARENS = 4, JX_NAMESPACE = 8 };
 jnode *jx_tuple(jparser *p, unsigned flags);
 jnode *jx_expression(jparser *p);
 jnode *jx_or(jparser *p);
@@ -104,5 +112,7 @@ jnode *jx_target(jparser *p, bool with_namespace);
 /* Expressions that jinja2 computes at compile time, because nothing in them can change (jinja_const.c). */
 bool jx_is_constant(const jnode *n, int depth);
 void jx_mark_constant(jnode *n);
+void jx_mark_folded(const jbody *body);      /* the same wherever something folds them */
+const char *jx_bad_key(const jbody *body);   /* the type of a key without a hash within what is folded; NULL: there is none */
 
 #endif

@@ -75,6 +75,7 @@ static bool gen_value(jgen *g, jv *out) {
 /* A generator over v, or one of nothing when v is false: map and select look at that first. */
 static bool gen_over(jrender *r, jgen *g, jv v, jv *out) {
     g->it.src = v;
+    g->started = true; /* looks at v itself, behind its arguments */
     if (jv_truth(v)) return gen_value(g, out);
     jlist *none = j_list(r, 0);
     return none && j_gen_of_list(r, "generator", none, out);
@@ -133,6 +134,14 @@ static bool f_reverse(jrender *r, jv v, jv *arg, jv *out) {
     return j_gen_of_list(r, name, l, out);
 }
 
+static bool join_escaped(jrender *r, jv v, jv sep, const getter *g, jv *out) {
+    jlist *items;
+    if (!sep.p || !j_to_list(r, v, &items)) return false;
+    for (size_t i = 0; i < items->n; i++)
+        if (!get(r, g, items->v[i], &items->v[i])) return false;
+    return j_join_escaped(r, items, sep, out);
+}
+
 static bool f_join(jrender *r, jv v, jv *arg, jv *out) {
     jiter it;
     getter g;
@@ -140,6 +149,7 @@ static bool f_join(jrender *r, jv v, jv *arg, jv *out) {
     const jstr *sep = NULL;
     if (given(arg[0]) && !j_str_of(r, arg[0], &sep)) return false;
     if (!getter_of(r, arg[1], false, &g) || !j_iter(r, v, &it)) return false;
+    if (r->autoescape) return join_escaped(r, v, given(arg[0]) ? arg[0] : jv_str(j_str_c(r, "")), &g, out);
     jout text;
     j_out_init(r, &text);
     int got;
@@ -313,7 +323,12 @@ static int batch_of_all(jrender *r, jgen *g, jlist *l, jv *out) {
     if (given(g->fill) && !j_list_add(r, l, g->fill)) return -1;
     while ((got = j_next(r, &g->it, &item)) > 0)
         if (!j_list_add(r, l, item)) return -1;
-    return got < 0 ? -1 : l->n > 0;
+    if (got < 0 || l->n == 0) return got;
+    bool fewer = false; /* jinja2 asks that of whatever the count is, when there is something to fill with */
+    jv count = g->args->pos[0], fill = g->args->pos[1];
+    if (given(fill) && fill.t != J_NONE && !jv_less(r, jv_int((int64_t)l->n), count, JO_LT, &fewer)) return -1;
+    if (fewer) return j_fail(r, "TypeError", "can't multiply sequence by non-int of type '%s'", j_type_name(count)), -1;
+    return 1;
 }
 
 static int next_batch(jrender *r, jgen *g, jv *out) {
@@ -326,7 +341,9 @@ static int next_batch(jrender *r, jgen *g, jv *out) {
         if (!j_list_add(r, l, item)) return -1;
     if (got < 0) return -1;
     if (l->n == 0) return 0;
-    while (given(g->fill) && g->fill.t != J_NONE && (int64_t)l->n < g->count)
+    bool fills = given(g->fill) && g->fill.t != J_NONE && (int64_t)l->n < g->count;
+    if (fills && g->args->pos[0].t == J_FLOAT) return j_fail(r, "TypeError", "can't multiply sequence by non-int of type 'float'"), -1;
+    while (fills && (int64_t)l->n < g->count)
         if (!j_charge(r, 1) || !j_list_add(r, l, g->fill)) return -1;
     *out = (jv){.t = J_LIST, .l = l};
     return 1;
@@ -334,7 +351,11 @@ static int next_batch(jrender *r, jgen *g, jv *out) {
 
 static bool f_batch(jrender *r, jv v, jv *arg, jv *out) {
     jgen *g = j_gen(r, "generator", next_batch);
-    if (!g || !j_arg_int(r, arg[0], &g->count)) return false;
+    if (!g || !(g->args = j_alloc(r, sizeof *g->args)) || !(g->args->pos = j_alloc(r, 2 * sizeof(jv)))) return false;
+    memcpy(g->args->pos, arg, 2 * sizeof(jv));
+    if (jv_is_int(arg[0])) g->count = jv_to_int(arg[0]);
+    else if (arg[0].t == J_FLOAT && arg[0].f == floor(arg[0].f) && fabs(arg[0].f) < 0x1p62) g->count = (int64_t)arg[0].f;
+    else g->count = -1; /* no number of items is equal to it */
     g->it.src = v;
     g->fill = g->count < 1 ? (jv){.t = J_MISSING} : arg[1];
     return gen_value(g, out);
@@ -343,11 +364,13 @@ static bool f_batch(jrender *r, jv v, jv *arg, jv *out) {
 static int next_slice(jrender *r, jgen *g, jv *out) {
     jv count = g->args->pos[0], fill = g->args->pos[1];
     int64_t n;
-    if (!j_arg_int(r, count, &n)) return -1;
     if (g->count == 0) {
         jlist *all;
         if (!j_to_list(r, g->it.src, &all)) return -1;
         g->it = (jiter){.src = {.t = J_LIST, .l = all}};
+    }
+    if (!j_operand_int(r, count, &n)) return -1;
+    if (g->count == 0) {
         if (n == 0) return j_fail(r, "ZeroDivisionError", "integer division or modulo by zero"), -1;
     }
     if (g->count >= n) return 0;
@@ -398,12 +421,15 @@ static bool f_groupby(jrender *r, jv v, jv *arg, jv *out) {
     return true;
 }
 
+static int map_one(jrender *r, jgen *g, jv item, jv *out) {
+    bool ok = g->what ? j_call_func(r, g->what, item, g->args, out) : j_walk_path(r, item, g->path, g->n_path, g->fill, out);
+    return ok ? 1 : -1;
+}
+
 static int next_mapped(jrender *r, jgen *g, jv *out) {
     jv item;
     int got = j_next(r, &g->it, &item);
-    if (got <= 0) return got;
-    bool ok = g->what ? j_call_func(r, g->what, item, g->args, out) : j_walk_path(r, item, g->path, g->n_path, g->fill, out);
-    return ok ? 1 : -1;
+    return got > 0 ? map_one(r, g, item, out) : got;
 }
 
 /* The rest of args after the first n, for the filter or test that map and select call. */
@@ -414,6 +440,8 @@ static jargs *rest_args(jrender *r, const jargs *args, size_t n) {
 }
 
 static bool named(jrender *r, jv name, bool test, const void **out) {
+    uint64_t hash; /* names are looked up in a dict */
+    if (!jv_hash(r, name, &hash)) return false;
     if (name.t == J_STR) *out = test ? j_test_find((am_str){name.s->p, name.s->n}) : j_filter_find((am_str){name.s->p, name.s->n});
     else *out = NULL;
     return *out || j_fail(r, "TemplateRuntimeError", "No %s named %s.", test ? "test" : "filter", j_repr_c(r, name));
@@ -433,14 +461,19 @@ static bool prepare_map(jrender *r, const jargs *args, jgen *g) {
         return j_attr_path(r, attribute, &g->path, &g->n_path);
     }
     if (args->n == 0) return j_fail(r, "FilterArgumentError", "map requires a filter argument");
-    return named(r, args->pos[0], false, &g->what) && (g->args = rest_args(r, args, 1));
+    return true;
 }
 
 /* Arguments are looked at when the first item is asked for, as in jinja2, whose generators have not run before. */
 static int first_mapped(jrender *r, jgen *g, jv *out) {
-    if (!prepare_map(r, g->args, g)) return -1;
+    const jargs *args = g->args;
+    jv item;
+    int got;
+    if (!prepare_map(r, args, g) || !j_iter(r, g->it.src, &g->it)) return -1;
     g->next = next_mapped;
-    return next_mapped(r, g, out);
+    if ((got = j_next(r, &g->it, &item)) <= 0) return got;
+    if (args->n && (!named(r, args->pos[0], false, &g->what) || !(g->args = rest_args(r, args, 1)))) return -1; /* which only an item asks for */
+    return map_one(r, g, item, out);
 }
 
 static bool f_map(jrender *r, jv v, const jargs *args, jv *out) {
@@ -449,16 +482,18 @@ static bool f_map(jrender *r, jv v, const jargs *args, jv *out) {
     return gen_over(r, g, v, out);
 }
 
+static bool selects(jrender *r, jgen *g, jv item, bool *yes) {
+    jv v;
+    if (!j_walk_path(r, item, g->path, g->n_path, (jv){.t = J_MISSING}, &v)) return false;
+    *yes = jv_truth(v);
+    return !g->what || j_apply_test(r, g->what, v, g->args, yes);
+}
+
 static int next_selected(jrender *r, jgen *g, jv *out) {
     int got;
     while ((got = j_next(r, &g->it, out)) > 0) {
-        jv v;
         bool yes;
-        if (!j_walk_path(r, *out, g->path, g->n_path, (jv){.t = J_MISSING}, &v)) return -1;
-        if (!g->what)
-            yes = jv_truth(v);
-        else if (!j_apply_test(r, g->what, v, g->args, &yes))
-            return -1;
+        if (!selects(r, g, *out, &yes)) return -1;
         if (yes == g->flag) return 1;
     }
     return got;
@@ -469,10 +504,13 @@ static int first_selected(jrender *r, jgen *g, jv *out) {
     size_t at = g->has_test ? 1 : 0; /* has_test: an attribute comes first */
     if (at && args->n == 0) return j_fail(r, "FilterArgumentError", "Missing parameter for attribute name"), -1;
     if (at && !j_attr_path(r, args->pos[0], &g->path, &g->n_path)) return -1;
-    if (args->n > at && !named(r, args->pos[at], true, &g->what)) return -1;
-    if (!(g->args = rest_args(r, args, at + 1))) return -1;
+    if (!(g->args = rest_args(r, args, at + 1)) || !j_iter(r, g->it.src, &g->it)) return -1;
     g->next = next_selected;
-    return next_selected(r, g, out);
+    int got = j_next(r, &g->it, out);
+    bool yes;
+    if (got <= 0) return got;
+    if ((args->n > at && !named(r, args->pos[at], true, &g->what)) || !selects(r, g, *out, &yes)) return -1;
+    return yes == g->flag ? 1 : next_selected(r, g, out);
 }
 
 static bool select_(jrender *r, jv v, const jargs *args, bool keep, bool attr, jv *out) {
@@ -489,22 +527,22 @@ static bool f_selectattr(jrender *r, jv v, const jargs *args, jv *out) { return 
 static bool f_rejectattr(jrender *r, jv v, const jargs *args, jv *out) { return select_(r, v, args, false, true, out); }
 
 static const jfunc filters[] = {
-    {.name = "list", .pyname = "do_list", .fn = f_list},
-    {.name = "first", .pyname = "do_first", .fn = f_first},
+    {.name = "list", .pyname = "sync_do_list", .fn = f_list},
+    {.name = "first", .pyname = "sync_do_first", .fn = f_first, .hidden = true},
     {.name = "last", .pyname = "do_last", .fn = f_last, .hidden = true},
     {.name = "reverse", .pyname = "do_reverse", .fn = f_reverse},
-    {.name = "join", .pyname = "do_join", .fn = f_join, .params = "d attribute", .hidden = true},
+    {.name = "join", .pyname = "sync_do_join", .fn = f_join, .params = "d attribute", .hidden = true},
     {.name = "sort", .pyname = "do_sort", .fn = f_sort, .params = "reverse case_sensitive attribute", .hidden = true},
     {.name = "dictsort", .pyname = "do_dictsort", .fn = f_dictsort, .params = "case_sensitive by reverse"},
     {.name = "min", .pyname = "do_min", .fn = f_min, .params = "case_sensitive attribute", .hidden = true},
     {.name = "max", .pyname = "do_max", .fn = f_max, .params = "case_sensitive attribute", .hidden = true},
-    {.name = "sum", .pyname = "do_sum", .fn = f_sum, .params = "attribute start", .hidden = true},
+    {.name = "sum", .pyname = "sync_do_sum", .fn = f_sum, .params = "attribute start", .hidden = true},
     {.name = "random", .pyname = "do_random", .fn = f_random, .hidden = true},
     {.name = "items", .pyname = "do_items", .fn = f_items},
     {.name = "unique", .pyname = "do_unique", .fn = f_unique, .params = "case_sensitive attribute", .hidden = true},
     {.name = "batch", .pyname = "do_batch", .fn = f_batch, .params = "linecount fill_with", .n_required = 1},
-    {.name = "slice", .pyname = "do_slice", .fn = f_slice, .params = "slices fill_with", .n_required = 1},
-    {.name = "groupby", .pyname = "do_groupby", .fn = f_groupby, .params = "attribute default case_sensitive", .n_required = 1, .hidden = true},
+    {.name = "slice", .pyname = "sync_do_slice", .fn = f_slice, .params = "slices fill_with", .n_required = 1},
+    {.name = "groupby", .pyname = "sync_do_groupby", .fn = f_groupby, .params = "attribute default case_sensitive", .n_required = 1, .hidden = true},
     {.name = "map", .pyname = "do_map", .raw = f_map},
     {.name = "select", .pyname = "do_select", .raw = f_select},
     {.name = "reject", .pyname = "do_reject", .raw = f_reject},

@@ -8,6 +8,7 @@ typedef struct spec {
     const jstr *fill;
     char align, sign, type; /* align: < > ^ = or 0 */
     bool alt, zero;
+    bool escape; /* the format is Markup */
     char comma; /* , or _ between thousands */
     int64_t width, precision; /* -1: absent */
 } spec;
@@ -32,7 +33,7 @@ static bool group_digits(jrender *r, const char *number, const spec *f, int64_t 
     int64_t group = f->type && strchr("xXob", f->type) ? 4 : 3, n = (int64_t)strlen(number), digits = (int64_t)strspn(number, "0123456789abcdefABCDEF");
     if (f->type && strchr("eEfFgG%", f->type)) digits = (int64_t)strspn(number, "0123456789"); /* an exponent's e is no digit */
     int64_t least = width - (n - digits), all = digits;
-    if (digits && least > digits) all = least - least / (group + 1);
+    if (digits && least > digits) all = least - (least - 1) / (group + 1);
     if (all < digits) all = digits;
     for (int64_t i = 0; i < all; i++) {
         const char *c = i < all - digits ? "0" : number + (i - (all - digits));
@@ -204,8 +205,33 @@ static bool percent_head(jrender *r, const jstr *s, size_t *at, values *v, spec 
     return true;
 }
 
+/* A repr as ascii() has it. */
+static bool ascii(jrender *r, const jstr *s, jv *out) {
+    jout text;
+    size_t done = 0;
+    bool input = j_str_is_input(s);
+    j_out_init(r, &text);
+    for (size_t i = 0, used; i < s->n; i += used) {
+        int32_t c = j_decode(s->p + i, s->n - i, &used);
+        char code[12];
+        if (c < 0x80) continue;
+        int n = snprintf(code, sizeof code, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x", (unsigned)c);
+        if (!j_out_part(r, &text, s, done, i) || !j_out_bytes(r, &text, code, (size_t)n, input)) return fail_out(&text);
+        done = i + used;
+    }
+    return j_out_part(r, &text, s, done, s->n) ? j_out_value(r, &text, out) : fail_out(&text);
+}
+
+/* Markup wraps what it formats. The wrapper is a number for those that ask int() or float() of it, which text may be too, and none for the rest. */
+static bool wrapped_number(jrender *r, char type, jv *v) {
+    if (type == 'c') return j_fail(r, "TypeError", "%%c requires int or char");
+    if (strchr("oxX", type)) return j_fail(r, "TypeError", "%%%c format: an integer is required, not _MarkupEscapeHelper", type);
+    return j_python_number(r, !strchr("diu", type), *v, v);
+}
+
 static bool percent_value(jrender *r, jout *out, char type, jv v, spec *f) {
     f->type = type;
+    if (f->escape && !strchr("sra", type) && !wrapped_number(r, type, &v)) return false;
     if (type == 's' || type == 'r' || type == 'a') {
         jout text;
         const jstr *s;
@@ -214,8 +240,9 @@ static bool percent_value(jrender *r, jout *out, char type, jv v, spec *f) {
         } else {
             j_out_init(r, &text);
             if (!j_write_repr(r, &text, v, 0)) return fail_out(&text);
-            if (!(s = j_out_finish(r, &text))) return false;
+            if (!(s = j_out_finish(r, &text)) || (type == 'a' && (!ascii(r, s, &v) || !(s = v.s)))) return false;
         }
+        if (f->escape && (!j_escape(r, s, &v) || !(s = v.s))) return false;
         return format_str(r, out, s, f, '>');
     }
     if (type == 'c') {
@@ -252,7 +279,7 @@ bool j_percent_format(jrender *r, const jstr *s, jv args, jv *out) {
         if (!j_charge(r, 1) || !j_out_part(r, &text, s, at, stop)) return fail_out(&text);
         if (!p) break;
         at = stop + 1;
-        spec f = {.width = -1, .precision = -1};
+        spec f = {.width = -1, .precision = -1, .escape = s->markup};
         jv value;
         if (!percent_head(r, s, &at, &v, &f, &value)) return fail_out(&text);
         if (at >= s->n) {
@@ -275,7 +302,7 @@ bool j_percent_format(jrender *r, const jstr *s, jv args, jv *out) {
         j_fail(r, "TypeError", "not all arguments converted during string formatting");
         return fail_out(&text);
     }
-    return j_out_value(r, &text, out);
+    return j_out_value(r, &text, out) && j_markup(r, out->s, s->markup, out);
 }
 
 static bool parse_spec(jrender *r, const jstr *s, spec *f) {
@@ -313,6 +340,7 @@ static bool format_value(jrender *r, jout *out, jv v, const jstr *spec_text) {
         if (f.type && f.type != 's')
             return j_fail(r, "ValueError", "Unknown format code '%c' for object of type 'str'", f.type);
         if (f.comma) return j_fail(r, "ValueError", "Cannot specify '%c' with 's'.", f.comma);
+        if (f.align == '=') return j_fail(r, "ValueError", "'=' alignment not allowed in string format specifier");
         if (f.zero && !f.fill && !(f.fill = j_str_c(r, "0"))) return false;
         return j_str_of(r, v, &s) && format_str(r, out, s, &f, '<');
     }
@@ -325,6 +353,7 @@ static bool format_value(jrender *r, jout *out, jv v, const jstr *spec_text) {
         if (f.comma && f.type && (strchr("cn", f.type) || (f.comma == ',' && strchr("boxX", f.type))))
             return j_fail(r, "ValueError", "Cannot specify '%c' with '%c'.", f.comma, f.type);
         if (f.type == 'c' && f.sign) return j_fail(r, "ValueError", "Sign not allowed with integer format specifier 'c'");
+        if (f.type == 'c' && f.zero && !f.fill && !(f.fill = j_str_c(r, "0"))) return false;
         if (f.type == 'c') return percent_value(r, out, 'c', v, &f);
         if (f.type == 'n') f.type = v.t == J_FLOAT ? 'g' : 'd';
         return format_number(r, out, v, &f);
@@ -343,9 +372,13 @@ static bool field(jrender *r, const jstr *s, size_t begin, size_t end, const jar
         digits = s->p[i] >= '0' && s->p[i] <= '9';
         index = index * 10 + s->p[i] - '0';
     }
-    if (at == begin) index = (*next)++;
-    if (digits || at == begin) {
-        if ((size_t)index >= args->n) return j_fail(r, "IndexError", "Replacement index %lld out of range for positional args tuple", (long long)index);
+    bool next_one = begin == end;
+    if (next_one ? *next < 0 : digits && at == end && *next > 0)
+        return j_fail(r, "ValueError", "cannot switch from manual field specification to automatic field numbering");
+    if (next_one) index = (*next)++;
+    else if (digits && at == end) *next = -1; /* numbered by hand from here on */
+    if (digits || next_one) {
+        if ((size_t)index >= args->n) return j_fail(r, "IndexError", "tuple index out of range");
         *out = args->pos[index];
     } else {
         out->t = J_MISSING;
@@ -360,7 +393,8 @@ static bool field(jrender *r, const jstr *s, size_t begin, size_t end, const jar
         char open = s->p[at++];
         size_t from = at;
         while (at < end && (open == '[' ? s->p[at] != ']' : s->p[at] != '.' && s->p[at] != '[')) at++;
-        if (open == '[' && at == end) return j_fail(r, "ValueError", "Missing ']' in format string");
+        if (open != '.' && open != '[') return j_fail(r, "ValueError", "Only '.' or '[' may follow ']' in format field specifier");
+        if (open == '[' && at == end) return j_fail(r, "ValueError", "expected '}' before end of string");
         const jstr *key = j_str_slice(r, s, from, at);
         if (!key || key->n == 0) return key && j_fail(r, "ValueError", "Empty attribute in format string");
         bool number = key->n < 18 && strspn(key->p, "0123456789") >= key->n;
@@ -386,10 +420,11 @@ static bool one_field(jrender *r, jout *out, const jstr *s, size_t span[2], cons
     jout text;
     if (at < span[1] && s->p[at] == '!') {
         char kind = at + 1 < span[1] ? s->p[at + 1] : 0;
-        if (kind != 's' && kind != 'r' && kind != 'a') return j_fail(r, "ValueError", "Unknown conversion specifier '%c'", kind ? kind : ' ');
+        if (!kind) return j_fail(r, "ValueError", "unmatched '{' in format spec");
+        if (kind != 's' && kind != 'r' && kind != 'a') return j_fail(r, "ValueError", "Unknown conversion specifier %c", kind);
         j_out_init(r, &text);
         if (!(kind == 's' ? j_write_str(r, &text, v) : j_write_repr(r, &text, v, 0))) return fail_out(&text);
-        if (!j_out_value(r, &text, &v)) return false;
+        if (!j_out_value(r, &text, &v) || (kind == 'a' && !ascii(r, v.s, &v))) return false;
         at += 2;
         if (at < span[1] && s->p[at] != ':') return j_fail(r, "ValueError", "expected ':' after conversion specifier");
     }
@@ -397,8 +432,15 @@ static bool one_field(jrender *r, jout *out, const jstr *s, size_t span[2], cons
     if (!spec_text) return false;
     j_out_init(r, &text);
     if (!replace_fields(r, &text, spec_text, args, next, depth + 1)) return fail_out(&text);
-    spec_text = j_out_finish(r, &text);
-    return spec_text && format_value(r, out, v, spec_text);
+    if (!(spec_text = j_out_finish(r, &text))) return false;
+    if (!s->markup) return format_value(r, out, v, spec_text);
+    if (v.t == J_STR && v.s->markup) {
+        if (spec_text->n) return j_fail(r, "ValueError", "Unsupported format specification for Markup.");
+        return j_out_str(r, out, v.s);
+    }
+    j_out_init(r, &text);
+    if (!format_value(r, &text, v, spec_text)) return fail_out(&text);
+    return j_out_value(r, &text, &v) && j_write_escaped(r, out, v);
 }
 
 static bool replace_fields(jrender *r, jout *out, const jstr *s, const jargs *args, int64_t *next, int depth) {

@@ -22,7 +22,7 @@ TEST(is_number, jv_is_number(v) || (v.t == J_STR && v.s->number))
 TEST(is_sequence, v.t == J_STR || jv_has_list(v) || v.t == J_DICT || v.t == J_RANGE || v.t == J_UNDEF)
 TEST(is_iterable, v.t == J_STR || jv_has_list(v) || v.t == J_DICT || v.t == J_RANGE || v.t == J_UNDEF || v.t == J_VIEW || v.t == J_GEN ||
                       v.t == J_LOOP)
-TEST(is_callable, v.t == J_MACRO || v.t == J_FUNC || v.t == J_METHOD || v.t == J_LOOP || v.t == J_JOINER || v.t == J_UNDEF)
+TEST(is_callable, v.t == J_MACRO || v.t == J_FUNC || v.t == J_METHOD || v.t == J_LOOP || v.t == J_JOINER || v.t == J_BLOCK || v.t == J_UNDEF)
 TEST(is_escaped, v.t == J_STR && v.s->markup)
 TEST(is_sameas, jv_same(v, arg[0]))
 

@@ -38,16 +38,12 @@ static bool map_part(jrender *r, jout *out, const jstr *s, size_t span[2], case_
         if (i >= run || i == span[0]) run = run_end(s, i, &range, &input);
         int32_t c = j_decode(s->p + i, s->n - i, &used);
         case_fn *f = first && i == span[0] ? first : map;
-        if (c == 0x3a3 && f == j_to_lower && i > span[0]) {
-            /* final sigma: after a letter and not before one */
-            size_t k, next = i + used;
-            bool last = next >= s->n || !j_is_alpha(j_decode(s->p + next, s->n - next, &k));
-            size_t b = i - 1;
-            while (b > 0 && (s->p[b] & 0xc0) == 0x80) b--;
-            if (last && j_is_alpha(j_decode(s->p + b, i - b, &k))) {
-                if (!j_out_bytes(r, out, "\xcf\x82", 2, input)) return false;
-                continue;
-            }
+        if (c == 0x3a3 && f == j_to_lower) {
+            int32_t small[3];
+            char bytes[4];
+            j_lower_at((am_str){s->p + span[0], span[1] - span[0]}, i - span[0], small);
+            if (!j_out_bytes(r, out, bytes, j_encode(small[0], bytes), input)) return false;
+            continue;
         }
         if (!put_mapped(r, out, c, f, input) || !j_charge(r, i % 16 == 0)) return false;
     }
@@ -175,24 +171,21 @@ bool j_escape(jrender *r, const jstr *s, jv *out) {
         done = i + 1;
     }
     if (!j_out_part(r, &text, s, done, s->n)) return fail_out(&text);
-    const jstr *e = j_out_finish(r, &text);
-    jstr *m = e ? j_alloc(r, sizeof *m) : NULL;
-    if (!m) return false;
-    *m = *e;
-    m->markup = true;
-    *out = jv_str(m);
-    return true;
+    return j_out_value(r, &text, out) && j_mark_up(r, out);
 }
+
+/* A filter that calls str's own method: Markup gives Markup. */
+static bool as_was(jrender *r, const jstr *s, jv *out) { return !s->markup || j_mark_up(r, out); }
 
 static bool f_upper(jrender *r, jv v, jv *arg, jv *out) {
     const jstr *s;
     (void)arg;
-    return j_str_of(r, v, &s) && j_map_case(r, s, j_to_upper, out);
+    return j_str_of(r, v, &s) && j_map_case(r, s, j_to_upper, out) && as_was(r, s, out);
 }
 static bool f_lower(jrender *r, jv v, jv *arg, jv *out) {
     const jstr *s;
     (void)arg;
-    return j_str_of(r, v, &s) && j_map_case(r, s, j_to_lower, out);
+    return j_str_of(r, v, &s) && j_map_case(r, s, j_to_lower, out) && as_was(r, s, out);
 }
 
 static bool f_capitalize(jrender *r, jv v, jv *arg, jv *out) {
@@ -202,7 +195,7 @@ static bool f_capitalize(jrender *r, jv v, jv *arg, jv *out) {
     if (!j_str_of(r, v, &s)) return false;
     j_out_init(r, &text);
     if (!map_part(r, &text, s, (size_t[2]){0, s->n}, j_to_title, j_to_lower)) return fail_out(&text);
-    return j_out_value(r, &text, out);
+    return j_out_value(r, &text, out) && as_was(r, s, out);
 }
 
 /* jinja2's title: words are what lies between blanks, dashes and opening brackets. */
@@ -222,7 +215,10 @@ static bool f_title(jrender *r, jv v, jv *arg, jv *out) {
             if (b != breaks) break;
             end += used;
         }
-        if (!(breaks ? j_out_part(r, &text, s, i, end) : map_part(r, &text, s, (size_t[2]){i, end}, j_to_upper, j_to_lower)))
+        size_t rest = i;
+        if (!breaks) j_decode(s->p + i, end - i, &rest), rest += i;
+        if (!(breaks ? j_out_part(r, &text, s, i, end)
+                     : map_part(r, &text, s, (size_t[2]){i, rest}, NULL, j_to_upper) && map_part(r, &text, s, (size_t[2]){rest, end}, NULL, j_to_lower)))
             return fail_out(&text);
         i = end;
     }
@@ -231,7 +227,7 @@ static bool f_title(jrender *r, jv v, jv *arg, jv *out) {
 
 static bool f_trim(jrender *r, jv v, jv *arg, jv *out) {
     const jstr *s;
-    return j_str_of(r, v, &s) && j_strip(r, s, arg[0], 3, out);
+    return j_str_of(r, v, &s) && j_strip(r, s, arg[0], 3, out) && as_was(r, s, out);
 }
 
 static bool f_replace(jrender *r, jv v, jv *arg, jv *out) {
@@ -239,23 +235,17 @@ static bool f_replace(jrender *r, jv v, jv *arg, jv *out) {
     int64_t count = -1;
     if (!j_str_of(r, v, &s) || !j_str_of(r, arg[0], &old) || !j_str_of(r, arg[1], &new_)) return false;
     if (given(arg[2]) && arg[2].t != J_NONE && !j_arg_int(r, arg[2], &count)) return false;
-    return j_replace(r, s, old, new_, count, out);
-}
-
-static bool as_markup(jrender *r, const jstr *s, bool markup, jv *out) {
-    jstr *m = j_alloc(r, sizeof *m);
-    if (!m) return false;
-    *m = *s;
-    m->markup = markup;
-    *out = jv_str(m);
-    return true;
+    if (!r->autoescape) return j_replace(r, s, old, new_, count, out) && j_markup(r, out->s, false, out);
+    if ((old->markup || new_->markup) && (!j_escape(r, s, out) || !(s = out->s))) return false;
+    if (s->markup && (!j_escape(r, new_, out) || !(new_ = out->s))) return false;
+    return j_replace(r, s, old, new_, count, out) && j_markup(r, out->s, s->markup, out);
 }
 
 static bool f_center(jrender *r, jv v, jv *arg, jv *out) {
     const jstr *s, *space = j_str_c(r, " ");
     int64_t width = 80;
     if (!space || !j_str_of(r, v, &s) || (given(arg[0]) && !j_arg_int(r, arg[0], &width))) return false;
-    return j_pad(r, s, width, space, 0, out) && (!s->markup || as_markup(r, out->s, true, out));
+    return j_pad(r, s, width, space, 0, out) && as_was(r, s, out);
 }
 
 static bool f_escape(jrender *r, jv v, jv *arg, jv *out) {
@@ -267,13 +257,13 @@ static bool f_escape(jrender *r, jv v, jv *arg, jv *out) {
 static bool f_forceescape(jrender *r, jv v, jv *arg, jv *out) {
     const jstr *s;
     (void)arg;
-    return j_str_of(r, v, &s) && as_markup(r, s, false, out) && j_escape(r, out->s, out);
+    return j_str_of(r, v, &s) && j_markup(r, s, false, out) && j_escape(r, out->s, out);
 }
 
 static bool f_safe(jrender *r, jv v, jv *arg, jv *out) {
     const jstr *s;
     (void)arg;
-    return j_str_of(r, v, &s) && as_markup(r, s, true, out);
+    return j_str_of(r, v, &s) && j_markup(r, s, true, out);
 }
 
 static bool f_indent(jrender *r, jv v, jv *arg, jv *out) {
@@ -281,12 +271,12 @@ static bool f_indent(jrender *r, jv v, jv *arg, jv *out) {
     const jstr *indent = NULL, *space = j_str_c(r, " "), *newline = j_str_c(r, "\n"), *s;
     jlist *lines;
     if (!space || !newline) return false;
+    if (given(arg[0]) && arg[0].t == J_STR) indent = arg[0].s;
+    else if (given(arg[0]) && !j_times(r, arg[0], &width)) return false;
     if (v.t == J_UNDEF) return j_undefined_error(r, v);
     if (v.t == J_LIST) return j_fail(r, "AttributeError", "'list' object has no attribute 'splitlines'");
     if (v.t == J_TUPLE) return j_fail(r, "TypeError", "can only concatenate tuple (not \"str\") to tuple");
     if (v.t != J_STR) return j_fail(r, "TypeError", "unsupported operand type(s) for +=: '%s' and 'str'", j_type_name(v));
-    if (given(arg[0]) && arg[0].t == J_STR) indent = arg[0].s;
-    else if (given(arg[0]) && !j_arg_int(r, arg[0], &width)) return false;
     bool first = flag(arg[1]), blank = flag(arg[2]);
     if (!(s = j_str_concat(r, v.s, newline)) || !j_splitlines(r, s, false, &lines)) return false;
     jout text;
@@ -298,30 +288,46 @@ static bool f_indent(jrender *r, jv v, jv *arg, jv *out) {
         if (pad && !(indent ? j_out_str(r, &text, indent) : j_out_repeat(r, &text, space, width))) return fail_out(&text);
         if (!j_out_str(r, &text, line)) return fail_out(&text);
     }
-    return j_out_value(r, &text, out);
+    return j_out_value(r, &text, out) && as_was(r, v.s, out);
+}
+
+/* What truncate cannot do with a list and the like, worded as the operation that Python fails in. */
+static bool cut_of_no_text(jrender *r, jv v, bool kill_words) {
+    const char *type = j_type_name(v);
+    if (v.t == J_DICT) return j_fail(r, "TypeError", "unhashable type: 'slice'");
+    if (!jv_has_list(v) && v.t != J_RANGE) return j_fail(r, "TypeError", "'%s' object is not subscriptable", type);
+    if (!kill_words) return j_fail(r, "AttributeError", "'%s' object has no attribute 'rsplit'", type);
+    if (v.t == J_RANGE) return j_fail(r, "TypeError", "unsupported operand type(s) for +: 'range' and 'str'");
+    return j_fail(r, "TypeError", "can only concatenate %s (not \"str\") to %s", type, type);
 }
 
 static bool f_truncate(jrender *r, jv v, jv *arg, jv *out) {
     int64_t length = 255, leeway = 5, n;
     const jstr *dots = j_str_c(r, "..."), *s;
-    if (!dots || (given(arg[0]) && !j_arg_int(r, arg[0], &length))) return false;
-    if (given(arg[2]) && !j_str_of(r, arg[2], &dots)) return false;
-    if (given(arg[3]) && arg[3].t != J_NONE && !j_arg_int(r, arg[3], &leeway)) return false;
-    int64_t n_dots = (int64_t)j_str_chars(dots);
-    if (length < n_dots) return j_fail(r, "AssertionError", "expected length >= %lld, got %lld", (long long)n_dots, (long long)length);
+    bool whole = !given(arg[0]) || arg[0].t != J_FLOAT; /* a float will do where nothing is cut */
+    int64_t n_dots = 3;
+    if (!dots || (given(arg[2]) && !jv_length(r, arg[2], &n_dots)) || (whole && given(arg[0]) && !j_operand_int(r, arg[0], &length))) return false;
+    if (given(arg[2]) && arg[2].t == J_STR) dots = arg[2].s;
+    if (!whole) length = arg[0].f < 1e9 ? (int64_t)floor(arg[0].f) : 1000 * 1000 * 1000;
+    if (given(arg[3]) && arg[3].t != J_NONE && !j_operand_int(r, arg[3], &leeway)) return false;
+    if (length < n_dots) return j_fail(r, "AssertionError", "expected length >= %lld, got %s", (long long)n_dots, j_repr_c(r, arg[0]));
     if (leeway < 0) return j_fail(r, "AssertionError", "expected leeway >= 0, got %lld", (long long)leeway);
     if (!jv_length(r, v, &n)) return false;
     *out = v;
     if (n <= length + leeway) return true;
-    if (v.t != J_STR) return j_fail(r, "TypeError", "can only concatenate %s (not \"str\") to %s", j_type_name(v), j_type_name(v));
+    if (!whole && (v.t == J_STR || v.t == J_RANGE || jv_has_list(v))) return j_fail(r, "TypeError", "slice indices must be integers or None or have an __index__ method");
+    if (v.t != J_STR) return cut_of_no_text(r, v, flag(arg[1]));
+    if (given(arg[2]) && arg[2].t == J_UNDEF) return j_undefined_error(r, arg[2]);
+    if (given(arg[2]) && arg[2].t != J_STR) return j_fail(r, "TypeError", "can only concatenate str (not \"%s\") to str", j_type_name(arg[2]));
     size_t end = j_str_offset(v.s, (size_t)(length - n_dots));
     if (!flag(arg[1])) {
         const char *space = memrchr(v.s->p, ' ', end);
         if (space) end = (size_t)(space - v.s->p);
     }
-    if (!(s = j_str_slice(r, v.s, 0, end)) || !(s = j_str_concat(r, s, dots))) return false;
+    if (!(s = j_str_slice(r, v.s, 0, end)) || (v.s->markup && (!j_escape(r, dots, out) || !(dots = out->s)))) return false;
+    if (!(s = j_str_concat(r, s, dots))) return false;
     *out = jv_str(s);
-    return true;
+    return as_was(r, v.s, out);
 }
 
 static bool f_wordcount(jrender *r, jv v, jv *arg, jv *out) {
@@ -449,7 +455,7 @@ static bool f_xmlattr(jrender *r, jv v, jv *arg, jv *out) {
             !j_out_str(r, &text, e.s) || !j_out_c(r, &text, "\""))
             return fail_out(&text);
     }
-    return j_out_value(r, &text, out);
+    return j_out_value(r, &text, out) && (!r->autoescape || j_mark_up(r, out));
 }
 
 static const jfunc filters[] = {
@@ -466,6 +472,8 @@ static const jfunc filters[] = {
     {.name = "safe", .pyname = "do_mark_safe", .fn = f_safe},
     {.name = "indent", .pyname = "do_indent", .fn = f_indent, .params = "width first blank"},
     {.name = "truncate", .pyname = "do_truncate", .fn = f_truncate, .params = "length killwords end leeway", .hidden = true},
+    {.name = "wordwrap", .pyname = "do_wordwrap", .fn = j_wordwrap, .params = "width break_long_words wrapstring break_on_hyphens", .hidden = true},
+    {.name = "urlize", .pyname = "do_urlize", .fn = j_urlize, .params = "trim_url_limit nofollow target rel extra_schemes", .hidden = true},
     {.name = "wordcount", .pyname = "do_wordcount", .fn = f_wordcount},
     {.name = "urlencode", .pyname = "do_urlencode", .fn = f_urlencode},
     {.name = "striptags", .pyname = "do_striptags", .fn = f_striptags},

@@ -55,6 +55,14 @@ bool j_is_alpha(int32_t c) {
 
 bool j_is_decimal(int32_t c) { return c < 0x80 ? c >= '0' && c <= '9' : category(c) == UTF8PROC_CATEGORY_ND; }
 
+/* Decimal digits come in rows of ten. */
+int j_decimal_value(int32_t c) {
+    int32_t first = c;
+    if (c < 0x80) return c - '0';
+    while (j_is_decimal(first - 1) && c - first < 100) first--;
+    return (c - first) % 10;
+}
+
 bool j_is_digit(int32_t c) {
     return j_is_decimal(c) || c == 0xb2 || c == 0xb3 || c == 0xb9 || c == 0x2070 || (c >= 0x2074 && c <= 0x2079) ||
            (c >= 0x2080 && c <= 0x2089) || (c >= 0x2460 && c <= 0x2468) || (c >= 0x2474 && c <= 0x247c) ||
@@ -154,6 +162,41 @@ size_t j_to_lower(int32_t c, int32_t out[3]) {
         return 2;
     }
     out[0] = c < 0x80 ? (c >= 'A' && c <= 'Z' ? c + 32 : c) : utf8proc_tolower(c);
+    return 1;
+}
+
+/* What Unicode looks past when it asks whether a letter stands before or after. */
+static bool is_case_ignorable(int32_t c) {
+    static const int32_t marks[] = {0x27, 0x2e, 0x3a, 0xb7, 0x387, 0x55f, 0x5f4, 0x2018, 0x2019, 0x2024, 0x2027, 0xfe13, 0xfe52, 0xfe55, 0xff07, 0xff0e, 0xff1a};
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
+        if (c == marks[i]) return true;
+    switch (category(c)) {
+    case UTF8PROC_CATEGORY_MN: case UTF8PROC_CATEGORY_ME: case UTF8PROC_CATEGORY_CF: case UTF8PROC_CATEGORY_LM: case UTF8PROC_CATEGORY_SK: return true;
+    default: return false;
+    }
+}
+
+/* The letter in its string: a capital sigma at the end of a word has a small form of its own. */
+size_t j_lower_at(am_str s, size_t at, int32_t out[3]) {
+    size_t used, before = at;
+    int32_t c = j_decode(s.p + at, s.n - at, &used), other = 0;
+    if (c != 0x3a3) return j_to_lower(c, out);
+    bool first = true, last = true;
+    while (before > 0) {
+        do before--;
+        while (before > 0 && (s.p[before] & 0xc0) == 0x80);
+        other = j_decode(s.p + before, at - before, &used);
+        if (is_case_ignorable(other)) continue;
+        first = !j_is_cased(other);
+        break;
+    }
+    for (size_t i = at + 2; i < s.n; i += used) {
+        other = j_decode(s.p + i, s.n - i, &used);
+        if (is_case_ignorable(other)) continue;
+        last = !j_is_cased(other);
+        break;
+    }
+    out[0] = !first && last ? 0x3c2 : 0x3c3;
     return 1;
 }
 

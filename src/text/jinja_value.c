@@ -62,6 +62,18 @@ static bool dicts_equal(jrender *r, const jdict *a, const jdict *b, bool *out) {
     return true;
 }
 
+/* Keys and items are sets to Python, values are not. */
+static bool views_equal(jrender *r, const jview *a, const jview *b, bool *out) {
+    *out = a->d->n == b->d->n;
+    for (size_t i = 0; *out && i < a->d->n; i++) {
+        jv other;
+        if (!j_charge(r, 1) || !j_dict_get(r, b->d, a->d->e[i].key, &other)) return false;
+        *out = other.t != J_MISSING;
+        if (*out && a->kind == JV_ITEMS && !jv_equal(r, a->d->e[i].value, other, out)) return false;
+    }
+    return true;
+}
+
 bool jv_equal(jrender *r, jv a, jv b, bool *out) {
     if (jv_is_number(a) && jv_is_number(b)) {
         *out = numbers_equal(a, b);
@@ -80,12 +92,13 @@ bool jv_equal(jrender *r, jv a, jv b, bool *out) {
         *out = x->n == y->n && (x->n == 0 || (x->start == y->start && (x->n == 1 || x->step == y->step)));
         return true;
     }
-    if (a.t != J_LIST && a.t != J_TUPLE && a.t != J_DICT) {
+    bool views = a.t == J_VIEW && a.view->kind == b.view->kind && a.view->kind != JV_VALUES;
+    if (a.t != J_LIST && a.t != J_TUPLE && a.t != J_DICT && !views) {
         *out = jv_same(a, b);
         return a.t != J_STR || j_charge(r, a.s->n / 64);
     }
     if (!j_enter(r)) return false;
-    bool ok = a.t == J_DICT ? dicts_equal(r, a.d, b.d, out) : lists_equal(r, a.l, b.l, out);
+    bool ok = views ? views_equal(r, a.view, b.view, out) : a.t == J_DICT ? dicts_equal(r, a.d, b.d, out) : lists_equal(r, a.l, b.l, out);
     j_leave(r);
     return ok;
 }

@@ -96,6 +96,7 @@ def test_report():
             done = subprocess.run([BINARY, "text", "report", "--template", d + "/t.jinja"], capture_output=True, text=True, timeout=60, check=False)
             found = json.loads(done.stdout)
             expect(done.returncode == 0 and not found["system"] and found["strings"] and not found["tools"] and found["reasoning"] == "text", found)
+            expect(found["answers"]["calls"] == "json" and found["answers"]["told"] and found["answers"]["open"] == "<tool_call>", found)
             plain = found["histories"]["plain"]
             expect(plain["appends"] is appends, found)
             expect(appends or (plain["leaves_at"] == 0 and plain["had"][0] == "1" and plain["has"][0] == "3"), found)

@@ -16,6 +16,9 @@ static const am_answer_form forms[] = {
      .json_value = "\" s=\"false\">", .param_end = "</p>\n", .think = "<think>", .think_end = "</think>"},
     {.kind = AM_CALL_RELAXED, .open = "<|tool_call>call:", .close = "<tool_call|>", .value = "<|\"|>", .think = "<think>", .think_end = "</think>"},
     {.kind = AM_CALL_HARMONY},
+    {.kind = AM_CALL_PYTHON, .bare = true},
+    {.kind = AM_CALL_PYTHON, .open = "<calls>", .close = "</calls>", .think = "<think>", .think_end = "</think>"},
+    {.told = true, .open = "<tool_call>", .close = "</tool_call>", .think = "<think>", .think_end = "</think>"},
 };
 enum { N_FORMS = sizeof forms / sizeof *forms };
 static const char tools_json[] = "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"properties\":{\"a\":{\"type\":\"string\"},\"b\":{\"type\":\"integer\"}}}}},"
