@@ -140,14 +140,14 @@ static void sample_channels(sample *s) {
 /* An odd number of groups a row, or of outputs where scales have two levels: with a zero point of half the codes. */
 static sample sample_create(am_dtype dtype, am_dtype scale_dtype, uint32_t n_out, uint32_t n_in, uint32_t group, am_book book) {
     sample s = {.mat = {.dtype = dtype, .scale_dtype = scale_dtype, .n_out = n_out, .n_in = n_in, .group = group, .book = book}};
-    if (am_mat_quantised(&s.mat) && (scale_dtype == AM_S8 ? n_out : n_in / group) % 2)
+    if (am_dtype_quantised(dtype) && (scale_dtype == AM_S8 ? n_out : n_in / group) % 2)
         s.mat.zero_point = book == AM_BOOK_IQ4 || dtype == AM_Q8 ? 128 : dtype == AM_Q6 ? 32 : dtype == AM_Q5 ? 16 : 8;
     size_t bytes = am_mat_bytes(&s.mat);
     uint8_t *data = guarded_alloc(bytes, 64, side);
     memset(data, 0xa5, bytes); /* packing must write every byte, padding lanes too */
     s.mat.data = data;
     s.value = malloc((size_t)n_out * n_in * sizeof *s.value);
-    if (am_mat_quantised(&s.mat))
+    if (am_dtype_quantised(dtype))
         sample_quantised(&s);
     else if (channels_of(dtype))
         sample_channels(&s);

@@ -155,7 +155,7 @@ static void levels(void **state) {
 static void affine_groups(void **state) {
     (void)state;
     static const uint32_t groups[] = {16, 32, 64, 128};
-    for (am_dtype dtype = AM_Q8; dtype <= AM_Q4; dtype++)
+    for (am_dtype dtype = AM_Q8; dtype <= AM_Q6; dtype++)
         for (am_dtype scale = AM_F32; scale <= AM_BF16; scale++)
             for (size_t r = 0; r < N_ROWS; r++)
                 for (size_t g = dtype == AM_Q5; g < 4; g++)
@@ -191,7 +191,7 @@ static void blocks_of(const am_mat *m, size_t shift) {
 
 static void ggml_blocks(void **state) {
     (void)state;
-    for (am_dtype dtype = AM_Q8; dtype <= AM_Q4; dtype += AM_Q4 - AM_Q8)
+    for (am_dtype dtype = AM_Q8; dtype <= AM_Q4; dtype++)
         for (size_t r = 0; r < N_ROWS; r++)
             for (uint32_t n = 1; n <= 5; n += 2)
                 blocks_of(&(am_mat){.dtype = dtype, .scale_dtype = AM_F16, .n_out = rows_of[r], .n_in = 32 * n, .group = 32, .zero_point = dtype == AM_Q4 ? 8 : 128},

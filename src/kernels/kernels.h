@@ -40,9 +40,11 @@
 
 #include "base/buf.h"
 
-typedef enum am_dtype { AM_F32, AM_F16, AM_BF16, AM_Q8, AM_Q6, AM_Q5, AM_Q4, AM_C8, AM_C5, AM_C4, AM_S8, AM_N_DTYPE } am_dtype;
+typedef enum am_dtype { AM_F32, AM_F16, AM_BF16, AM_Q8, AM_Q4, AM_Q5, AM_Q6, AM_C8, AM_C5, AM_C4, AM_S8, AM_N_DTYPE } am_dtype;
 
 enum { AM_PANEL = 16, AM_RUN_S8 = 256 };
+
+static inline bool am_dtype_quantised(am_dtype dtype) { return dtype >= AM_Q8 && dtype <= AM_Q6; }
 
 /* Books of 16 values: what the codes of some forms stand for. */
 typedef enum am_book { AM_BOOK_NONE, AM_BOOK_IQ4 /* ggml's, plus 128 */, AM_BOOK_MXFP4 /* E2M1 doubled, plus 12 */, AM_N_BOOK } am_book;
@@ -76,7 +78,6 @@ typedef struct am_rows {
 size_t am_mat_panel_bytes(const am_mat *mat); /* not of C types, whose panels share scales */
 size_t am_mat_bytes(const am_mat *mat);       /* all panels */
 size_t am_rows_bytes(const am_rows *rows);
-static inline bool am_mat_quantised(const am_mat *mat) { return mat->dtype >= AM_Q8 && mat->dtype <= AM_Q4; }
 static inline uint32_t am_mat_panels(const am_mat *mat) { return (mat->n_out + AM_PANEL - 1) / AM_PANEL; }
 
 /* One step of online softmax over one run of keys for n_q queries. For query i, scores s[i*ld + t] of keys t in [from[i], to[i]) count;

@@ -32,7 +32,7 @@ const uint8_t am_books[AM_N_BOOK][16] = {
 };
 
 size_t am_mat_panel_bytes(const am_mat *mat) {
-    if (!dtype_quantised(mat->dtype)) return (size_t)mat->n_in * AM_PANEL * dtype_bytes(mat->dtype);
+    if (!am_dtype_quantised(mat->dtype)) return (size_t)mat->n_in * AM_PANEL * dtype_bytes(mat->dtype);
     return mat_levels_bytes(mat) + mat->n_in / mat->group * mat_group_bytes(mat);
 }
 

@@ -80,8 +80,7 @@ static inline uint16_t load_u16(const void *p) {
     return h;
 }
 
-static inline bool dtype_quantised(am_dtype dtype) { return dtype >= AM_Q8 && dtype <= AM_Q4; }
-static inline size_t dtype_bytes(am_dtype dtype) { return dtype == AM_F32 ? 4 : dtype_quantised(dtype) || dtype == AM_S8 ? 1 : 2; }
+static inline size_t dtype_bytes(am_dtype dtype) { return dtype == AM_F32 ? 4 : am_dtype_quantised(dtype) || dtype == AM_S8 ? 1 : 2; }
 static inline uint32_t dtype_bits(am_dtype dtype) { return dtype == AM_Q8 ? 8 : dtype == AM_Q6 ? 6 : dtype == AM_Q5 ? 5 : 4; }
 
 /* Scales, and biases where there are some: what lies before a group's codes. */

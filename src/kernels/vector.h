@@ -101,7 +101,7 @@ INLINE void run_codes(vec code[8], const uint8_t *at, const am_dtype dtype) {
 }
 
 /* Whether codes are read where they lie; others are opened to bytes. */
-static inline bool codes_direct(const am_mat *w) { return w->dtype == AM_Q8 || (w->dtype == AM_Q4 && !w->book) || !dtype_quantised(w->dtype); }
+static inline bool codes_direct(const am_mat *w) { return w->dtype == AM_Q8 || (w->dtype == AM_Q4 && !w->book) || !am_dtype_quantised(w->dtype); }
 
 /* Two inputs for vector v of a tile. */
 INLINE void tile_pair(vec acc[TILE_ROWS][TILE_VECS], const tile *a, const int r, const int v, size_t k, vec low, vec high) {
@@ -282,7 +282,7 @@ static void group_unpack(float *dst, const am_mat *w, const uint8_t *panel, uint
 /* dst [n][16] = inputs [k0, k0 + n) of a panel; k0 is a multiple of AM_RUN, n at most AM_RUN. */
 static void panel_unpack(float *dst, const am_mat *w, const uint8_t *panel, uint32_t k0, uint32_t n) {
     size_t first = (size_t)k0 * AM_PANEL, count = (size_t)n * AM_PANEL;
-    if (dtype_quantised(w->dtype)) {
+    if (am_dtype_quantised(w->dtype)) {
         for (uint32_t k = 0; k < n; k += w->group) group_unpack(dst + (size_t)k * AM_PANEL, w, panel, k0 + k);
     } else {
         for (size_t i = 0; i < count; i += LANES) v_store(dst + i, plain_load(panel, first + i, w->dtype));
@@ -321,7 +321,7 @@ static void channels_unpack(float *dst, const tile *a, const uint8_t *panel, am_
 
 /* Few rows: whole columns of inputs through registers, weights read once from memory. */
 static void matmul_few(tile a, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1) {
-    bool quantised = dtype_quantised(w->dtype);
+    bool quantised = am_dtype_quantised(w->dtype);
     uint32_t wide = quantised ? QUANT_PANELS(n_rows) : PLAIN_PANELS(n_rows);
     a.n = w->n_in;
     a.fresh = true;

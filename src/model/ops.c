@@ -108,7 +108,7 @@ typedef struct linear_job {
     size_t n_in, n_rows;
 } linear_job;
 
-static bool quantised(const am_projection *p) { return am_mat_quantised(&p->linear->w); }
+static bool quantised(const am_projection *p) { return am_dtype_quantised(p->linear->w.dtype); }
 
 /* Whether the quantised projections read the same rows, or rows of one buffer (an expert's are part of all slots), and which. The answer
  * depends on the model and the place of the call alone, never on the batch. */

@@ -5,7 +5,7 @@
  *     24  16 bytes  the model's fingerprint
  *     40  u64  n_mats     48  u64  data_at, a multiple of 4096     56  u64  n_data     64  u64  n_path     72  zeros
  *    112  16 bytes  XXH3-128 of bytes 0 .. 112 and 128 .. data_at
- *    128  n_mats times: u64 part, u64 at (from data_at, a multiple of 64), u32 dtype, scale_dtype, n_out, n_in, group, zero_point, book, 0, form char[48]
+ *    128  n_mats times: u64 part, u64 at (from data_at, a multiple of 64), u32 dtype, scale_dtype, n_out, n_in, group, u16 zero_point, book, form char[48]
  *         u64 XXH3-64 of each 4 MiB of data, the last may be shorter; the model's path [n_path]; zeros up to data_at
  *    data_at  matrices in panels, as kernels.h has them
  *
@@ -44,10 +44,11 @@ _Static_assert(sizeof(header) == HEADER, "the header is as drawn above");
 
 typedef struct entry {
     uint64_t part, at;
-    uint32_t dtype, scale_dtype, n_out, n_in, group, zero_point, book, none;
+    uint32_t dtype, scale_dtype, n_out, n_in, group;
+    uint16_t zero_point, book;
     char form[AM_PACKED_FORM];
 } entry;
-_Static_assert(sizeof(entry) == 96, "an entry is as drawn above");
+_Static_assert(sizeof(entry) == 88, "an entry is as drawn above");
 
 struct am_packed {
     am_map map;
@@ -84,7 +85,7 @@ static am_mat mat_of(const entry *e) {
 static bool entry_fits(const entry *e, uint64_t n_data) {
     if (!e->n_out || !e->n_in || e->n_in % 2 || e->n_out > 1u << 30 || e->n_in > 1u << 30 || !memchr(e->form, 0, sizeof e->form)) return false;
     am_mat mat = mat_of(e);
-    if (am_mat_quantised(&mat)) {
+    if (am_dtype_quantised(mat.dtype)) {
         bool group = (e->group == 16 && e->dtype != AM_Q5) || e->group == 32 || e->group == 64 || e->group == 128;
         if (!group || e->n_in % e->group || (e->scale_dtype > AM_BF16 && e->scale_dtype != AM_S8)) return false;
         if (e->zero_point > UINT8_MAX || (e->scale_dtype == AM_S8 && e->n_in % AM_RUN_S8)) return false;
@@ -191,7 +192,7 @@ am_status am_packed_add(am_packed_list *l, uint64_t part, const am_mat *mat, con
     }
     struct am_packed_mat *m = &l->mats[l->n++];
     m->e = (entry){.part = part, .dtype = mat->dtype, .scale_dtype = mat->scale_dtype, .n_out = mat->n_out, .n_in = mat->n_in, .group = mat->group,
-                   .zero_point = mat->zero_point, .book = mat->book};
+                   .zero_point = (uint16_t)mat->zero_point, .book = (uint16_t)mat->book};
     snprintf(m->e.form, sizeof m->e.form, "%s", form);
     m->data = mat->data;
     return AM_OK;
