@@ -30,8 +30,8 @@ static bool pad_to(jrender *r, jout *out, const spec *f, const jstr *body, size_
 
 /* The number with a separator between groups, and zeros before it, which are grouped too, until it is `width` long or one longer: no number begins with a separator. */
 static bool group_digits(jrender *r, const char *number, const spec *f, int64_t width, jout *out) {
-    int64_t group = f->type && strchr("xXob", f->type) ? 4 : 3, n = (int64_t)strlen(number), digits = (int64_t)strspn(number, "0123456789abcdefABCDEF");
-    if (f->type && strchr("eEfFgG%", f->type)) digits = (int64_t)strspn(number, "0123456789"); /* an exponent's e is no digit */
+    int64_t group = f->type && strchr("xXob", f->type) ? 4 : 3, n = (int64_t)strlen(number), digits = (int64_t)strspn(number, "0123456789");
+    if (f->type == 'x' || f->type == 'X') digits = (int64_t)strspn(number, "0123456789abcdefABCDEF"); /* elsewhere an e is the exponent's */
     int64_t least = width - (n - digits), all = digits;
     if (digits && least > digits) all = least - (least - 1) / (group + 1);
     if (all < digits) all = digits;
