@@ -20,7 +20,7 @@ typedef struct member {
 } member;
 
 struct am_select {
-    double bins[N_BINS];
+    double bins[N_BINS + 1]; /* the last: of keys below the floor */
     member *members; /* [n_most + 1] */
 };
 
@@ -198,33 +198,52 @@ static am_cut cut_members(member *m, size_t n, double sum, double mass) {
     return cut;
 }
 
+/* Which bin a key is in, and four of them at once. */
 static inline uint32_t bin_of(float key, float top, float scale) {
     float bin = (top - key) * scale;
     return bin < N_BINS - 1 ? (uint32_t)bin : N_BINS - 1;
+}
+static inline i4 bins_of(f4 key, float top, float scale) {
+    f4 bin = (set(top) - key) * set(scale), last = set(N_BINS - 1);
+    return __builtin_convertvector(choose(bin < last, bin, last), i4);
+}
+
+/* Adds up the weights of each bin. */
+static void weigh_bins(am_select *s, const float *key, const float *w, uint32_t n, float floor, float top, float scale) {
+    memset(s->bins, 0, sizeof s->bins);
+    for (uint32_t first = 0; first < n; first += RUN) {
+        uint32_t end = n - first < RUN ? n : first + RUN, i = first;
+        if (am_select_most(key + first, end - first) < floor) continue;
+        for (; i + 4 <= end; i += 4) {
+            f4 k = load(key + i);
+            i4 in = k >= set(floor), bin = (bins_of(k, top, scale) & in) | (N_BINS & ~in);
+            for (uint32_t j = 0; j < 4; j++) s->bins[bin[j]] += w ? w[i + j] : 1;
+        }
+        for (; i < end; i++)
+            if (key[i] >= floor) s->bins[bin_of(key[i], top, scale)] += w ? w[i] : 1;
+    }
+}
+
+/* The members of one bin. */
+static size_t find_members(member *m, const float *key, const float *w, uint32_t n, uint32_t bin, float top, float scale) {
+    size_t n_found = 0;
+    for (uint32_t i = 0; i < n; i += 4) {
+        uint32_t end = n - i < 4 ? n : i + 4;
+        if (end == i + 4 && !any(bins_of(load(key + i), top, scale) == (int32_t)bin)) continue;
+        for (uint32_t j = i; j < end; j++)
+            if (bin_of(key[j], top, scale) == bin) m[n_found++] = (member){key[j], w ? w[j] : 1, j};
+    }
+    return n_found;
 }
 
 am_cut am_select_cut(am_select *s, const float *key, const float *w, uint32_t n, double mass, float floor) {
     float top = am_select_most(key, n), scale = (float)N_BINS / (top - floor);
     if (!(scale >= 1e-30f && scale <= 1e30f)) scale = top > floor ? 1e-30f : 0; /* one key, or a floor at minus infinity */
-    memset(s->bins, 0, sizeof s->bins);
-    for (uint32_t i = 0; i < n; i += RUN) {
-        uint32_t end = n - i < RUN ? n : i + RUN;
-        if (am_select_most(key + i, end - i) < floor) continue;
-        for (uint32_t j = i; j < end; j++)
-            if (key[j] >= floor) s->bins[bin_of(key[j], top, scale)] += w ? w[j] : 1;
-    }
+    weigh_bins(s, key, w, n, floor, top, scale);
     uint32_t bin = 0;
     double before = 0;
     while (bin < N_BINS - 1 && before + s->bins[bin] < mass) before += s->bins[bin++];
-    size_t n_members = 0;
-    for (uint32_t i = 0; i < n; i += RUN) {
-        uint32_t end = n - i < RUN ? n : i + RUN;
-        if (bin < N_BINS - 1 && am_select_most(key + i, end - i) < floor) continue;
-        for (uint32_t j = i; j < end; j++) {
-            s->members[n_members] = (member){key[j], w ? w[j] : 1, j};
-            n_members += bin_of(key[j], top, scale) == bin;
-        }
-    }
+    size_t n_members = find_members(s->members, key, w, n, bin, top, scale);
     if (n_members > 0) return cut_members(s->members, n_members, before, mass);
     return (am_cut){-INFINITY, n}; /* all the mass is before the last range, a last bit short of what was asked for */
 }
