@@ -198,40 +198,49 @@ static am_cut cut_members(member *m, size_t n, double sum, double mass) {
     return cut;
 }
 
+/* Elements, and how their keys are shared out. */
+typedef struct order {
+    const float *key, *w;
+    uint32_t n;
+    float top, scale;
+} order;
+
+static inline float weight_of(const order *o, uint32_t i) { return o->w ? o->w[i] : 1; }
+
 /* Which bin a key is in, and four of them at once. */
-static inline uint32_t bin_of(float key, float top, float scale) {
-    float bin = (top - key) * scale;
+static inline uint32_t bin_of(const order *o, float key) {
+    float bin = (o->top - key) * o->scale;
     return bin < N_BINS - 1 ? (uint32_t)bin : N_BINS - 1;
 }
-static inline i4 bins_of(f4 key, float top, float scale) {
-    f4 bin = (set(top) - key) * set(scale), last = set(N_BINS - 1);
+static inline i4 bins_of(const order *o, f4 key) {
+    f4 bin = (set(o->top) - key) * set(o->scale), last = set(N_BINS - 1);
     return __builtin_convertvector(choose(bin < last, bin, last), i4);
 }
 
 /* Adds up the weights of each bin. */
-static void weigh_bins(am_select *s, const float *key, const float *w, uint32_t n, float floor, float top, float scale) {
+static void weigh_bins(am_select *s, const order *o, float floor) {
     memset(s->bins, 0, sizeof s->bins);
-    for (uint32_t first = 0; first < n; first += RUN) {
-        uint32_t end = n - first < RUN ? n : first + RUN, i = first;
-        if (am_select_most(key + first, end - first) < floor) continue;
+    for (uint32_t first = 0; first < o->n; first += RUN) {
+        uint32_t end = o->n - first < RUN ? o->n : first + RUN, i = first;
+        if (am_select_most(o->key + first, end - first) < floor) continue;
         for (; i + 4 <= end; i += 4) {
-            f4 k = load(key + i);
-            i4 in = k >= set(floor), bin = (bins_of(k, top, scale) & in) | (N_BINS & ~in);
-            for (uint32_t j = 0; j < 4; j++) s->bins[bin[j]] += w ? w[i + j] : 1;
+            f4 key = load(o->key + i);
+            i4 in = key >= set(floor), bin = (bins_of(o, key) & in) | (N_BINS & ~in);
+            for (uint32_t j = 0; j < 4; j++) s->bins[bin[j]] += weight_of(o, i + j);
         }
         for (; i < end; i++)
-            if (key[i] >= floor) s->bins[bin_of(key[i], top, scale)] += w ? w[i] : 1;
+            if (o->key[i] >= floor) s->bins[bin_of(o, o->key[i])] += weight_of(o, i);
     }
 }
 
 /* The members of one bin. */
-static size_t find_members(member *m, const float *key, const float *w, uint32_t n, uint32_t bin, float top, float scale) {
+static size_t find_members(member *m, const order *o, uint32_t bin) {
     size_t n_found = 0;
-    for (uint32_t i = 0; i < n; i += 4) {
-        uint32_t end = n - i < 4 ? n : i + 4;
-        if (end == i + 4 && !any(bins_of(load(key + i), top, scale) == (int32_t)bin)) continue;
+    for (uint32_t i = 0; i < o->n; i += 4) {
+        uint32_t end = o->n - i < 4 ? o->n : i + 4;
+        if (end == i + 4 && !any(bins_of(o, load(o->key + i)) == (int32_t)bin)) continue;
         for (uint32_t j = i; j < end; j++)
-            if (bin_of(key[j], top, scale) == bin) m[n_found++] = (member){key[j], w ? w[j] : 1, j};
+            if (bin_of(o, o->key[j]) == bin) m[n_found++] = (member){o->key[j], weight_of(o, j), j};
     }
     return n_found;
 }
@@ -239,11 +248,12 @@ static size_t find_members(member *m, const float *key, const float *w, uint32_t
 am_cut am_select_cut(am_select *s, const float *key, const float *w, uint32_t n, double mass, float floor) {
     float top = am_select_most(key, n), scale = (float)N_BINS / (top - floor);
     if (!(scale >= 1e-30f && scale <= 1e30f)) scale = top > floor ? 1e-30f : 0; /* one key, or a floor at minus infinity */
-    weigh_bins(s, key, w, n, floor, top, scale);
+    order o = {key, w, n, top, scale};
+    weigh_bins(s, &o, floor);
     uint32_t bin = 0;
     double before = 0;
     while (bin < N_BINS - 1 && before + s->bins[bin] < mass) before += s->bins[bin++];
-    size_t n_members = find_members(s->members, key, w, n, bin, top, scale);
+    size_t n_members = find_members(s->members, &o, bin);
     if (n_members > 0) return cut_members(s->members, n_members, before, mass);
     return (am_cut){-INFINITY, n}; /* all the mass is before the last range, a last bit short of what was asked for */
 }
