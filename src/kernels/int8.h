@@ -69,7 +69,7 @@ INLINE void int8_step(idot dot[INT8_ROWS][INT8_MAX_PANELS * PANEL_VECS], const u
 INLINE vec int8_set(const uint8_t *row, size_t at, size_t i) { return v_set(load_f32(row + at + 4 * i)); }
 
 /* A group further on comes from memory into the second cache while this one is multiplied; behind the last one the next tile's panels begin. One row
- * alone reads no faster than the processor's own prefetching. */
+ * needs none: the processor follows a single run by itself. */
 INLINE void int8_fetch(const int8_tile *a, const uint8_t *group, size_t group_bytes, const int p) {
     size_t ahead = INT8_AHEAD, left = (size_t)(a->w + a->w_panel - group);
     const uint8_t *at = group + ahead + (left <= ahead ? (size_t)(p - 1) * a->w_panel : 0);
@@ -135,17 +135,17 @@ INLINE void int8_tile_run(const int8_tile *a, const int r, const int p, const in
  * panel after the other is one long run to read. */
 #define INT8_PANELS(r) ((r) <= 4 ? 1 : INT8_WIDE(r))
 #define INT8_SIZE(r, form, step)                                                                                       \
-    if (INT8_PANELS(r) == 1 || panels == 1)                                                                                                 \
+    if (INT8_PANELS(r) == 1 || panels == 1)                                                                            \
         int8_tile_run(a, r, 1, form, step);                                                                            \
     else                                                                                                               \
-        int8_tile_run(a, r, INT8_PANELS(r), form, step);                                                                 \
+        int8_tile_run(a, r, INT8_PANELS(r), form, step);                                                               \
     break;
 #define INT8_SWITCH(form, step)                                                                                        \
     switch (rows) {                                                                                                    \
     case 1: INT8_SIZE(1, form, step)                                                                                   \
     case 2: INT8_SIZE(2, form, step)                                                                                   \
     case 3: INT8_SIZE(3, form, step)                                                                                   \
-    case 4: INT8_SIZE(INT8_ROWS < 4 ? 1 : 4, form, step)                                                                                   \
+    case 4: INT8_SIZE(INT8_ROWS < 4 ? 1 : 4, form, step)                                                               \
     case 5: INT8_SIZE(INT8_ROWS < 5 ? 1 : 5, form, step)                                                               \
     case 6: INT8_SIZE(INT8_ROWS < 6 ? 1 : 6, form, step)                                                               \
     }
