@@ -7,7 +7,7 @@
  * and added to 16 vectors of floats while the next products run. A panel is opened once for ROWS rows: that many rows' codes and scales stay in the second
  * cache (1 MiB at 2048 inputs), CHUNK inputs of a panel in the first. */
 #include "kernels/avx512.h"
-#include "kernels/tables.h"
+#include "kernels/scales.h"
 
 #ifndef AM_AMX_TEST /* a test puts tiles in plain C and small sizes here */
 #include "kernels/amx_tiles.h"
@@ -39,23 +39,16 @@ typedef struct strip {
 /* Whether code - zero point is a signed byte for every code. Else, where there is a zero point, sums begin with what it is worth. */
 static bool takes_zero_off(const am_mat *w) { return w->zero_point && (w->dtype != AM_Q8 || w->zero_point == 128); }
 
-static inline vec load_scale(const uint8_t *p, am_dtype dtype, const uint8_t *level) {
-    if (dtype == AM_F32) return v_load((const float *)(const void *)p);
-    if (dtype == AM_S8) return v_mul(v_load_f16((const uint16_t *)(const void *)level), v_sub(v_load_u8(p), v_set(128)));
-    return dtype == AM_F16 ? v_load_f16((const uint16_t *)(const void *)p) : v_load_bf16((const uint16_t *)(const void *)p);
-}
-
 /* Inputs [k, k + n_in) of a panel. */
 static void open_panel(opened *to, const am_mat *w, const uint8_t *from, uint32_t k, uint32_t n_in) {
-    size_t scale_bytes = mat_scale_bytes(w);
     __m512i zero = _mm512_set1_epi8(takes_zero_off(w) ? (char)w->zero_point : 0);
     __m512i book = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)am_books[w->book]));
     uint8_t *codes = to->codes[0][0];
     for (uint32_t g = 0; g < n_in / w->group; g++, k += w->group) {
         const uint8_t *group = mat_group(w, from, k), *level = mat_level(w, from, k);
-        v_store(to->scale[g], load_scale(group, w->scale_dtype, level));
-        if (!w->zero_point) v_store(to->bias[g], load_scale(group + scale_bytes / 2, w->scale_dtype, level + AM_PANEL * sizeof(uint16_t)));
-        codes_widen(codes, w, group + scale_bytes);
+        v_store(to->scale[g], scale_load(group, w->scale_dtype, 0, level));
+        if (!w->zero_point) v_store(to->bias[g], scale_load(group, w->scale_dtype, AM_PANEL, level));
+        codes_widen(codes, w, group + mat_scale_bytes(w));
         for (uint8_t *end = codes + w->group * AM_PANEL; codes < end; codes += 64) {
             __m512i bytes = _mm512_load_si512(codes);
             if (w->book) bytes = _mm512_shuffle_epi8(book, bytes);

@@ -102,7 +102,7 @@ INLINE void int8_biases(vec acc[INT8_ROWS][INT8_MAX_PANELS * PANEL_VECS], const 
     const uint8_t *level = mat_level(a->mat, a->w, (uint32_t)g * a->mat->group);
     UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
         size_t panel = (size_t)(v / PANEL_VECS) * a->w_panel;
-        vec bias = group_bias(a->mat, group + panel, level + panel, v % PANEL_VECS);
+        vec bias = scale_load(group + panel, a->mat->scale_dtype, AM_PANEL + v % PANEL_VECS * LANES, level + panel);
         UNROLL for (int i = 0; i < r; i++) acc[i][v] = v_fma(bias, int8_set(x[i], a->at.sum, g), acc[i][v]);
     }
 }

@@ -139,7 +139,7 @@ static void codes_narrow(uint8_t *to, const am_mat *mat, const uint8_t *codes) {
     memset(to, 0, n * bits / 8);
     for (size_t i = 0; i < n; to += 64)
         for (uint32_t t = 0; t < 8; t += bits, i += 64)
-            for (size_t b = 0; b < 64; b++) to[b] |= (uint8_t)((codes[i + b] >> 4 & (bits == 1 ? 1 : 3)) << t);
+            for (size_t b = 0; b < 64; b++) to[b] |= (uint8_t)((codes[i + b] >> 4 & ((1 << bits) - 1)) << t);
 }
 
 static void group_pack_affine(uint8_t *to, const am_mat *mat, const uint8_t *codes, const uint8_t *scales, const uint8_t *biases,

@@ -133,7 +133,7 @@ static inline void codes_widen(uint8_t *restrict to, const am_mat *mat, const ui
     const uint32_t bits = dtype_bits(mat->dtype) - 4;
     for (size_t i = 0; bits && i < n; codes += 64)
         for (uint32_t t = 0; t < 8; t += bits, i += 64)
-            for (size_t b = 0; b < 64; b++) to[i + b] |= (uint8_t)((codes[b] >> t & (bits == 1 ? 1 : 3)) << 4);
+            for (size_t b = 0; b < 64; b++) to[i + b] |= (uint8_t)((codes[b] >> t & ((1 << bits) - 1)) << 4);
 }
 
 static inline void codes_open(uint8_t *restrict to, const am_mat *mat, const uint8_t *restrict codes) {

@@ -14,7 +14,7 @@
  * v_load_f16 v_load_bf16 v_load_u8 v_load_nibbles v_load_8_nibbles(p,out: of 4 bytes a lane, the low
  * nibbles, then the high ones) v_load_4_bytes(p,out: the same of bytes) v_add_fifth(x,bits: 16 more in lane i where bit i is set) v_store_f16 v_store_u8; TILE_PANELS and the two rules of how many panels a tile
  * of r rows takes, PLAIN_PANELS(r) and QUANT_PANELS(r), chosen so that accumulators fill the registers. */
-#include "kernels/tables.h"
+#include "kernels/scales.h"
 
 #include <math.h>
 
@@ -77,18 +77,12 @@ INLINE void tile_plain(const tile *a, const int r, const int p, const am_dtype d
     acc_end(acc, a, r, p);
 }
 
-INLINE vec scale_load(const uint8_t *p, am_dtype dtype, size_t at, const uint8_t *level) {
-    if (dtype == AM_F32) return v_load((const float *)(const void *)p + at);
-    if (dtype == AM_S8) return v_mul(v_load_f16((const uint16_t *)(const void *)level + at), v_sub(v_load_u8(p + at), v_set(128)));
-    const uint16_t *half = (const uint16_t *)(const void *)p + at;
-    return dtype == AM_F16 ? v_load_f16(half) : v_load_bf16(half);
-}
-
-/* Vector v of the scales of a group and the level above it, and of its biases where it has some. */
+/* Vector v of the scales of a group and the level above it, and of its biases. */
 INLINE vec group_scale(const am_mat *w, const uint8_t *group, const uint8_t *level, const int v) {
     return scale_load(group, w->scale_dtype, (size_t)v * LANES, level);
 }
-INLINE vec group_bias(const am_mat *w, const uint8_t *group, const uint8_t *level, const int v) {
+INLINE vec group_bias(const am_mat *w, const uint8_t *group, const uint8_t *level, const int v, vec scale) {
+    if (w->zero_point) return v_mul(scale, v_set(-(float)w->zero_point));
     return scale_load(group, w->scale_dtype, AM_PANEL + (size_t)v * LANES, level);
 }
 
@@ -123,7 +117,7 @@ INLINE void tile_quantised(const tile *a, const int r, const int p, const am_dty
         UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
             size_t at = (size_t)(v / PANEL_VECS) * a->w_panel;
             scale[v] = group_scale(mat, group + at, level + at, v % PANEL_VECS);
-            bias[v] = mat->zero_point ? v_mul(scale[v], v_set(-(float)mat->zero_point)) : group_bias(mat, group + at, level + at, v % PANEL_VECS);
+            bias[v] = group_bias(mat, group + at, level + at, v % PANEL_VECS, scale[v]);
         }
         const uint8_t *codes = group + scale_bytes;
         const uint32_t run = dtype == AM_Q4 ? 8 : 4;
@@ -267,8 +261,7 @@ static void group_unpack(float *dst, const am_mat *w, const uint8_t *panel, uint
         codes = opened;
     }
     UNROLL for (int v = 0; v < PANEL_VECS; v++) {
-        vec scale = group_scale(w, group, level, v);
-        vec bias = w->zero_point ? v_mul(scale, v_set(-(float)w->zero_point)) : group_bias(w, group, level, v);
+        vec scale = group_scale(w, group, level, v), bias = group_bias(w, group, level, v, scale);
         const uint8_t *at = codes + v * LANES * 4;
         float *to = dst + v * LANES;
         for (uint32_t i = 0; i < w->group; i += run, at += 4 * AM_PANEL) {
