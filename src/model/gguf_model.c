@@ -117,19 +117,22 @@ static const char *gguf_part(const family *f, const char *hf) {
     return name;
 }
 
-const char *am_gguf_arch_of(const char *model_type) {
+static const family *family_of_type(const char *model_type) {
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
-        if (strcmp(families[i].model_type, model_type) == 0) return families[i].gguf;
+        if (strcmp(families[i].model_type, model_type) == 0) return &families[i];
     return NULL;
+}
+
+const char *am_gguf_arch_of(const char *model_type) {
+    const family *f = family_of_type(model_type);
+    return f ? f->gguf : NULL;
 }
 
 bool am_gguf_name_of(const char *model_type, const char *name, char *out, size_t cap, int64_t *expert) {
     unsigned layer, e;
     int at = 0, rest = 0;
     char part[128];
-    const family *f = NULL;
-    for (size_t i = 0; !f && i < sizeof families / sizeof families[0]; i++)
-        if (strcmp(families[i].model_type, model_type) == 0) f = &families[i];
+    const family *f = family_of_type(model_type);
     static const char *const roots[] = {"language_model.", "model.language_model."};
     for (size_t i = 0; i < 2; i++)
         if (strncmp(name, roots[i], strlen(roots[i])) == 0) name += strlen(roots[i]);
