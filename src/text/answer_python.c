@@ -4,6 +4,7 @@
  * Some templates write such calls without minding quotes (name="say "hi""), or without any (name=hi), and their models learn it from the history. So what
  * is no Python is read a second time: a string then ends where a value can end, and a word is text. */
 #include "text/answer_int.h"
+#include "text/utf8.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -59,16 +60,10 @@ static bool value_ends(const reader *r, size_t at, int depth, bool *more) {
     return ends;
 }
 
-static int hex_digit(char c) { return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1; }
-
-static am_status put_utf8(am_buf *out, uint32_t c) {
-    char b[4] = {(char)c};
-    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-    static const unsigned char head[] = {0, 0, 0xc0, 0xe0, 0xf0};
-    if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000)) return put_utf8(out, 0xfffd);
-    for (size_t i = n; n > 1 && i-- > 1; c >>= 6) b[i] = (char)(0x80 | (c & 0x3f));
-    if (n > 1) b[0] = (char)(head[n] | c);
-    return am_buf_append(out, b, n);
+static bool put_character(am_buf *out, uint32_t c) {
+    char b[4];
+    if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000)) c = 0xfffd;
+    return am_buf_append(out, b, am_utf8_put(b, c)) == AM_OK;
 }
 
 /* One escape of Python, c behind its backslash. */
@@ -82,7 +77,7 @@ static bool escape(am_cursor *c, am_buf *out) {
     uint32_t v = 0;
     if (n) {
         for (int i = 0; i < n; i++) {
-            int digit = c->at < c->s.n ? hex_digit(c->s.p[c->at]) : -1;
+            int digit = c->at < c->s.n ? am_hex_digit(c->s.p[c->at]) : -1;
             if (c->at == c->s.n) return wait_for(c);
             if (digit < 0) return false;
             v = v << 4 | (uint32_t)digit;
@@ -90,18 +85,18 @@ static bool escape(am_cursor *c, am_buf *out) {
         }
         if (v >= 0xd800 && v < 0xdc00 && c->s.n - c->at >= 6 && memcmp(c->s.p + c->at, "\\u", 2) == 0) { /* as JSON writes the two halves of one character */
             uint32_t low = 0;
-            for (int i = 2; i < 6 && hex_digit(c->s.p[c->at + (size_t)i]) >= 0; i++) low = low << 4 | (uint32_t)hex_digit(c->s.p[c->at + (size_t)i]);
+            for (int i = 2; i < 6 && am_hex_digit(c->s.p[c->at + (size_t)i]) >= 0; i++) low = low << 4 | (uint32_t)am_hex_digit(c->s.p[c->at + (size_t)i]);
             if (low >= 0xdc00 && low < 0xe000) {
                 v = 0x10000 + ((v - 0xd800) << 10) + (low - 0xdc00);
                 c->at += 6;
             }
         }
-        return put_utf8(out, v) == AM_OK;
+        return put_character(out, v);
     }
     if (ch < '0' || ch > '7') return am_buf_putc(out, '\\') == AM_OK && am_buf_putc(out, ch) == AM_OK;
     v = (uint32_t)(ch - '0');
     for (int i = 0; i < 2 && c->at < c->s.n && c->s.p[c->at] >= '0' && c->s.p[c->at] <= '7'; i++) v = v * 8 + (uint32_t)(c->s.p[c->at++] - '0');
-    return put_utf8(out, v) == AM_OK;
+    return put_character(out, v);
 }
 
 /* The text of one literal, its opening quote at c. */

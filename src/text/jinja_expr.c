@@ -1,6 +1,7 @@
 /* Owns the parsing of expressions, rule by rule as jinja2's parser has them (parse_condexpr down to parse_primary). Chains of
  * one precedence ("a + b - c", "x and y and z") become one node with a list, so that a long chain costs no depth. */
 #include "text/jinja_parse_int.h"
+#include "text/utf8.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -176,15 +177,13 @@ jnode *jx_expression(jparser *p) {
     return n;
 }
 
-static int hex_value(char c) { return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1; }
-
 /* \xhh, \uhhhh, \Uhhhhhhhh after the backslash at *at (on the letter): the code point, or -1 with *why set. */
 static int32_t hex_escape(am_str s, size_t *at, const char **why) {
     char kind = s.p[*at];
     size_t n = kind == 'x' ? 2 : kind == 'u' ? 4 : 8;
     uint64_t c = 0;
     for (size_t i = 1; i <= n; i++) {
-        int v = *at + i < s.n ? hex_value(s.p[*at + i]) : -1;
+        int v = *at + i < s.n ? am_hex_digit(s.p[*at + i]) : -1;
         if (v < 0) {
             *why = kind == 'x' ? "truncated \\xXX escape" : kind == 'u' ? "truncated \\uXXXX escape" : "truncated \\UXXXXXXXX escape";
             return -1;

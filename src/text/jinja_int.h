@@ -378,7 +378,9 @@ int j_next(jrender *r, jiter *it, jv *out);
 bool j_to_list(jrender *r, jv v, jlist **out); /* a new list of all items */
 jgen *j_gen(jrender *r, const char *name, int (*next)(jrender *, jgen *, jv *));
 bool j_gen_of_list(jrender *r, const char *name, jlist *l, jv *out);
-bool j_sort(jrender *r, jlist *keys, jlist *items, bool reverse); /* stable, by keys */
+typedef bool j_less_fn(jrender *r, jv a, jv b, bool *out); /* false: failed */
+const uint32_t *j_order(jrender *r, const jlist *keys, j_less_fn *less, bool reverse); /* positions, stable; NULL: failed */
+bool j_sort(jrender *r, jlist *keys, jlist *items, bool reverse); /* stable, by keys, as Python compares them */
 
 /* jinja_string.c: making strings, with their marks */
 uint64_t j_hash_str(const jstr *s);

@@ -221,14 +221,15 @@ bool j_gen_of_list(jrender *r, const char *name, jlist *l, jv *out) {
 }
 
 /* Merge sort over positions, stable as Python's. */
-static bool merge(jrender *r, const jlist *keys, uint32_t *at, uint32_t *tmp, size_t n) {
+static bool merge(jrender *r, const jlist *keys, j_less_fn *key_less, uint32_t *at, uint32_t *tmp) {
+    size_t n = keys->n;
     for (size_t width = 1; width < n; width *= 2) {
         for (size_t lo = 0; lo < n; lo += 2 * width) {
             size_t mid = lo + width < n ? lo + width : n, hi = lo + 2 * width < n ? lo + 2 * width : n;
             size_t a = lo, b = mid, k = lo;
             while (a < mid && b < hi) {
                 bool less;
-                if (!j_charge(r, 1) || !jv_less(r, keys->v[at[b]], keys->v[at[a]], JO_LT, &less)) return false;
+                if (!j_charge(r, 1) || !key_less(r, keys->v[at[b]], keys->v[at[a]], &less)) return false;
                 tmp[k++] = less ? at[b++] : at[a++];
             }
             while (a < mid) tmp[k++] = at[a++];
@@ -239,17 +240,27 @@ static bool merge(jrender *r, const jlist *keys, uint32_t *at, uint32_t *tmp, si
     return true;
 }
 
+const uint32_t *j_order(jrender *r, const jlist *keys, j_less_fn *less, bool reverse) {
+    size_t n = keys->n;
+    if (n > UINT32_MAX) return j_limit(r, "sorts more than %u items", UINT32_MAX), NULL;
+    uint32_t *at = j_alloc(r, (n + 1) * sizeof *at), *tmp = at ? j_alloc(r, (n + 1) * sizeof *tmp) : NULL;
+    if (!tmp) return NULL;
+    /* reversed before and after, as Python does it: equal items keep their order, and the same two items are compared first */
+    for (size_t i = 0; i < n; i++) at[i] = (uint32_t)(reverse ? n - 1 - i : i);
+    if (!merge(r, keys, less, at, tmp)) return NULL;
+    for (size_t i = 0; reverse && i < n; i++) tmp[n - 1 - i] = at[i];
+    return reverse ? tmp : at;
+}
+
+static bool less_than(jrender *r, jv a, jv b, bool *out) { return jv_less(r, a, b, JO_LT, out); }
+
 bool j_sort(jrender *r, jlist *keys, jlist *items, bool reverse) {
     size_t n = keys->n;
     if (n < 2) return true;
-    if (n > UINT32_MAX) return j_limit(r, "sorts more than %u items", UINT32_MAX);
-    uint32_t *at = j_alloc(r, n * sizeof *at), *tmp = at ? j_alloc(r, n * sizeof *tmp) : NULL;
-    jv *sorted = tmp ? j_alloc(r, n * sizeof *sorted) : NULL;
+    const uint32_t *at = j_order(r, keys, less_than, reverse);
+    jv *sorted = at ? j_alloc(r, n * sizeof *sorted) : NULL;
     if (!sorted) return false;
-    /* reversed before and after, as Python does it: equal items keep their order, and the same two items are compared first */
-    for (size_t i = 0; i < n; i++) at[i] = (uint32_t)(reverse ? n - 1 - i : i);
-    if (!merge(r, keys, at, tmp, n)) return false;
-    for (size_t i = 0; i < n; i++) sorted[reverse ? n - 1 - i : i] = items->v[at[i]];
+    for (size_t i = 0; i < n; i++) sorted[i] = items->v[at[i]];
     memcpy(items->v, sorted, n * sizeof *sorted);
     return true;
 }

@@ -11,27 +11,12 @@ static bool key_less(jrender *r, jv a, jv b, bool *out) {
     return true;
 }
 
-/* The entries of d by key; a merge sort, as the keys of one dict may be of any types. */
-static bool sorted(jrender *r, const jdict *d, const jentry ***out) {
-    size_t n = d->n;
-    const jentry **at = j_alloc(r, (n + 1) * sizeof *at), **tmp = at ? j_alloc(r, (n + 1) * sizeof *tmp) : NULL;
-    if (!tmp) return false;
-    for (size_t i = 0; i < n; i++) at[i] = &d->e[i];
-    for (size_t width = 1; width < n; width *= 2) {
-        for (size_t lo = 0; lo < n; lo += 2 * width) {
-            size_t mid = lo + width < n ? lo + width : n, hi = lo + 2 * width < n ? lo + 2 * width : n, a = lo, b = mid, k = lo;
-            while (a < mid && b < hi) {
-                bool less;
-                if (!j_charge(r, 1) || !key_less(r, at[b]->key, at[a]->key, &less)) return false;
-                tmp[k++] = less ? at[b++] : at[a++];
-            }
-            while (a < mid) tmp[k++] = at[a++];
-            while (b < hi) tmp[k++] = at[b++];
-        }
-        memcpy(at, tmp, n * sizeof *at);
-    }
-    *out = at;
-    return true;
+/* The order of d's entries by key. */
+static const uint32_t *sorted(jrender *r, const jdict *d) {
+    jlist *keys = j_list(r, d->n);
+    for (size_t i = 0; keys && i < d->n; i++)
+        if (!j_list_add(r, keys, d->e[i].key)) return NULL;
+    return keys ? j_order(r, keys, key_less, false) : NULL;
 }
 
 /* repr, but for the order of keys. */
@@ -39,12 +24,12 @@ static bool put_repr(jrender *r, jout *out, jv v, int depth) {
     if (v.t != J_DICT && !(jv_has_list(v) && !v.l->group)) return j_write_repr(r, out, v, depth);
     if (!j_enter(r)) return false;
     bool dict = v.t == J_DICT, ok = j_out_c(r, out, dict ? "{" : v.t == J_LIST ? "[" : "(");
-    const jentry **e = NULL;
-    if (dict) ok = ok && sorted(r, v.d, &e);
+    const uint32_t *at = NULL;
+    if (dict) ok = ok && (at = sorted(r, v.d));
     for (size_t i = 0; ok && i < (dict ? v.d->n : v.l->n); i++) {
         ok = i == 0 || j_out_c(r, out, ", ");
-        if (ok && dict) ok = put_repr(r, out, e[i]->key, depth + 1) && j_out_c(r, out, ": ");
-        ok = ok && put_repr(r, out, dict ? e[i]->value : v.l->v[i], depth + 1);
+        if (ok && dict) ok = put_repr(r, out, v.d->e[at[i]].key, depth + 1) && j_out_c(r, out, ": ");
+        ok = ok && put_repr(r, out, dict ? v.d->e[at[i]].value : v.l->v[i], depth + 1);
     }
     j_leave(r);
     return ok && j_out_c(r, out, dict ? "}" : v.t == J_LIST ? "]" : v.l->n == 1 ? ",)" : ")");
@@ -82,14 +67,15 @@ static bool items(jrender *r, jout *out, const jlist *l, place at) {
 }
 
 static bool entries(jrender *r, jout *out, const jdict *d, place at) {
-    const jentry **e;
+    const uint32_t *order = sorted(r, d);
     at.indent++;
-    if (!sorted(r, d, &e)) return false;
+    if (!order) return false;
     for (size_t i = 0; i < d->n; i++) {
         bool last = i + 1 == d->n;
-        const jstr *key = repr(r, e[i]->key);
+        const jentry *e = &d->e[order[i]];
+        const jstr *key = repr(r, e->key);
         if (!key || (i && (!j_out_c(r, out, ",") || !new_line(r, out, at.indent))) || !j_out_str(r, out, key) || !j_out_c(r, out, ": ")) return false;
-        if (!pretty(r, out, e[i]->value, (place){at.indent + (int64_t)j_str_chars(key) + 2, last ? at.allowance : 1, at.level})) return false;
+        if (!pretty(r, out, e->value, (place){at.indent + (int64_t)j_str_chars(key) + 2, last ? at.allowance : 1, at.level})) return false;
     }
     return true;
 }

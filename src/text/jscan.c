@@ -58,8 +58,7 @@ static int hex4(const am_jscan *j, const char *p) {
     int value = 0;
     if (j->end - p < 4) return -1;
     for (int i = 0; i < 4; i++) {
-        char c = p[i];
-        int digit = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+        int digit = am_hex_digit(p[i]);
         if (digit < 0) return -1;
         value = value * 16 + digit;
     }

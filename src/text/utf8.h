@@ -44,6 +44,9 @@ static inline size_t am_utf8_put(char *out, uint32_t cp) {
     return out[3] = (char)(0x80 | (cp & 0x3F)), 4;
 }
 
+/* What a hexadecimal digit of an escape is worth; -1: it is none. */
+static inline int am_hex_digit(char c) { return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1; }
+
 /* Offset of the first byte that is not valid UTF-8, or n when all is. */
 size_t am_utf8_check(am_str s);
 
