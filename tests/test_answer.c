@@ -2,7 +2,6 @@
  * given to the reader, in all ways of cutting it in two and byte by byte, and the calls come out. And what is no call stays text. */
 #include "text_truth.h"
 
-#include "base/fs.h"
 #include "text/chat.h"
 
 #include <setjmp.h>
@@ -154,22 +153,23 @@ static bool round_trip(const char *name, const am_chat *chat, json_t *tools, con
     return ok;
 }
 
-static am_chat *chat_of(const char *source) {
+static am_chat *chat_of(am_str source) {
     json_t *tokens = json_pack("{s:s, s:s}", "bos_token", "<s>", "eos_token", "</s>");
     am_chat *chat = NULL;
     am_error err;
-    if (am_chat_load_source(am_str_of(source), tokens, &chat, &err)) chat = NULL;
+    if (am_chat_load_source(source, tokens, &chat, &err)) chat = NULL;
     json_decref(tokens);
     return chat;
 }
 
 typedef struct tally {
-    const char *dir;
-    json_t *tools;
+    json_t *tools; /* from the first template on */
     size_t n, n_wrong;
 } tally;
 
-static void read_back(tally *t, const char *name, const char *source) {
+static void read_back(void *arg, const char *name, am_str source) {
+    tally *t = arg;
+    if (!t->tools) t->tools = json_loads(tools_json, 0, NULL);
     am_chat *chat = chat_of(source);
     const am_chat_traits *can = chat ? am_chat_traits_of(chat) : NULL;
     am_rendered plain;
@@ -189,9 +189,9 @@ static void read_back(tally *t, const char *name, const char *source) {
 static void real_templates_are_read_back(void **state) {
     (void)state;
     json_t *truth = truth_json("testdata/templates/goldens.json"), *one;
-    tally t = {.tools = json_loads(tools_json, 0, NULL)};
+    tally t = {0};
     const char *sha;
-    json_object_foreach(json_object_get(truth, "templates"), sha, one) read_back(&t, sha, json_string_value(json_object_get(one, "template")));
+    json_object_foreach(json_object_get(truth, "templates"), sha, one) read_back(&t, sha, am_str_of(json_string_value(json_object_get(one, "template"))));
     json_decref(t.tools);
     json_decref(truth);
     printf("%zu answers with calls, %zu read wrongly\n", t.n, t.n_wrong);
@@ -199,23 +199,11 @@ static void real_templates_are_read_back(void **state) {
     assert_int_equal(t.n_wrong, 0);
 }
 
-static am_status read_file(void *arg, const char *name) {
-    tally *t = arg;
-    char path[4096];
-    am_buf text;
-    am_buf_init(&text, 1 << 22);
-    if (am_fs_join(path, sizeof path, t->dir, name, NULL) == AM_OK && am_fs_read_file(path, &text, 1 << 22, NULL) == AM_OK) read_back(t, name, c_text(&text));
-    am_buf_free(&text);
-    return AM_OK;
-}
-
-/* AM_CHAT_TEMPLATES names a folder of any other templates at hand. */
 static void more_templates_are_read_back(void **state) {
     (void)state;
-    tally t = {.dir = getenv("AM_CHAT_TEMPLATES"), .tools = json_loads(tools_json, 0, NULL)};
-    if (t.dir) assert_int_equal(am_fs_list(t.dir, read_file, &t, NULL), AM_OK);
+    tally t = {0};
+    truth_more_templates(read_back, &t);
     json_decref(t.tools);
-    if (!t.dir) skip();
     printf("%zu answers with calls, %zu read wrongly\n", t.n, t.n_wrong);
     assert_int_equal(t.n_wrong, 0);
 }
@@ -244,7 +232,7 @@ static void python_calls_are_read_back(void **state) {
     };
     json_t *tools = json_loads(tools_json, 0, NULL);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        am_chat *chat = chat_of(cases[i].template);
+        am_chat *chat = chat_of(am_str_of(cases[i].template));
         assert_non_null(chat);
         const am_chat_traits *can = am_chat_traits_of(chat);
         assert_string_equal(am_call_kind_name(can->form.kind), cases[i].kind);
@@ -284,7 +272,7 @@ static void rare_forms_are_found(void **state) {
     };
     json_t *tools = json_loads(tools_json, 0, NULL);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        am_chat *chat = chat_of(cases[i].template);
+        am_chat *chat = chat_of(am_str_of(cases[i].template));
         assert_non_null(chat);
         const am_answer_form *form = &am_chat_traits_of(chat)->form;
         assert_string_equal(form->open, cases[i].open);

@@ -3,7 +3,6 @@
  * folder with more templates. */
 #include "text_truth.h"
 
-#include "base/fs.h"
 #include "text/chat.h"
 
 #include <ctype.h>
@@ -115,10 +114,10 @@ static bool speaks(const am_chat *chat) {
 
 typedef struct tally {
     size_t n, n_wrong;
-    const char *dir;
 } tally;
 
-static void add(tally *t, const char *name, am_str source) {
+static void add(void *arg, const char *name, am_str source) {
+    tally *t = arg;
     json_t *tokens = json_pack("{s:s, s:s}", "bos_token", "<s>", "eos_token", "</s>");
     am_chat *chat;
     if (am_chat_load_source(source, tokens, &chat, NULL) == AM_OK) {
@@ -146,22 +145,10 @@ static void real_templates_lose_nothing(void **state) {
     assert_int_equal(t.n_wrong, 0);
 }
 
-static am_status add_file(void *arg, const char *name) {
-    tally *t = arg;
-    char path[4096];
-    am_buf text;
-    am_buf_init(&text, 1 << 22);
-    if (am_fs_join(path, sizeof path, t->dir, name, NULL) == AM_OK && am_fs_read_file(path, &text, 1 << 22, NULL) == AM_OK) add(t, name, am_buf_str(&text));
-    am_buf_free(&text);
-    return AM_OK;
-}
-
 static void more_templates_lose_nothing(void **state) {
     (void)state;
-    tally t = {.dir = getenv("AM_CHAT_TEMPLATES")};
-    if (!t.dir) skip();
-    am_error err = {0};
-    if (am_fs_list(t.dir, add_file, &t, &err)) fail_msg("%s", err.message);
+    tally t = {0};
+    truth_more_templates(add, &t);
     printf("%zu templates, %zu requests lose something\n", t.n, t.n_wrong);
     assert_int_equal(t.n_wrong, 0);
 }

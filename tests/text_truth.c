@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "base/fs.h"
 #include "base/json.h"
 
 bool truth_path(char *out, size_t cap, const char *name) {
@@ -26,4 +27,27 @@ json_t *truth_json(const char *name) {
     }
     if (am_json_read(path, 64u << 20, &json, &err)) fail_msg("%s", err.message);
     return json;
+}
+
+typedef struct shown {
+    const char *dir;
+    void (*show)(void *arg, const char *name, am_str source);
+    void *arg;
+} shown;
+
+static am_status show_file(void *arg, const char *name) {
+    const shown *s = arg;
+    char path[4096];
+    am_buf text;
+    am_buf_init(&text, 1 << 22);
+    if (am_fs_join(path, sizeof path, s->dir, name, NULL) == AM_OK && am_fs_read_file(path, &text, 1 << 22, NULL) == AM_OK) s->show(s->arg, name, am_buf_str(&text));
+    am_buf_free(&text);
+    return AM_OK;
+}
+
+void truth_more_templates(void (*show)(void *arg, const char *name, am_str source), void *arg) {
+    shown s = {getenv("AM_CHAT_TEMPLATES"), show, arg};
+    am_error err = {0};
+    if (!s.dir) skip();
+    if (am_fs_list(s.dir, show_file, &s, &err)) fail_msg("%s", err.message);
 }

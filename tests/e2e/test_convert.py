@@ -74,6 +74,13 @@ def test_every_architecture_as_mlx():
     return f"{n} models, at most {worst:.3f} deviations at 8 bits"
 
 
+def rounded_to_gguf(d, case, folder, model):
+    convert(model, d + "/8.gguf", "gguf-q8_0")
+    near(d, case, folder, d + "/8.gguf", .06)
+    convert(model, d + "/4.gguf", "gguf-q4_0")
+    within(d, case, folder, d + "/4.gguf", 1.1)
+
+
 def test_gguf_as_gguf():
     n = 0
     for case, folder, model in golden_cases():
@@ -83,10 +90,7 @@ def test_gguf_as_gguf():
             convert(model, d + "/32.gguf", "gguf-f32")
             _, far = differences(d, folder, d + "/32.gguf")
             expect(far < 1e-3, f"{case} as numbers: {far:.1e} deviations")
-            convert(model, d + "/8.gguf", "gguf-q8_0")
-            near(d, case, folder, d + "/8.gguf", .06)
-            convert(model, d + "/4.gguf", "gguf-q4_0")
-            within(d, case, folder, d + "/4.gguf", 1.1)
+            rounded_to_gguf(d, case, folder, model)
         n += 1
     return f"{n} models"
 
@@ -110,10 +114,7 @@ def test_folders_as_gguf():
                 expect(far < 1e-3, f"{case} {kind} as numbers: {far:.1e} deviations")
             if "longrope" in case or "/shared/" not in folder:
                 continue
-            convert(model, d + "/8.gguf", "gguf-q8_0")
-            near(d, case, folder, d + "/8.gguf", .06)
-            convert(model, d + "/4.gguf", "gguf-q4_0")
-            within(d, case, folder, d + "/4.gguf", 1.1)
+            rounded_to_gguf(d, case, folder, model)
         n += 1
     return f"{n} models, {len(lost)} refused"
 
