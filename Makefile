@@ -171,4 +171,4 @@ help:
 
 .PHONY: all tests benches test cmocka check tsan fuzz lint bench torture soak arm-objects install deb libs clean help
 .SECONDARY:
--include $(OBJ:.o=.d) $(TESTS:=.d) $(TEST_LIB:.o=.d) $(BENCHES:=.d) $(FUZZERS:%=$(BUILD)/tests/fuzz/fuzz_%.d)
+-include $(OBJ:.o=.d) $(ARM_OBJ:.o=.d) $(TESTS:=.d) $(TEST_LIB:.o=.d) $(BENCHES:=.d) $(FUZZERS:%=$(BUILD)/tests/fuzz/fuzz_%.d)
