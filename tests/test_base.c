@@ -27,13 +27,18 @@ static void buf_never_passes_its_maximum(void **state) {
     am_buf_free(&b);
 }
 
-static void buf_reports_a_failed_allocation(void **state) {
+static void buf_reports_a_failed_allocation_until_it_is_cleared(void **state) {
     (void)state;
     am_buf b;
     am_buf_init(&b, 1000);
     am_fault_alloc_at(1);
     assert_int_equal(am_buf_putc(&b, 'x'), AM_ENOMEM);
-    assert_int_equal(am_buf_putc(&b, 'x'), AM_OK);
+    assert_int_equal(am_buf_putc(&b, 'y'), AM_ENOMEM);
+    assert_int_equal(am_buf_printf(&b, "%d", 1), AM_ENOMEM);
+    assert_int_equal(b.n, 0);
+    am_buf_clear(&b);
+    assert_int_equal(am_buf_putc(&b, 'z'), AM_OK);
+    assert_string_equal(b.p, "z");
     am_buf_free(&b);
 }
 
@@ -158,7 +163,7 @@ static void atomic_write_leaves_the_old_file_on_failure(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(buf_never_passes_its_maximum),
-        cmocka_unit_test(buf_reports_a_failed_allocation),
+        cmocka_unit_test(buf_reports_a_failed_allocation_until_it_is_cleared),
         cmocka_unit_test(arena_is_zeroed_aligned_and_bounded),
         cmocka_unit_test(blake2b_and_xxh3_match_published_vectors),
         cmocka_unit_test(workers_run_every_task_once),

@@ -733,6 +733,35 @@ static void what_found_no_memory_while_another_was_written_is_written(void **sta
     }
 }
 
+/* Wherever memory fails while an agent is made: it is refused, or its file has the name that a start looks for. */
+static void an_agent_made_while_memory_fails_is_found_after_a_restart(void **state) {
+    place *p = *state;
+    int n_failed = 0;
+    for (long k = 1; k < 40; k++) {
+        int32_t *t = stream(200 + (uint32_t)k);
+        char name[64];
+        snprintf(name, sizeof name, "an agent with a name of some length, %ld", k);
+        am_turn_request r = {.tenant = &nobody, .agent = am_str_of(name), .tokens = t, .n_tokens = 20, .n_max_new = 100};
+        am_turn *turn = canary_open(p->cache, &r);
+        canary_extend(p->cache, turn, &p->layout, "", t, 30);
+        am_fault_alloc_at(k);
+        am_turn_commit(turn, NULL, 0, NULL, NULL);
+        am_fault_alloc_at(0);
+        const int32_t *tokens;
+        uint32_t n, n_found;
+        bool made = am_cache_tokens(p->cache, &nobody, am_str_of(name), &tokens, &n) == AM_OK;
+        n_failed += !made;
+        am_cache_flush(p->cache, NULL);
+        reopen(p);
+        am_cache_stats stats;
+        am_cache_stats_get(p->cache, &stats);
+        assert_int_equal(stats.n_refused, 0);
+        assert_int_equal(am_cache_tokens(p->cache, &nobody, am_str_of(name), &tokens, &n_found) == AM_OK, made);
+        if (made) assert_int_equal(n_found, n);
+    }
+    assert_true(n_failed > 0);
+}
+
 int main(void) {
     am_log_setup(AM_LOG_OFF, false);
     const struct CMUnitTest tests[] = {
@@ -762,6 +791,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(nobody_waits_for_what_was_forgotten, setup, teardown),
         cmocka_unit_test_setup_teardown(a_file_that_was_replaced_is_not_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(what_found_no_memory_while_another_was_written_is_written, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_agent_made_while_memory_fails_is_found_after_a_restart, setup, teardown),
         cmocka_unit_test_setup_teardown(random_schedules_never_show_a_wrong_row, setup, teardown),
         cmocka_unit_test_setup_teardown(kill_9_at_any_moment_forgets_no_finished_turn, setup, teardown),
     };

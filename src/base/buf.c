@@ -66,13 +66,13 @@ void am_buf_free(am_buf *buf) {
 
 am_status am_buf_reserve(am_buf *buf, size_t n_more) {
     size_t need;
-    if (!am_size_add(buf->n, n_more, &need) || need > buf->max) return AM_ELIMIT;
+    if (buf->failed) return buf->failed;
+    if (!am_size_add(buf->n, n_more, &need) || need > buf->max) return buf->failed = AM_ELIMIT;
     if (need < buf->cap) return AM_OK;
     size_t cap = buf->cap ? buf->cap : 64;
     while (cap <= need) cap = cap > SIZE_MAX / 2 ? need + 1 : cap * 2;
-    if (am_fault_alloc()) return AM_ENOMEM;
-    char *p = realloc(buf->p, cap);
-    if (!p) return AM_ENOMEM;
+    char *p = am_fault_alloc() ? NULL : realloc(buf->p, cap);
+    if (!p) return buf->failed = AM_ENOMEM;
     buf->p = p;
     buf->cap = cap;
     return AM_OK;
@@ -107,6 +107,7 @@ am_status am_buf_printf(am_buf *buf, const char *format, ...) {
 
 void am_buf_clear(am_buf *buf) {
     buf->n = 0;
+    buf->failed = AM_OK;
     if (buf->p) buf->p[0] = 0;
 }
 

@@ -20,13 +20,15 @@ am_str am_str_of(const char *s); /* s may be NULL: then empty */
 bool am_str_eq(am_str a, am_str b);
 bool am_str_starts(am_str s, am_str prefix);
 
-/* A growing byte buffer. Appending past `max` fails with AM_ELIMIT and leaves the content as it was. p is always
+/* A growing byte buffer. Appending past `max` fails with AM_ELIMIT and leaves the content as it was; whatever is asked of it after a failure
+ * fails the same way until it is cleared, so that what misses a piece never passes for whole and the last append's status tells of all. p is always
  * NUL-terminated once anything was appended (the NUL is not counted in n). Zero-initialised with max set is valid. */
 typedef struct am_buf {
     char *p;
     size_t n;
     size_t cap;
     size_t max;
+    am_status failed;
 } am_buf;
 
 void am_buf_init(am_buf *buf, size_t max);
@@ -36,7 +38,7 @@ am_status am_buf_append(am_buf *buf, const void *p, size_t n);
 am_status am_buf_add(am_buf *buf, am_str s);
 am_status am_buf_putc(am_buf *buf, char c);
 am_status am_buf_printf(am_buf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void am_buf_clear(am_buf *buf); /* n = 0, memory kept */
+void am_buf_clear(am_buf *buf); /* empty and not failed, memory kept */
 am_str am_buf_str(const am_buf *buf);
 
 /* An arena: allocations live until it is freed or reset, 16-byte aligned, zeroed. Past max_bytes it returns NULL. */

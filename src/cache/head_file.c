@@ -197,7 +197,8 @@ static am_status make_head(am_cache *c, const char *name, const am_head_view *p,
     char tag[65] = {0};
     memcpy(tag, p->tag.p, 64);
     char *own = am_head_file_name(tenant.name, p->agent, tag);
-    bool matches = own && strcmp(own, name) == 0;
+    if (!own) return am_fail(err, AM_ENOMEM, "no memory for a file's name");
+    bool matches = strcmp(own, name) == 0;
     free(own);
     if (!matches) return am_fail(err, AM_EFORMAT, "it names agent '%.*s', which does not live under this file name", (int)p->agent.n, p->agent.p);
     if (strcmp(tag, c->tag_hex) != 0) {

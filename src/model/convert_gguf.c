@@ -97,7 +97,8 @@ static am_status put_keys(const writer *w, am_buf *b, am_error *err) {
         status = put_value(b, v, err);
         n_keys++;
     }
-    if (!status && b->n >= at + 8) memcpy(b->p + at, &n_keys, 8);
+    if (!status && (status = b->failed)) am_fail(err, status, "a header: %s", am_status_text(status));
+    if (!status) memcpy(b->p + at, &n_keys, 8);
     return status;
 }
 

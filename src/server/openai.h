@@ -86,6 +86,7 @@ struct am_completion {
 /* openai_events.c */
 void am_openai_random_id(const char *prefix, char *out, size_t cap);
 am_event_fn am_choice_on_event;
+void am_completion_out_of_memory(am_completion *c); /* its error, unless it has one */
 void am_choice_ended(am_choice *choice, const am_api_error *error); /* it will get no more events; under the completion's lock */
 
 /* openai_reply.c; all append to an am_buf. */
@@ -95,7 +96,7 @@ void am_openai_text_chunk(am_completion *c, am_choice *choice, const char *membe
 void am_openai_tool_chunk(am_completion *c, uint32_t index, uint32_t call, const char *id, am_str name, am_str arguments);
 void am_openai_finish_chunk(am_completion *c, const am_choice *choice, bool last);
 void am_openai_usage_chunk(am_completion *c);
-void am_openai_whole(const am_completion *c, am_buf *out);
+am_status am_openai_whole(const am_completion *c, am_buf *out);
 void am_openai_tool_call(const char *id, am_str name, am_str arguments, am_buf *out); /* {"id":...,"function":{...}} */
 
 #endif

@@ -16,18 +16,22 @@ void am_openai_random_id(const char *prefix, char *out, size_t cap) {
     for (size_t i = 0; i < sizeof r && n + 2 < cap; i++) n += (size_t)snprintf(out + n, cap - n, "%02x", r[i]);
 }
 
+void am_completion_out_of_memory(am_completion *c) {
+    if (!c->error.status) am_api_fail(&c->error, 503, "out_of_memory", NULL, "out of memory");
+}
+
 static void on_text(void *arg, am_str text) {
     am_choice *choice = arg;
     am_completion *c = choice->completion;
     if (c->stream) am_openai_text_chunk(c, choice, "content", text);
-    else if (am_buf_add(&choice->text, text) && !c->error.status) am_api_fail(&c->error, 503, "out_of_memory", NULL, "out of memory");
+    else if (am_buf_add(&choice->text, text)) am_completion_out_of_memory(c);
 }
 
 static void on_reasoning(void *arg, am_str text) {
     am_choice *choice = arg;
     am_completion *c = choice->completion;
     if (c->stream) am_openai_text_chunk(c, choice, "reasoning_content", text);
-    else if (am_buf_add(&choice->reasoning, text) && !c->error.status) am_api_fail(&c->error, 503, "out_of_memory", NULL, "out of memory");
+    else if (am_buf_add(&choice->reasoning, text)) am_completion_out_of_memory(c);
 }
 
 static void on_call(void *arg, uint32_t index, am_str name, am_str arguments) {
@@ -41,7 +45,7 @@ static void on_call(void *arg, uint32_t index, am_str name, am_str arguments) {
     }
     am_buf_printf(&choice->tool_calls, "%s{", index ? "," : "");
     am_openai_tool_call(id, name, arguments, &choice->tool_calls);
-    am_buf_printf(&choice->tool_calls, "}");
+    if (am_buf_printf(&choice->tool_calls, "}")) am_completion_out_of_memory(c);
 }
 
 static am_answer_sink sink_of(am_choice *choice) { return (am_answer_sink){on_text, on_reasoning, on_call, choice}; }
@@ -65,8 +69,8 @@ static void finish_all(am_completion *c) {
     } else {
         am_buf body;
         am_buf_init(&body, SIZE_MAX / 2);
-        am_openai_whole(c, &body);
-        am_reply_send(c->x, 200, "application/json", am_buf_str(&body));
+        if (am_openai_whole(c, &body)) am_reply_refuse(c->x, 503, "out_of_memory", "out of memory");
+        else am_reply_send(c->x, 200, "application/json", am_buf_str(&body));
         am_buf_free(&body);
     }
 }

@@ -41,6 +41,7 @@ void am_openai_logprob(const am_completion *c, const am_event *event, am_buf *ou
 
 static void put_logprobs(const am_completion *c, const am_choice *choice, am_buf *out) {
     if (!c->logprobs) am_buf_printf(out, "null");
+    else if (choice->logprobs.failed) out->failed = choice->logprobs.failed;
     else am_buf_printf(out, "{\"content\":[%.*s],\"refusal\":null}", (int)choice->logprobs.n, choice->logprobs.n ? choice->logprobs.p : "");
 }
 
@@ -91,8 +92,8 @@ static void end_chunk(am_completion *c, bool totals) {
     } else if (c->include_usage) {
         am_buf_printf(&c->line, ",\"usage\":null");
     }
-    am_buf_printf(&c->line, "}\n\n");
-    am_stream_write(c->x, am_buf_str(&c->line));
+    if (am_buf_printf(&c->line, "}\n\n")) am_completion_out_of_memory(c);
+    else am_stream_write(c->x, am_buf_str(&c->line));
 }
 
 void am_openai_role_chunk(am_completion *c, uint32_t index) {
@@ -139,7 +140,7 @@ void am_openai_usage_chunk(am_completion *c) {
     end_chunk(c, true);
 }
 
-void am_openai_whole(const am_completion *c, am_buf *out) {
+am_status am_openai_whole(const am_completion *c, am_buf *out) {
     am_buf_putc(out, '{');
     put_header(c, "chat.completion", out);
     am_buf_printf(out, ",\"choices\":[");
@@ -160,5 +161,5 @@ void am_openai_whole(const am_completion *c, am_buf *out) {
     }
     am_buf_printf(out, "],");
     put_usage(c, out);
-    am_buf_printf(out, "}\n");
+    return am_buf_printf(out, "}\n");
 }
