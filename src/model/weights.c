@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NAME_MAX_BYTES = 512, MXFP4_GROUP = 32, TASK_BYTES = 2 << 20, STRIPE_BYTES = 32 << 20 };
+enum { NAME_MAX_BYTES = 512, MXFP4_GROUP = 32, TASK_BYTES = 2 << 20, STRIPE_BYTES = 32 << 20, ROOM_BYTES = 64 << 20, ROOM_LEAST = 64 << 10 };
 
 void am_blobs_free(am_blobs *blobs) {
     for (size_t i = 0; i < blobs->n; i++) free(blobs->p[i]);
@@ -44,10 +44,30 @@ static void *blob_add(am_loader *l, void *blob, size_t n_bytes, am_error *err) {
 }
 
 void *am_loader_alloc(am_loader *l, size_t n_bytes, am_error *err) { return blob_add(l, am_alloc_aligned(n_bytes), n_bytes, err); }
-void *am_loader_room(am_loader *l, size_t n_bytes, am_error *err) { return blob_add(l, am_alloc_room(n_bytes), n_bytes, err); }
+
+/* What it takes of a room. */
+static size_t room_of(size_t n_bytes) { return (n_bytes + 63) / 64 * 64; }
+
+void *am_loader_room(am_loader *l, size_t n_bytes, am_error *err) {
+    am_blobs *b = l->blobs;
+    if (n_bytes < ROOM_LEAST || n_bytes > ROOM_BYTES) return blob_add(l, am_alloc_room(n_bytes), n_bytes, err);
+    if (!b->room || room_of(n_bytes) > ROOM_BYTES - b->room_used) {
+        uint8_t *room = blob_add(l, am_alloc_room(ROOM_BYTES), 0, err);
+        if (!room) return NULL;
+        b->room = room;
+        b->room_used = 0;
+    }
+    void *p = b->room + b->room_used;
+    b->room_used += room_of(n_bytes);
+    l->packed_bytes += n_bytes;
+    return p;
+}
 
 void am_loader_give_back(am_loader *l, size_t n_bytes) {
-    free(l->blobs->p[--l->blobs->n]);
+    if (n_bytes < ROOM_LEAST || n_bytes > ROOM_BYTES)
+        free(l->blobs->p[--l->blobs->n]);
+    else
+        l->blobs->room_used -= room_of(n_bytes);
     l->packed_bytes -= n_bytes;
 }
 
@@ -216,7 +236,9 @@ static am_status show_matrix(am_loader *l, const am_matrix *m, am_mat *mat, am_e
     name_of(l, m->path, "", name);
     am_weight w = {name, m->of ? m->of : m->n_out, m->n_in, m->expert, m->n_expert, m->n_out, mat, NULL, l->form, m};
     am_status status = l->options->weight(l->options->weight_arg, &w, err);
-    if (mat->data) free(l->blobs->p[--l->blobs->n]);
+    uint64_t packed_bytes = l->packed_bytes;
+    if (mat->data) am_loader_give_back(l, am_mat_bytes(mat));
+    l->packed_bytes = packed_bytes; /* counted all the same */
     mat->data = NULL;
     return status;
 }

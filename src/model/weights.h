@@ -12,10 +12,13 @@ typedef struct am_linear {
     const float *bias; /* [n_out] or NULL */
 } am_linear;
 
-/* Memory of packed weights; belongs to the model. */
+/* Memory of packed weights; belongs to the model. Matrices lie one behind the other in rooms of many huge pages: an expert's would each fill less than
+ * one, and what is read row by row from small pages comes at half the memory's rate. */
 typedef struct am_blobs {
     void **p;
     size_t n, cap;
+    uint8_t *room; /* the one that is being filled, one of p; NULL: none */
+    size_t room_used;
 } am_blobs;
 void am_blobs_free(am_blobs *blobs);
 
