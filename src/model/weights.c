@@ -592,7 +592,36 @@ am_status am_loader_linear(am_loader *l, const char *path, uint32_t n_out, uint3
     return am_loader_matrix(l, &(am_matrix){.path = path, .n_out = n_out, .n_in = n_in, .bias = bias}, out, err);
 }
 
-am_status am_loader_pack(am_loader *l, const float *rows, uint32_t n_out, uint32_t n_in, am_linear *out, am_error *err) {
-    *out = (am_linear){.w = {.dtype = AM_F32, .n_out = n_out, .n_in = n_in}};
-    return am_loader_codes(l, &out->w, rows, NULL, NULL, err);
+/* By its values, in its own type where that is plain. */
+static am_status turn_values(am_loader *l, const am_mat *w, uint32_t o, am_mat *mat, am_error *err) {
+    float *row = am_calloc(w->n_in, sizeof *row);
+    void *turned = am_alloc_aligned((size_t)w->n_in * mat->n_in * sizeof *row);
+    for (uint32_t i = 0; row && turned && i < mat->n_in; i++) {
+        l->options->kernels->mat_row(row, w, o + i);
+        for (size_t k = 0, at = i; k < w->n_in; k++, at += mat->n_in) {
+            if (mat->dtype == AM_F32) ((float *)turned)[at] = row[k];
+            else ((uint16_t *)turned)[at] = mat->dtype == AM_F16 ? am_f32_to_f16(row[k]) : am_f32_to_bf16(row[k]);
+        }
+    }
+    am_status status = row && turned ? am_loader_codes(l, mat, turned, NULL, NULL, err) : am_fail(err, AM_ENOMEM, "no memory to turn a matrix");
+    free(row);
+    free(turned);
+    return status;
+}
+
+am_status am_loader_turn(am_loader *l, const am_mat *w, uint32_t o, uint32_t n, am_linear *out, am_error *err) {
+    *out = (am_linear){0};
+    bool channels = am_turned_form(&out->w, w, n);
+    size_t n_bytes = channels ? am_mat_bytes(&out->w) : 0;
+    void *dst = channels && w->data ? am_loader_room(l, n_bytes, err) : NULL;
+    if (dst && am_pack_turned(dst, &out->w, w, o)) {
+        out->w.data = dst;
+        return AM_OK;
+    }
+    if (dst) am_loader_give_back(l, n_bytes);
+    else if (channels && w->data) return AM_ENOMEM;
+    if (!channels || dst) out->w = (am_mat){.dtype = am_dtype_quantised(w->dtype) ? AM_F32 : w->dtype, .n_out = w->n_in, .n_in = n};
+    if (w->data) return turn_values(l, w, o, &out->w, err);
+    l->packed_bytes += am_mat_bytes(&out->w); /* there is only a form to look at */
+    return AM_OK;
 }

@@ -71,8 +71,8 @@ typedef struct am_matrix {
 am_status am_loader_matrix(am_loader *loader, const am_matrix *matrix, am_linear *out, am_error *err);
 am_status am_loader_linear(am_loader *loader, const char *path, uint32_t n_out, uint32_t n_in, bool bias, am_linear *out,
                            am_error *err);
-/* A matrix made from others: rows [n_out][n_in] are copied. */
-am_status am_loader_pack(am_loader *loader, const float *rows, uint32_t n_out, uint32_t n_in, am_linear *out, am_error *err);
+/* Rows [o, o + n) of a matrix that was loaded, the other way round: n inputs, w->n_in outputs, the same values. */
+am_status am_loader_turn(am_loader *loader, const am_mat *w, uint32_t o, uint32_t n, am_linear *out, am_error *err);
 /* The whole name of a vector of n values; norms with the offset. */
 am_status am_loader_vector(am_loader *loader, const char *name, uint32_t n, const float **out, am_error *err);
 am_status am_loader_norm(am_loader *loader, const char *name, uint32_t n, const float **out, am_error *err);
