@@ -198,12 +198,83 @@ static void ggml_blocks(void **state) {
                           n == 3);
 }
 
+/* A matrix with scales that f16 holds, from random codes. */
+static uint8_t *turnable(am_mat *m, bool exact) {
+    uint8_t *panels = guarded_alloc(am_mat_bytes(m), 64, GUARD_AFTER);
+    fill(panels, am_mat_bytes(m));
+    for (size_t o = 0; o < (m->n_out + 15) / 16 * 16; o++)
+        for (size_t g = 0; g < m->n_in / m->group; g++)
+            for (size_t b = 0; b < (m->zero_point ? 1 : 2); b++) {
+                float value = (float)(1 + next_u32() % 100) * (exact ? 0x1p-10f : 0x1.00001p-10f);
+                if (m->scale_dtype == AM_S8) value = 1; /* of the byte above 128 */
+                uint32_t bits;
+                memcpy(&bits, &value, sizeof bits);
+                uint16_t half = m->scale_dtype == AM_F16 ? am_f32_to_f16(value) : (uint16_t)(bits >> 16);
+                uint8_t *to = group_at(panels, m, o, g) + (16 * b + o % 16) * element_bytes(m->scale_dtype);
+                if (m->scale_dtype == AM_F32) memcpy(to, &value, 4);
+                else if (m->scale_dtype != AM_S8) memcpy(to, &half, 2);
+            }
+    for (size_t p = 0; p < am_mat_panels(m); p++)
+        for (size_t i = 0; i < head_bytes(m); i += 2) memcpy(panels + p * (am_mat_bytes(m) / am_mat_panels(m)) + i, (uint16_t[]){0x1400}, 2); /* 2^-10 */
+    m->data = panels;
+    return panels;
+}
+
+static void turned_of(am_mat m, uint32_t o, uint32_t n) {
+    const am_kernels *scalar;
+    am_error err;
+    assert_int_equal(am_kernels_pick("scalar", &scalar, &err), AM_OK);
+    turnable(&m, true);
+    am_mat t;
+    assert_true(am_turned_form(&t, &m, n));
+    assert_int_equal(t.n_out, m.n_in);
+    assert_int_equal(t.n_in, n);
+    uint8_t *dst = guarded_alloc(am_mat_bytes(&t), 64, GUARD_AFTER);
+    memset(dst, 0xa5, am_mat_bytes(&t));
+    assert_true(am_pack_turned(dst, &t, &m, o));
+    t.data = dst;
+    float *row = test_calloc(m.n_in, sizeof *row), *column = test_calloc((size_t)m.n_in * n, sizeof *column);
+    for (uint32_t k = 0; k < m.n_in; k++) scalar->mat_row(column + (size_t)k * n, &t, k);
+    for (uint32_t i = 0; i < n; i++) {
+        scalar->mat_row(row, &m, o + i);
+        for (uint32_t k = 0; k < m.n_in; k++) assert_true(row[k] == column[(size_t)k * n + i]);
+    }
+    test_free(row);
+    test_free(column);
+    guarded_free_all();
+}
+
+static void turned(void **state) {
+    (void)state;
+    for (am_dtype dtype = AM_Q8; dtype <= AM_Q6; dtype++)
+        for (am_dtype scale = AM_F32; scale <= AM_BF16; scale++)
+            for (uint32_t group = 32; group <= 128; group *= 2)
+                for (uint32_t zero = 0; zero <= 8; zero += 8)
+                    turned_of((am_mat){.dtype = dtype, .scale_dtype = scale, .n_out = 70, .n_in = 2 * group, .group = group, .zero_point = zero}, zero ? 5 : 0, 48);
+    for (am_book book = AM_BOOK_IQ4; book <= AM_BOOK_MXFP4; book++)
+        turned_of((am_mat){.dtype = AM_Q4, .scale_dtype = AM_F16, .n_out = 40, .n_in = 96, .group = 32, .zero_point = book == AM_BOOK_IQ4 ? 128 : 12, .book = book}, 7, 32);
+    turned_of((am_mat){.dtype = AM_Q6, .scale_dtype = AM_S8, .n_out = 33, .n_in = 256, .group = 16, .zero_point = 32}, 1, 32);
+}
+
+/* What f16 does not hold, or channels cannot have, is said and not rounded. */
+static void not_turned(void **state) {
+    (void)state;
+    am_mat m = {.dtype = AM_Q4, .scale_dtype = AM_F32, .n_out = 32, .n_in = 64, .group = 32}, t;
+    turnable(&m, false);
+    assert_true(am_turned_form(&t, &m, 32));
+    uint8_t *dst = guarded_alloc(am_mat_bytes(&t), 64, GUARD_AFTER);
+    assert_false(am_pack_turned(dst, &t, &m, 0));
+    assert_false(am_turned_form(&t, &m, 24));
+    assert_false(am_turned_form(&t, &(am_mat){.dtype = AM_BF16, .n_out = 32, .n_in = 64}, 32));
+    guarded_free_all();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers),
         cmocka_unit_test(affine_groups),
         cmocka_unit_test(levels),
-        cmocka_unit_test(ggml_blocks),
+        cmocka_unit_test(ggml_blocks), cmocka_unit_test(turned), cmocka_unit_test(not_turned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,7 +26,7 @@
  *   Codes of a Q4 with a book stand for am_books[book][code].
  *   value = scale * code + bias, in float32, rounded as fma(scale, code, bias) where the table fuses, else multiply then add.
  *
- *     C8 C5 C4       (keys of a sealed KV block; `group` counts outputs, n_out is a multiple of it) for each group of outputs:
+ *     C8 C5 C4       (keys of a sealed KV block, and weights that were turned; `group` counts outputs, n_out is a multiple of it) for each group of outputs:
  *                    scale f16 [n_in], bias f16 [n_in], one of each an input; then the group's panels: codes u8 [n_in][16] (C8), or
  *                    [n_in/2][16] bytes, low nibble input 2i, high nibble input 2i + 1 (C4), followed by u16 [n_in], bit j the fifth bit of output j's code (C5)
  *
@@ -154,6 +154,11 @@ void am_pack_levels(void *dst, const am_mat *mat, const uint16_t *scales, const 
 /* ggml's blocks of 32 with one f16 scale: Q4_0 into a Q4 matrix with zero point 8, Q8_0 into a Q8 one with zero point 128, both of f16 scales and
  * group 32. False when a scale of these panels is not finite. */
 bool am_pack_blocks(void *dst, const am_mat *mat, const void *blocks, uint32_t p0, uint32_t p1);
+
+/* n rows of a quantised matrix the other way round: inputs become outputs and rows inputs, a group's scale is a channel's (C types), and no value changes.
+ * The form, w's groups now along outputs; false: there is none. Then rows [o, o + mat->n_in); false when f16 does not hold a scale or bias exactly. */
+bool am_turned_form(am_mat *out, const am_mat *w, uint32_t n);
+bool am_pack_turned(void *dst, const am_mat *mat, const am_mat *w, uint32_t o);
 
 /* Plain element-wise helpers that need no table: same bits everywhere. */
 float am_f16_to_f32(uint16_t h);

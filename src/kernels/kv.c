@@ -200,20 +200,7 @@ static void k_channel_seal(const am_kernels *kernels, const am_mat *to, const ui
         memcpy(half + t, from + k_index(to->n_in, first_panel * AM_PANEL + t, i), AM_PANEL * sizeof *half);
     kernels->f16_to_f32(wide, half, to->group);
     kernels->quantise(codes, channels + i, channels + to->n_in + i, wide, to->group, (int)channel_bits(to->dtype));
-    for (uint32_t t = 0; t < to->group; t += AM_PANEL) {
-        uint8_t *panel = (uint8_t *)(uintptr_t)mat_channel_codes(to, first_panel + t / AM_PANEL);
-        const uint8_t *code = codes + t;
-        if (to->dtype == AM_C8) {
-            memcpy(panel + (size_t)i * AM_PANEL, code, AM_PANEL);
-            continue;
-        }
-        uint8_t *pair = panel + (size_t)i / 2 * AM_PANEL;
-        for (uint32_t j = 0; j < AM_PANEL; j++) pair[j] = i % 2 ? (uint8_t)(pair[j] | code[j] << 4) : code[j] & 15;
-        if (to->dtype == AM_C4) continue;
-        uint16_t fifth = 0;
-        for (uint32_t j = 0; j < AM_PANEL; j++) fifth = (uint16_t)(fifth | (code[j] >> 4) << j);
-        memcpy(panel + 8 * (size_t)to->n_in + 2 * i, &fifth, sizeof fifth);
-    }
+    mat_channel_put(to, first_panel, i, codes);
 }
 
 static void k_seal(const am_kernels *kernels, const am_mat *to, const am_mat *from) {

@@ -237,3 +237,49 @@ bool am_pack_blocks(void *dst, const am_mat *mat, const void *blocks, uint32_t p
     }
     return finite;
 }
+
+void mat_channel_put(const am_mat *mat, uint32_t first_panel, uint32_t i, const uint8_t *codes) {
+    for (uint32_t t = 0; t < mat->group; t += AM_PANEL, codes += AM_PANEL) {
+        uint8_t *panel = (uint8_t *)(uintptr_t)mat_channel_codes(mat, first_panel + t / AM_PANEL);
+        if (mat->dtype == AM_C8) {
+            memcpy(panel + (size_t)i * AM_PANEL, codes, AM_PANEL);
+            continue;
+        }
+        uint8_t *pair = panel + (size_t)i / 2 * AM_PANEL;
+        for (uint32_t j = 0; j < AM_PANEL; j++) pair[j] = i % 2 ? (uint8_t)(pair[j] | codes[j] << 4) : codes[j] & 15;
+        if (mat->dtype == AM_C4) continue;
+        uint16_t fifth = 0;
+        for (uint32_t j = 0; j < AM_PANEL; j++) fifth = (uint16_t)(fifth | (codes[j] >> 4) << j);
+        memcpy(panel + 8 * (size_t)mat->n_in + 2 * i, &fifth, sizeof fifth);
+    }
+}
+
+bool am_turned_form(am_mat *out, const am_mat *w, uint32_t n) {
+    if (!am_dtype_quantised(w->dtype) || n % AM_PANEL) return false;
+    am_dtype dtype = w->dtype == AM_Q4 && !w->book ? AM_C4 : w->dtype == AM_Q5 || w->book == AM_BOOK_MXFP4 ? AM_C5 : AM_C8;
+    *out = (am_mat){.dtype = dtype, .n_out = w->n_in, .n_in = n, .group = w->group};
+    return true;
+}
+
+bool am_pack_turned(void *dst, const am_mat *mat, const am_mat *w, uint32_t o) {
+    uint8_t opened[128 * AM_PANEL], codes[128];
+    float scale[AM_PANEL], bias[AM_PANEL];
+    am_mat to = *mat;
+    to.data = dst;
+    for (uint32_t g = 0; g < w->n_in; g += w->group)
+        for (uint32_t i = 0; i < mat->n_in; i++) {
+            uint32_t j = (o + i) % AM_PANEL;
+            const uint8_t *panel = mat_panel(w, (o + i) / AM_PANEL), *group = mat_group(w, panel, g);
+            uint16_t *channels = (uint16_t *)(uintptr_t)mat_channels(&to, g / AM_PANEL);
+            if (i == 0 || j == 0) {
+                group_scales(scale, bias, w, group, mat_level(w, panel, g));
+                codes_open(opened, w, group + mat_scale_bytes(w));
+            }
+            channels[i] = f16_compress(scale[j]);
+            channels[mat->n_in + i] = f16_compress(bias[j]);
+            if (f16_expand(channels[i]) != scale[j] || f16_expand(channels[mat->n_in + i]) != bias[j]) return false;
+            for (uint32_t k = 0; k < w->group; k++) codes[k] = opened[k / 4 * 64 + 4 * j + k % 4];
+            mat_channel_put(&to, g / AM_PANEL, i, codes);
+        }
+    return true;
+}

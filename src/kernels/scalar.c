@@ -12,25 +12,12 @@ static bool always(void) { return true; }
 
 /* ---- matrices ---- */
 
-static void scales_load(float *dst, const uint8_t *src, am_dtype dtype, const uint8_t *level) {
-    for (size_t j = 0; j < AM_PANEL; j++) {
-        if (dtype == AM_F32)
-            dst[j] = load_f32(src + 4 * j);
-        else if (dtype == AM_S8)
-            dst[j] = f16_expand(load_u16(level + 2 * j)) * (float)(src[j] - 128);
-        else
-            dst[j] = dtype == AM_F16 ? f16_expand(load_u16(src + 2 * j)) : bf16_expand(load_u16(src + 2 * j));
-    }
-}
-
 /* The group of input k. */
 static void group_unpack(float *dst, const am_mat *w, const uint8_t *panel, uint32_t k) {
     float scale[AM_PANEL], bias[AM_PANEL];
     uint8_t code[128 * AM_PANEL];
     const uint8_t *group = mat_group(w, panel, k), *level = mat_level(w, panel, k);
-    scales_load(scale, group, w->scale_dtype, level);
-    if (!w->zero_point) scales_load(bias, group + AM_PANEL * dtype_bytes(w->scale_dtype), w->scale_dtype, level + AM_PANEL * sizeof(uint16_t));
-    for (int j = 0; w->zero_point && j < AM_PANEL; j++) bias[j] = scale[j] * -(float)w->zero_point;
+    group_scales(scale, bias, w, group, level);
     codes_open(code, w, group + mat_scale_bytes(w));
     for (uint32_t i = 0; i < w->group; i++, dst += AM_PANEL)
         for (uint32_t j = 0; j < AM_PANEL; j++) dst[j] = scale[j] * (float)code[i / 4 * 64 + 4 * j + i % 4] + bias[j];

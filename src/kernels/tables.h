@@ -108,6 +108,24 @@ static inline uint32_t mat_lanes(const am_mat *mat, uint32_t panel) {
     return left < AM_PANEL ? left : AM_PANEL;
 }
 
+static inline void scales_load(float *dst, const uint8_t *src, am_dtype dtype, const uint8_t *level) {
+    for (size_t j = 0; j < AM_PANEL; j++) {
+        if (dtype == AM_F32)
+            dst[j] = load_f32(src + 4 * j);
+        else if (dtype == AM_S8)
+            dst[j] = f16_expand(load_u16(level + 2 * j)) * (float)(src[j] - 128);
+        else
+            dst[j] = dtype == AM_F16 ? f16_expand(load_u16(src + 2 * j)) : bf16_expand(load_u16(src + 2 * j));
+    }
+}
+
+/* The scales and biases of a group's outputs. */
+static inline void group_scales(float scale[AM_PANEL], float bias[AM_PANEL], const am_mat *w, const uint8_t *group, const uint8_t *level) {
+    scales_load(scale, group, w->scale_dtype, level);
+    if (!w->zero_point) scales_load(bias, group + AM_PANEL * dtype_bytes(w->scale_dtype), w->scale_dtype, level + AM_PANEL * sizeof(uint16_t));
+    for (int j = 0; w->zero_point && j < AM_PANEL; j++) bias[j] = scale[j] * -(float)w->zero_point;
+}
+
 /* Where the parts of a row of 8-bit codes begin; sum: what the codes of `group` neighbours are worth. */
 typedef struct am_int8_at {
     size_t scale, sum16, sum32, sum;
@@ -167,6 +185,9 @@ static inline const uint8_t *mat_channel_codes(const am_mat *mat, uint32_t panel
     uint32_t in_group = panel % (mat->group / AM_PANEL);
     return (const uint8_t *)(mat_channels(mat, panel) + 2 * (size_t)mat->n_in) + in_group * channel_panel_bytes(mat->dtype, mat->n_in);
 }
+/* Stores input i's codes of the group of outputs that begins with first_panel; inputs come in ascending order. */
+void mat_channel_put(const am_mat *mat, uint32_t first_panel, uint32_t i, const uint8_t *codes);
+
 static inline const uint16_t *rows_channels(const am_rows *v, uint32_t t) {
     return (const uint16_t *)(const void *)((const uint8_t *)v->data + t / v->group * rows_channels_bytes(v));
 }

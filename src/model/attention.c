@@ -15,6 +15,8 @@
 static uint32_t group_of(const am_pass *pass) { return pass->model->config.n_head / pass->model->cache_heads; }
 
 
+enum { LEAST_ROWS = 8 }; /* of a tile: what the kernels take at once */
+
 static uint32_t cache_tasks(const am_pass *pass, const am_segment *segment) {
     uint32_t row = segment->n_past % AM_BLOCK_TOKENS;
     (void)pass;
@@ -88,8 +90,18 @@ void am_op_cache(const am_pass *pass, uint32_t i) {
     am_pass_run(pass, am_pass_share(pass, cache_tasks), cache_task, &job);
 }
 
+/* Query rows of a tile. One cache head that many query heads share is one tile when decoding, which leaves all workers but one without: it is cut,
+ * though each part opens the keys' codes anew. Rows do not know of each other, so no bit depends on the cut. */
+static uint32_t tile_rows_of(const am_pass *pass, const am_segment *segment) {
+    uint32_t n = segment->n_tokens * group_of(pass), n_workers = pass->ws->workers ? (uint32_t)am_workers_count(pass->ws->workers) : 1;
+    uint32_t others = pass->model->cache_heads * (uint32_t)pass->n_segments, parts = (n_workers + others - 1) / others;
+    uint32_t rows = ((n + parts - 1) / parts + LEAST_ROWS - 1) / LEAST_ROWS * LEAST_ROWS;
+    return rows < AM_TILE_ROWS ? rows : AM_TILE_ROWS;
+}
+
 static uint32_t tiles_of(const am_pass *pass, const am_segment *segment) {
-    return (segment->n_tokens * group_of(pass) + AM_TILE_ROWS - 1) / AM_TILE_ROWS;
+    uint32_t rows = tile_rows_of(pass, segment);
+    return (segment->n_tokens * group_of(pass) + rows - 1) / rows;
 }
 
 static uint32_t attend_tasks(const am_pass *pass, const am_segment *segment) {
@@ -172,9 +184,10 @@ static void attend_task(void *arg, size_t task, size_t worker) {
     uint32_t index = (uint32_t)task - ws->first_task[s], n_tiles = tiles_of(pass, segment);
     rows.kv_head = index / n_tiles;
     rows.head = rows.kv_head * rows.group;
-    rows.first = index % n_tiles * AM_TILE_ROWS;
+    uint32_t most = tile_rows_of(pass, segment);
+    rows.first = index % n_tiles * most;
     rows.n = segment->n_tokens * rows.group - rows.first;
-    if (rows.n > AM_TILE_ROWS) rows.n = AM_TILE_ROWS;
+    if (rows.n > most) rows.n = most;
     for (uint32_t i = 0; i < rows.n; i++) {
         memcpy(tile->q + i * spec->head_dim_k, ws->q + row_at(&rows, i, n_head) * spec->head_dim_k, spec->head_dim_k * sizeof(float));
         tile->position[i] = segment->n_past + (rows.first + i) / rows.group;

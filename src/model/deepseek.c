@@ -65,8 +65,7 @@ void am_op_mla(const am_pass *pass, uint32_t i) {
     am_op_linear(pass, &(am_projection){ws->h, ws->heads, &layer->o, n, 0, 0}, 1);
 }
 
-/* kv_b as released: per head nope_dim rows of K, then value_dim rows of V, each as long as the latent. K is needed the other way round, so it
- * is unpacked and turned, whatever form it is stored in. */
+/* kv_b as released: per head nope_dim rows of K, then value_dim rows of V, each as long as the latent. K is needed the other way round. */
 static am_status load_kv_b(const am_model *m, am_loader *l, am_mla *mla, am_error *err) {
     uint32_t n_head = m->config.n_head, rows = m->nope_dim + m->value_dim;
     uint64_t n_params = l->n_params, packed_bytes = l->packed_bytes;
@@ -78,19 +77,11 @@ static am_status load_kv_b(const am_model *m, am_loader *l, am_mla *mla, am_erro
     l->blobs = kept;
     l->passing = false;
     l->packed_bytes = packed_bytes;
-    float *row = am_calloc(m->kv_lora, sizeof *row), *turned = am_calloc((size_t)m->kv_lora * m->nope_dim, sizeof *turned);
-    if (!status && (!row || !turned)) status = am_fail(err, AM_ENOMEM, "no memory to turn kv_b_proj");
     for (uint32_t h = 0; !status && h < n_head; h++) {
-        for (uint32_t i = 0; i < m->nope_dim; i++) {
-            if (whole.w.data) m->kernels->mat_row(row, &whole.w, h * rows + i);
-            for (uint32_t o = 0; o < m->kv_lora; o++) turned[(size_t)o * m->nope_dim + i] = row[o];
-        }
-        status = am_loader_pack(l, turned, m->kv_lora, m->nope_dim, &mla->k_b[h], err);
+        status = am_loader_turn(l, &whole.w, h * rows, m->nope_dim, &mla->k_b[h], err);
         am_matrix v = {"self_attn.kv_b_proj", .n_out = m->value_dim, .n_in = m->kv_lora, .first = h * rows + m->nope_dim, .of = n_head * rows};
         if (!status) status = am_loader_matrix(l, &v, &mla->v_b[h], err);
     }
-    free(row);
-    free(turned);
     am_blobs_free(&passing);
     l->n_params = n_params + (uint64_t)n_head * rows * m->kv_lora;
     return status;

@@ -138,14 +138,13 @@ struct am_workspace {
     float *x, *h;                /* [T][n_embd]: residual stream; what goes into and comes out of attention and MLP */
     float *q, *att;              /* [T][n_head * head_dim] */
     float *k, *v;                /* [T][n_kv_head * head_dim] */
-    float *gate, *up;            /* [T][n_ff], or [T * U][n_ff_expert] if that is more */
+    float *gate, *up;            /* [T][n_ff], or [T * U][n_ff_expert] and [T][n_ff_shared], if that is more */
     float *rope_cos[AM_MAX_ROPES], *rope_sin[AM_MAX_ROPES]; /* [T][dims / 2] */
     float *latent_q;             /* [T][q_lora]; this and the next two for am_mla alone */
     float *heads;                /* [T][n_head][nope + turned], later [T][n_head][value_dim] */
     float *latent_kv;            /* [T][kv_lora + turned] */
     float *shared;               /* [T][n_embd]: what shared experts say */
-    uint8_t *int8;               /* [rows] of am_int8_row_bytes: what goes into quantised projections; NULL: the table takes float32 */
-    size_t int8_bytes;
+    uint8_t *int8;               /* rows of am_int8_row_bytes: what goes into quantised projections; NULL: the table takes float32 */
     float *last;                 /* [L][n_embd]: rows that get logits */
     float *logits;               /* [L][n_vocab] */
     float *router;               /* [T][E] */
@@ -153,7 +152,7 @@ struct am_workspace {
     uint32_t *expert, *slot;     /* [T][U]: the experts a row chose; where its copy lies among the rows of that expert */
     float *slots;                /* [T * U][n_embd]: rows sorted by expert, then their experts' results */
     uint32_t *expert_first;      /* [E + 1]: first slot of each expert */
-    am_projection *projections;  /* [2 E], or [n_head] */
+    am_projection *projections;  /* [2 E + 2], or [n_head] */
     uint32_t *token, *position;  /* [T] */
     uint32_t *first_row;         /* [T + 1]: first row of each segment */
     uint32_t *first_task;        /* [T + 1]: first task of each segment in the loop that runs */

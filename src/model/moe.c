@@ -88,42 +88,57 @@ static void gather_rows(const am_row_job *job, size_t r0, size_t r1) {
             float weight = ws->expert_weight[r * n_used + u];
             for (size_t i = 0; i < job->n; i++) y[i] = (u ? y[i] : 0) + weight * x[i];
         }
+        const float *shared = ws->shared ? ws->shared + r * job->n : NULL;
+        for (size_t i = 0; shared && i < job->n; i++) y[i] += shared[i];
     }
 }
 
-/* One projection for each expert that was chosen, over its slots. */
-static size_t expert_projections(const am_pass *pass, am_projection *out, const am_linear *experts, float *y, const float *x) {
-    size_t n = 0;
-    const uint32_t *first = pass->ws->expert_first;
-    for (uint32_t e = 0; e < pass->model->n_expert; e++)
-        if (first[e + 1] > first[e])
-            out[n++] = (am_projection){y + (size_t)first[e] * experts[e].w.n_out, x + (size_t)first[e] * experts[e].w.n_in, &experts[e],
-                                       first[e + 1] - first[e], 0, 0};
+/* For each expert that was chosen its gate and up, over its slots: as they lie in memory. */
+static size_t expert_projections(const am_pass *pass, const am_moe *moe) {
+    const am_workspace *ws = pass->ws;
+    const uint32_t *first = ws->expert_first;
+    size_t n = 0, n_embd = pass->model->config.n_embd, n_ff = pass->model->n_ff_expert;
+    for (uint32_t e = 0; e < pass->model->n_expert; e++) {
+        size_t at = first[e], n_rows = first[e + 1] - at;
+        if (n_rows == 0) continue;
+        ws->projections[n++] = (am_projection){ws->gate + at * n_ff, ws->slots + at * n_embd, &moe->gate[e], n_rows, 0, 0};
+        ws->projections[n++] = (am_projection){ws->up + at * n_ff, ws->slots + at * n_embd, &moe->up[e], n_rows, 0, 0};
+    }
+    return n;
+}
+
+static size_t down_projections(const am_pass *pass, const am_moe *moe) {
+    const am_workspace *ws = pass->ws;
+    const uint32_t *first = ws->expert_first;
+    size_t n = 0, n_embd = pass->model->config.n_embd, n_ff = pass->model->n_ff_expert;
+    for (uint32_t e = 0; e < pass->model->n_expert; e++) {
+        size_t at = first[e], n_rows = first[e + 1] - at;
+        if (n_rows) ws->projections[n++] = (am_projection){ws->slots + at * n_embd, ws->gate + at * n_ff, &moe->down[e], n_rows, 0, 0};
+    }
     return n;
 }
 
 void am_op_moe(const am_pass *pass, const am_moe *moe) {
     const am_model *m = pass->model;
     am_workspace *ws = pass->ws;
-    size_t n_slots = (size_t)pass->n_rows * m->n_expert_used, n_embd = m->config.n_embd;
-    size_t n_rows = pass->n_rows;
-    if (m->n_ff_shared) {
-        am_op_linear(pass, (am_projection[]){{ws->gate, ws->h, &moe->shared_gate, n_rows, 0, 0}, {ws->up, ws->h, &moe->shared_up, n_rows, 0, 0}}, 2);
-        am_op_activate(pass, ws->gate, ws->up, m->n_ff_shared, n_rows);
-        am_op_linear(pass, &(am_projection){ws->shared, ws->gate, &moe->shared_down, n_rows, 0, 0}, 1);
-    }
-    am_op_linear(pass, &(am_projection){ws->router, ws->h, &moe->router, n_rows, 0, 0}, 1);
-    am_pass_rows(&(am_row_job){.pass = pass, .rows = route_rows, .n_rows = pass->n_rows});
+    am_projection *p = ws->projections;
+    size_t n_rows = pass->n_rows, n_slots = n_rows * m->n_expert_used, n_embd = m->config.n_embd;
+    bool shared = m->n_ff_shared;
+    /* what all rows have in common goes beside the small matrices, and behind the experts' rows */
+    float *shared_gate = ws->gate + n_slots * m->n_ff_expert, *shared_up = ws->up + n_slots * m->n_ff_expert;
+    p[0] = (am_projection){ws->router, ws->h, &moe->router, n_rows, 0, 0};
+    if (shared) p[1] = (am_projection){shared_gate, ws->h, &moe->shared_gate, n_rows, 0, 0}, p[2] = (am_projection){shared_up, ws->h, &moe->shared_up, n_rows, 0, 0};
+    am_op_linear(pass, p, shared ? 3 : 1);
+    am_pass_rows(&(am_row_job){.pass = pass, .rows = route_rows, .n_rows = n_rows});
     assign_slots(pass);
-    am_pass_rows(&(am_row_job){.pass = pass, .rows = scatter_rows, .y = ws->slots, .x = ws->h, .n = n_embd, .n_rows = pass->n_rows});
-    size_t n = expert_projections(pass, ws->projections, moe->gate, ws->gate, ws->slots);
-    n += expert_projections(pass, ws->projections + n, moe->up, ws->up, ws->slots);
-    am_op_linear(pass, ws->projections, n);
+    am_pass_rows(&(am_row_job){.pass = pass, .rows = scatter_rows, .y = ws->slots, .x = ws->h, .n = n_embd, .n_rows = n_rows});
+    am_op_linear(pass, p, expert_projections(pass, moe));
     am_op_activate(pass, ws->gate, ws->up, m->n_ff_expert, n_slots);
-    n = expert_projections(pass, ws->projections, moe->down, ws->slots, ws->gate);
-    am_op_linear(pass, ws->projections, n);
-    am_pass_rows(&(am_row_job){.pass = pass, .rows = gather_rows, .y = ws->h, .x = ws->slots, .n = n_embd, .n_rows = pass->n_rows});
-    if (m->n_ff_shared) am_op_add(pass, ws->h, ws->shared);
+    if (shared) am_op_activate(pass, shared_gate, shared_up, m->n_ff_shared, n_rows);
+    size_t n = down_projections(pass, moe);
+    if (shared) p[n++] = (am_projection){ws->shared, shared_gate, &moe->shared_down, n_rows, 0, 0};
+    am_op_linear(pass, p, n);
+    am_pass_rows(&(am_row_job){.pass = pass, .rows = gather_rows, .y = ws->h, .x = ws->slots, .n = n_embd, .n_rows = n_rows});
 }
 
 am_status am_moe_configure(am_model *m, const char *n_expert_key, const char *n_ff_key, am_error *err) {

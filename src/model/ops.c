@@ -104,37 +104,43 @@ typedef struct linear_job {
     uint32_t n_panels; /* of all projections, one behind the other */
     uint32_t most;     /* panels a task, at most */
     uint32_t share;    /* a task takes one share-th of the panels that are left */
-    const float *x;   /* the rows that were turned into 8-bit codes: all of one length, one behind the other; NULL: none */
-    size_t n_in, n_rows;
 } linear_job;
 
-static bool quantised(const am_projection *p) { return am_dtype_quantised(p->linear->w.dtype); }
+static bool rounded(const am_pass *pass, const am_projection *p) { return pass->ws->int8 && am_dtype_quantised(p->linear->w.dtype); }
 
-/* Whether the quantised projections read the same rows, or rows of one buffer (an expert's are part of all slots), and which. The answer
- * depends on the model and the place of the call alone, never on the batch. */
-static bool shared_rows(linear_job *job) {
-    job->x = NULL;
-    job->n_rows = 0;
-    for (size_t i = 0; i < job->n_projections; i++) {
-        const am_projection *p = &job->projections[i];
-        if (!quantised(p)) continue;
-        size_t n_in = p->linear->w.n_in;
-        if (!job->x) job->x = p->x, job->n_in = n_in;
-        if (p->ldx || n_in != job->n_in || p->x < job->x) return false;
-        size_t at = (size_t)(p->x - job->x);
-        if (at && (job->pass->model->n_expert == 0 || at % n_in)) return false;
-        if (at / n_in + p->n_rows > job->n_rows) job->n_rows = at / n_in + p->n_rows;
-    }
-    return job->x && job->n_rows * am_int8_row_bytes(job->n_in) <= job->pass->ws->int8_bytes;
+/* The way along projections whose rows become codes: those of each lie behind those of the one before it, or are the same. */
+typedef struct code_walk {
+    const am_projection *last;
+    uint8_t *codes, *end;
+    size_t first_row, end_row; /* counted over all */
+} code_walk;
+
+static code_walk walk_begin(const am_pass *pass) { return (code_walk){.codes = pass->ws->int8, .end = pass->ws->int8}; }
+
+/* Whether p reads other rows than the one before. */
+static bool walk_to(code_walk *walk, const am_projection *p) {
+    const am_projection *last = walk->last;
+    walk->last = p;
+    if (last && last->x == p->x && last->ldx == p->ldx && last->n_rows == p->n_rows && last->linear->w.n_in == p->linear->w.n_in) return false;
+    walk->codes = walk->end;
+    walk->end += p->n_rows * am_int8_row_bytes(p->linear->w.n_in);
+    walk->first_row = walk->end_row;
+    walk->end_row += p->n_rows;
+    return true;
 }
 
 static void int8_task(void *arg, size_t task, size_t worker) {
     const linear_job *job = arg;
     (void)worker;
-    size_t r1 = (task + 1) * ROWS_PER_INT8_TASK, row_bytes = am_int8_row_bytes(job->n_in);
-    if (r1 > job->n_rows) r1 = job->n_rows;
-    for (size_t r = task * ROWS_PER_INT8_TASK; r < r1; r++)
-        job->pass->kernels->row_int8(job->pass->ws->int8 + r * row_bytes, job->x + r * job->n_in, job->n_in);
+    size_t r0 = task * ROWS_PER_INT8_TASK, r1 = r0 + ROWS_PER_INT8_TASK;
+    code_walk walk = walk_begin(job->pass);
+    for (size_t i = 0; i < job->n_projections && walk.end_row < r1; i++) {
+        const am_projection *p = &job->projections[i];
+        if (!rounded(job->pass, p) || !walk_to(&walk, p)) continue;
+        size_t n_in = p->linear->w.n_in, ldx = p->ldx ? p->ldx : n_in, row_bytes = am_int8_row_bytes(n_in);
+        size_t from = r0 > walk.first_row ? r0 - walk.first_row : 0, to = r1 < walk.end_row ? r1 - walk.first_row : p->n_rows;
+        for (size_t r = from; r < to; r++) job->pass->kernels->row_int8(walk.codes + r * row_bytes, p->x + r * ldx, n_in);
+    }
 }
 
 /* Tasks take a share of what is left, so that the first read long runs of weights and the last end together. */
@@ -157,15 +163,14 @@ static size_t count_tasks(const linear_job *job) {
     return n;
 }
 
-static void project(const linear_job *job, const am_projection *p, uint32_t p0, uint32_t p1) {
+/* codes: of its rows; NULL: it takes them as they are */
+static void project(const am_pass *pass, const am_projection *p, const uint8_t *codes, uint32_t p0, uint32_t p1) {
     const am_mat *w = &p->linear->w;
     size_t ldy = p->ldy ? p->ldy : w->n_out, ldx = p->ldx ? p->ldx : w->n_in;
-    if (job->x && quantised(p)) {
-        const uint8_t *x = job->pass->ws->int8 + (size_t)(p->x - job->x) / job->n_in * am_int8_row_bytes(job->n_in);
-        job->pass->kernels->matmul_int8(p->y, ldy, x, p->n_rows, w, p0, p1);
-    } else {
-        job->pass->kernels->matmul(p->y, ldy, p->x, ldx, p->n_rows, w, p0, p1);
-    }
+    if (codes)
+        pass->kernels->matmul_int8(p->y, ldy, codes, p->n_rows, w, p0, p1);
+    else
+        pass->kernels->matmul(p->y, ldy, p->x, ldx, p->n_rows, w, p0, p1);
     if (!p->linear->bias) return;
     uint32_t o0 = p0 * AM_PANEL, o1 = p1 * AM_PANEL < w->n_out ? p1 * AM_PANEL : w->n_out;
     for (size_t r = 0; r < p->n_rows; r++)
@@ -179,9 +184,12 @@ static void linear_task(void *arg, size_t task, size_t worker) {
     uint32_t at = (uint32_t)i * job->most, end;
     for (; i < task; i++) at += task_panels(job, at);
     end = at + task_panels(job, at);
+    code_walk walk = walk_begin(job->pass);
     for (const am_projection *p = job->projections; at < end; p++) { /* those that the task's panels are of */
         uint32_t n = am_mat_panels(&p->linear->w);
-        if (at < n) project(job, p, at, end < n ? end : n);
+        bool codes = rounded(job->pass, p);
+        if (codes) walk_to(&walk, p);
+        if (at < n) project(job->pass, p, codes ? walk.codes : NULL, at, end < n ? end : n);
         at = at < n ? 0 : at - n;
         end = end < n ? 0 : end - n;
     }
@@ -190,19 +198,19 @@ static void linear_task(void *arg, size_t task, size_t worker) {
 void am_op_linear(const am_pass *pass, const am_projection *projections, size_t n) {
     linear_job job = {.pass = pass, .projections = projections, .n_projections = n};
     size_t n_workers = pass->ws->workers ? am_workers_count(pass->ws->workers) : 1, n_rows = 0, widest = 1;
-    if (pass->ws->int8 && shared_rows(&job))
-        am_pass_run(pass, (job.n_rows + ROWS_PER_INT8_TASK - 1) / ROWS_PER_INT8_TASK, int8_task, &job);
-    else
-        job.x = NULL;
+    code_walk walk = walk_begin(pass);
     for (size_t i = 0; i < n; i++) {
-        size_t bytes = am_mat_panel_bytes(&projections[i].linear->w);
-        job.n_panels += am_mat_panels(&projections[i].linear->w);
+        if (rounded(pass, &projections[i])) walk_to(&walk, &projections[i]);
+        uint32_t n_panels = am_mat_panels(&projections[i].linear->w);
+        size_t bytes = am_mat_bytes(&projections[i].linear->w) / n_panels;
+        job.n_panels += n_panels;
         if (projections[i].n_rows > n_rows) n_rows = projections[i].n_rows;
         if (bytes > widest) widest = bytes;
     }
     size_t fit = TASK_BYTES / widest / LEAST_PANELS * LEAST_PANELS;
     job.most = n_rows < MANY_ROWS || fit == 0 ? job.n_panels : (uint32_t)fit;
     job.share = (uint32_t)(2 * n_workers);
+    am_pass_run(pass, (walk.end_row + ROWS_PER_INT8_TASK - 1) / ROWS_PER_INT8_TASK, int8_task, &job);
     am_pass_run(pass, count_tasks(&job), linear_task, &job);
 }
 

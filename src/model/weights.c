@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NAME_MAX_BYTES = 512, MXFP4_GROUP = 32, TASK_BYTES = 2 << 20, STRIPE_BYTES = 32 << 20 };
+enum { NAME_MAX_BYTES = 512, MXFP4_GROUP = 32, TASK_BYTES = 2 << 20, STRIPE_BYTES = 32 << 20, ROOM_BYTES = 64 << 20, ROOM_LEAST = 64 << 10 };
 
 void am_blobs_free(am_blobs *blobs) {
     for (size_t i = 0; i < blobs->n; i++) free(blobs->p[i]);
@@ -44,10 +44,30 @@ static void *blob_add(am_loader *l, void *blob, size_t n_bytes, am_error *err) {
 }
 
 void *am_loader_alloc(am_loader *l, size_t n_bytes, am_error *err) { return blob_add(l, am_alloc_aligned(n_bytes), n_bytes, err); }
-void *am_loader_room(am_loader *l, size_t n_bytes, am_error *err) { return blob_add(l, am_alloc_room(n_bytes), n_bytes, err); }
+
+/* What it takes of a room. */
+static size_t room_of(size_t n_bytes) { return (n_bytes + 63) / 64 * 64; }
+
+void *am_loader_room(am_loader *l, size_t n_bytes, am_error *err) {
+    am_blobs *b = l->blobs;
+    if (n_bytes < ROOM_LEAST || n_bytes > ROOM_BYTES) return blob_add(l, am_alloc_room(n_bytes), n_bytes, err);
+    if (!b->room || room_of(n_bytes) > ROOM_BYTES - b->room_used) {
+        uint8_t *room = blob_add(l, am_alloc_room(ROOM_BYTES), 0, err);
+        if (!room) return NULL;
+        b->room = room;
+        b->room_used = 0;
+    }
+    void *p = b->room + b->room_used;
+    b->room_used += room_of(n_bytes);
+    l->packed_bytes += n_bytes;
+    return p;
+}
 
 void am_loader_give_back(am_loader *l, size_t n_bytes) {
-    free(l->blobs->p[--l->blobs->n]);
+    if (n_bytes < ROOM_LEAST || n_bytes > ROOM_BYTES)
+        free(l->blobs->p[--l->blobs->n]);
+    else
+        l->blobs->room_used -= room_of(n_bytes);
     l->packed_bytes -= n_bytes;
 }
 
@@ -216,7 +236,9 @@ static am_status show_matrix(am_loader *l, const am_matrix *m, am_mat *mat, am_e
     name_of(l, m->path, "", name);
     am_weight w = {name, m->of ? m->of : m->n_out, m->n_in, m->expert, m->n_expert, m->n_out, mat, NULL, l->form, m};
     am_status status = l->options->weight(l->options->weight_arg, &w, err);
-    if (mat->data) free(l->blobs->p[--l->blobs->n]);
+    uint64_t packed_bytes = l->packed_bytes;
+    if (mat->data) am_loader_give_back(l, am_mat_bytes(mat));
+    l->packed_bytes = packed_bytes; /* counted all the same */
     mat->data = NULL;
     return status;
 }
@@ -570,7 +592,36 @@ am_status am_loader_linear(am_loader *l, const char *path, uint32_t n_out, uint3
     return am_loader_matrix(l, &(am_matrix){.path = path, .n_out = n_out, .n_in = n_in, .bias = bias}, out, err);
 }
 
-am_status am_loader_pack(am_loader *l, const float *rows, uint32_t n_out, uint32_t n_in, am_linear *out, am_error *err) {
-    *out = (am_linear){.w = {.dtype = AM_F32, .n_out = n_out, .n_in = n_in}};
-    return am_loader_codes(l, &out->w, rows, NULL, NULL, err);
+/* By its values, in its own type where that is plain. */
+static am_status turn_values(am_loader *l, const am_mat *w, uint32_t o, am_mat *mat, am_error *err) {
+    float *row = am_calloc(w->n_in, sizeof *row);
+    void *turned = am_alloc_aligned((size_t)w->n_in * mat->n_in * sizeof *row);
+    for (uint32_t i = 0; row && turned && i < mat->n_in; i++) {
+        l->options->kernels->mat_row(row, w, o + i);
+        for (size_t k = 0, at = i; k < w->n_in; k++, at += mat->n_in) {
+            if (mat->dtype == AM_F32) ((float *)turned)[at] = row[k];
+            else ((uint16_t *)turned)[at] = mat->dtype == AM_F16 ? am_f32_to_f16(row[k]) : am_f32_to_bf16(row[k]);
+        }
+    }
+    am_status status = row && turned ? am_loader_codes(l, mat, turned, NULL, NULL, err) : am_fail(err, AM_ENOMEM, "no memory to turn a matrix");
+    free(row);
+    free(turned);
+    return status;
+}
+
+am_status am_loader_turn(am_loader *l, const am_mat *w, uint32_t o, uint32_t n, am_linear *out, am_error *err) {
+    *out = (am_linear){0};
+    bool channels = am_turned_form(&out->w, w, n);
+    size_t n_bytes = channels ? am_mat_bytes(&out->w) : 0;
+    void *dst = channels && w->data ? am_loader_room(l, n_bytes, err) : NULL;
+    if (dst && am_pack_turned(dst, &out->w, w, o)) {
+        out->w.data = dst;
+        return AM_OK;
+    }
+    if (dst) am_loader_give_back(l, n_bytes);
+    else if (channels && w->data) return AM_ENOMEM;
+    if (!channels || dst) out->w = (am_mat){.dtype = am_dtype_quantised(w->dtype) ? AM_F32 : w->dtype, .n_out = w->n_in, .n_in = n};
+    if (w->data) return turn_values(l, w, o, &out->w, err);
+    l->packed_bytes += am_mat_bytes(&out->w); /* there is only a form to look at */
+    return AM_OK;
 }

@@ -12,10 +12,13 @@ typedef struct am_linear {
     const float *bias; /* [n_out] or NULL */
 } am_linear;
 
-/* Memory of packed weights; belongs to the model. */
+/* Memory of packed weights; belongs to the model. Matrices lie one behind the other in rooms of many huge pages: an expert's would each fill less than
+ * one, and what is read row by row from small pages comes at half the memory's rate. */
 typedef struct am_blobs {
     void **p;
     size_t n, cap;
+    uint8_t *room; /* the one that is being filled, one of p; NULL: none */
+    size_t room_used;
 } am_blobs;
 void am_blobs_free(am_blobs *blobs);
 
@@ -68,8 +71,8 @@ typedef struct am_matrix {
 am_status am_loader_matrix(am_loader *loader, const am_matrix *matrix, am_linear *out, am_error *err);
 am_status am_loader_linear(am_loader *loader, const char *path, uint32_t n_out, uint32_t n_in, bool bias, am_linear *out,
                            am_error *err);
-/* A matrix made from others: rows [n_out][n_in] are copied. */
-am_status am_loader_pack(am_loader *loader, const float *rows, uint32_t n_out, uint32_t n_in, am_linear *out, am_error *err);
+/* Rows [o, o + n) of a matrix that was loaded, the other way round: n inputs, w->n_in outputs, the same values. */
+am_status am_loader_turn(am_loader *loader, const am_mat *w, uint32_t o, uint32_t n, am_linear *out, am_error *err);
 /* The whole name of a vector of n values; norms with the offset. */
 am_status am_loader_vector(am_loader *loader, const char *name, uint32_t n, const float **out, am_error *err);
 am_status am_loader_norm(am_loader *loader, const char *name, uint32_t n, const float **out, am_error *err);

@@ -3,15 +3,15 @@
  *   x h                [T][n_embd]            residual stream; result of a norm or of a projection back to it
  *   q att              [T][n_head*dim_k, _v]  queries; what attention returns; dimensions are the cache's
  *   k v                [T][n_kv_head*dim_k, _v]
- *   gate up            [T][n_ff]              or [T*U][n_ff_expert] if that is more
+ *   gate up            [T][n_ff]              or [T*U][n_ff_expert] and [T][n_ff_shared], if that is more
  *   cos sin            [T][dims/2]            of each row's position, computed once a pass, for each rope of the model
- *   int8               bytes                  rows of the widest input of a projection, or [T*U] of an expert's, as 8-bit codes
+ *   int8               bytes                  what goes into the projections of one am_op_linear, as rows of 8-bit codes
  *   last               [L][n_embd]            normed rows that get logits
  *   logits             [L][n_vocab]
  *   latent_q           [T][q_lora]            for latent attention only, as the next two
  *   heads              [T][n_head][nope+turned, or value_dim if that is more]
  *   latent_kv          [T][kv_lora+turned]
- *   projections        [2E, or n_head if that is more] am_projection
+ *   projections        [2E + 2, or n_head if that is more] am_projection
  *   shared             [T][n_embd]            from here on only for models with experts
  *   router             [T][E]
  *   expert_weight      [T][U]
@@ -46,9 +46,11 @@ static void *carve(carver *c, size_t rows, size_t cols, size_t element) {
     return p;
 }
 
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
+
 static void carve_experts(am_workspace *ws, carver *c) {
     size_t t = ws->max_tokens, n = ws->model->n_expert, used = ws->model->n_expert_used;
-    ws->projections = carve(c, 2 * n > ws->model->config.n_head ? 2 * n : ws->model->config.n_head, 1, sizeof *ws->projections);
+    ws->projections = carve(c, most(2 * n + 2, ws->model->config.n_head), 1, sizeof *ws->projections);
     if (n == 0) return;
     if (ws->model->n_ff_shared) ws->shared = carve(c, t, ws->model->config.n_embd, sizeof *ws->shared);
     ws->router = carve(c, t, n, sizeof *ws->router);
@@ -68,22 +70,23 @@ static void carve_mla(am_workspace *ws, carver *c) {
     ws->latent_kv = carve(c, t, m->kv_lora + m->turned_dim, sizeof *ws->latent_kv);
 }
 
-static size_t most(size_t a, size_t b) { return a > b ? a : b; }
-
-/* Room for every x that am_op_linear may be given, where the table takes 8-bit inputs. */
-static void carve_int8(am_workspace *ws, carver *c) {
-    const am_model *m = ws->model;
-    size_t rows = most(ws->max_tokens, ws->max_logits), used = m->n_expert_used, row, slots = 0;
-    if (!m->kernels->matmul_int8) return;
-    row = most(most(m->config.n_embd, m->config.n_ff), most(m->n_ff_shared, (size_t)m->config.n_head * most(m->cache_dim_v, m->value_dim)));
-    row = am_int8_row_bytes(most(row, most(m->q_lora, m->kv_lora)));
-    if (used) slots = am_int8_row_bytes(most(m->config.n_embd, m->n_ff_expert));
-    if (!am_size_mul(rows, row, &row) || !am_size_mul(ws->max_tokens * used, slots, &slots)) {
-        c->overflow = true;
-        return;
+/* Of a token, in one am_op_linear: what goes into attention and a dense MLP; heads' parts; experts, beside what is common to all rows. */
+static size_t int8_token_bytes(const am_model *m) {
+    size_t embd = am_int8_row_bytes(m->config.n_embd), n_head = m->config.n_head, heads = n_head * most(m->cache_dim_v, m->value_dim);
+    size_t n = most(most(embd, am_int8_row_bytes(m->config.n_ff)), am_int8_row_bytes(heads));
+    if (m->kv_lora) {
+        n = most(n, am_int8_row_bytes(m->q_lora) + embd);
+        n = most(n, n_head * most(am_int8_row_bytes(m->nope_dim), am_int8_row_bytes(m->kv_lora)));
     }
-    ws->int8_bytes = most(row, slots);
-    ws->int8 = carve(c, ws->int8_bytes, 1, 1);
+    if (!m->n_expert) return n;
+    n = most(n, m->n_expert_used * embd);
+    return most(n, m->n_expert_used * am_int8_row_bytes(m->n_ff_expert) + am_int8_row_bytes(m->n_ff_shared));
+}
+
+static void carve_int8(am_workspace *ws, carver *c) {
+    size_t row = int8_token_bytes(ws->model), last = am_int8_row_bytes(ws->model->config.n_embd);
+    if (!ws->model->kernels->matmul_int8) return;
+    ws->int8 = carve(c, most(ws->max_tokens, (ws->max_logits * last + row - 1) / row), row, 1);
 }
 
 static void carve_all(am_workspace *ws, carver *c) {
@@ -97,9 +100,7 @@ static void carve_all(am_workspace *ws, carver *c) {
     ws->att = carve(c, t, (size_t)m->n_head * spec->head_dim_v, f);
     ws->k = carve(c, t, (size_t)spec->n_kv_head * spec->head_dim_k, f);
     ws->v = carve(c, t, spec->shared ? 0 : (size_t)spec->n_kv_head * spec->head_dim_v, f);
-    size_t n_ff = (size_t)ws->model->n_expert_used * ws->model->n_ff_expert;
-    if (n_ff < m->n_ff) n_ff = m->n_ff;
-    if (n_ff < ws->model->n_ff_shared) n_ff = ws->model->n_ff_shared;
+    size_t n_ff = most(m->n_ff, (size_t)ws->model->n_expert_used * ws->model->n_ff_expert + ws->model->n_ff_shared);
     ws->gate = carve(c, t, n_ff, f);
     ws->up = carve(c, t, n_ff, f);
     for (uint32_t i = 0; i < ws->model->n_ropes; i++) {
