@@ -30,7 +30,7 @@ static const char *const cases[] = {
 static const char *const own_cases[] = {
     "own/llama-hd20", "own/mistral-hd40-window", "own/qwen2-window", "own/qwen3-window-hd24", "own/qwen3moe-window", "own/phi3-longrope-hd24",
     "own/phi3-su", "own/llama-linear-factor", "own/gpt-oss-alpha",
-    "own/gemma2-hd40-bias", "own/gemma3-hd24-bias", "own/deepseek2-bias", "own/gpt-oss-hd24-nobias", "own/olmo2-hd10", "own/smollm3-window",
+    "own/gemma2-hd40-bias", "own/gemma3-hd24-bias", "own/deepseek2-bias", "own/deepseek2-narrow", "own/gpt-oss-hd24-nobias", "own/olmo2-hd10", "own/smollm3-window",
 };
 
 static const char *shared_dir(void) {

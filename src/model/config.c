@@ -207,8 +207,7 @@ static am_status read_shape(am_config *c, am_error *err) {
         return am_fail(err, AM_EFORMAT, "'hidden_size' %u is no multiple of 'num_attention_heads' %u", c->n_embd, c->n_head);
     if (c->n_head % c->n_kv_head)
         return am_fail(err, AM_EFORMAT, "'num_attention_heads' %u is no multiple of 'num_key_value_heads' %u", c->n_head, c->n_kv_head);
-    if (c->head_dim % (latent ? 16 : 2))
-        return am_fail(err, AM_EUNSUPPORTED, "'%s' %u: only multiples of %d are supported", dim_key, c->head_dim, latent ? 16 : 2);
+    if (c->head_dim % 2) return am_fail(err, AM_EUNSUPPORTED, "'%s' %u: only even ones are supported", dim_key, c->head_dim);
     if (c->n_embd % 2 || c->n_ff % 2)
         return am_fail(err, AM_EUNSUPPORTED, "'hidden_size' %u or 'intermediate_size' %u is odd", c->n_embd, c->n_ff);
     return AM_OK;

@@ -23,6 +23,14 @@ static void norm_q_rows(const am_row_job *job, size_t r0, size_t r1) {
         job->pass->kernels->rmsnorm(job->y + r * job->n, job->y + r * job->n, job->weight, job->n, latent_eps);
 }
 
+/* A key, or a query, has the latent part first and then the turned one, each with zeros up to the width it has in the cache. */
+static void put_turned(const am_model *m, float *key, const float *turned) {
+    size_t latent = m->kv_lora, at = m->cache_dim_v, end = at + m->turned_dim;
+    memset(key + latent, 0, (at - latent) * sizeof *key);
+    memcpy(key + at, turned, m->turned_dim * sizeof *key);
+    memset(key + end, 0, (m->cache_dim_k - end) * sizeof *key);
+}
+
 /* From latent_kv: the normed latent, which is also the value, and the turned part behind it as key; and each head's turned part into its query. */
 static void split_rows(const am_row_job *job, size_t r0, size_t r1) {
     const am_model *m = job->pass->model;
@@ -30,12 +38,10 @@ static void split_rows(const am_row_job *job, size_t r0, size_t r1) {
     size_t latent = m->kv_lora, turned = m->turned_dim, nope = m->nope_dim, n_head = m->config.n_head;
     for (size_t r = r0; r < r1; r++) {
         const float *from = ws->latent_kv + r * (latent + turned);
-        float *k = ws->k + r * (latent + turned);
+        float *k = ws->k + r * m->cache_dim_k;
         job->pass->kernels->rmsnorm(k, from, job->weight, latent, latent_eps);
-        memcpy(k + latent, from + latent, turned * sizeof *k);
-        for (size_t h = 0; h < n_head; h++)
-            memcpy(ws->q + (r * n_head + h) * (latent + turned) + latent, ws->heads + (r * n_head + h) * (nope + turned) + nope,
-                   turned * sizeof *k);
+        put_turned(m, k, from + latent);
+        for (size_t h = 0; h < n_head; h++) put_turned(m, ws->q + (r * n_head + h) * m->cache_dim_k, ws->heads + (r * n_head + h) * (nope + turned) + nope);
     }
 }
 
@@ -44,7 +50,7 @@ void am_op_mla(const am_pass *pass, uint32_t i) {
     const am_layer *layer = &m->layers[i];
     const am_mla *mla = layer->mla;
     am_workspace *ws = pass->ws;
-    size_t n = pass->n_rows, n_head = m->config.n_head, latent = m->kv_lora, key = latent + m->turned_dim, query = m->nope_dim + m->turned_dim;
+    size_t n = pass->n_rows, n_head = m->config.n_head, latent = m->cache_dim_v, key = m->cache_dim_k, query = m->nope_dim + m->turned_dim;
     const float *q_in = ws->h;
     if (mla->q_a_norm) {
         am_op_linear(pass, &(am_projection){ws->latent_q, ws->h, &mla->q_a, n, 0, 0}, 1);
@@ -134,19 +140,19 @@ static am_status load_layer(am_model *m, am_loader *l, uint32_t i, am_error *err
 static am_status configure_attention(am_model *m, am_error *err) {
     const am_rope_config *rope = &m->config.rope;
     const am_config *c = &m->config;
-    am_status status = am_config_count(c, "kv_lora_rank", 16, 4000, 0, &m->kv_lora, err);
+    am_status status = am_config_count(c, "kv_lora_rank", 2, 4000, 0, &m->kv_lora, err);
     if (!status) status = am_config_count(c, "q_lora_rank", 0, 1u << 16, 0, &m->q_lora, err);
     if (!status) status = am_config_count(c, "qk_nope_head_dim", 2, 1024, 0, &m->nope_dim, err);
     if (!status) status = am_config_count(c, "v_head_dim", 2, 1024, 0, &m->value_dim, err);
     if (status) return status;
-    if (m->nope_dim % 2 || m->q_lora % 2 || m->value_dim % 2)
-        return am_fail(err, AM_EUNSUPPORTED, "an odd 'qk_nope_head_dim' %u, 'q_lora_rank' %u or 'v_head_dim' %u", m->nope_dim, m->q_lora,
-                       m->value_dim);
+    if (m->nope_dim % 2 || m->q_lora % 2 || m->value_dim % 2 || m->kv_lora % 2)
+        return am_fail(err, AM_EUNSUPPORTED, "an odd 'qk_nope_head_dim' %u, 'q_lora_rank' %u, 'kv_lora_rank' %u or 'v_head_dim' %u", m->nope_dim, m->q_lora,
+                       m->kv_lora, m->value_dim);
     m->turned_dim = c->head_dim;
-    m->ropes[0].first = m->kv_lora;
     m->cache_heads = 1;
-    m->cache_dim_k = m->kv_lora + m->turned_dim;
-    m->cache_dim_v = m->kv_lora;
+    m->cache_dim_v = am_cache_wide(m->kv_lora);
+    m->cache_dim_k = m->cache_dim_v + am_cache_wide(m->turned_dim);
+    m->ropes[0].first = m->cache_dim_v;
     double sharpen = rope->kind == AM_ROPE_YARN && rope->mscale_all_dim != 0 && rope->factor > 1
                          ? 0.1 * rope->mscale_all_dim * log(rope->factor) + 1
                          : 1;

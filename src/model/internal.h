@@ -159,6 +159,8 @@ struct am_workspace {
     am_tile *tiles;              /* [workers] */
 };
 
+static inline uint32_t am_cache_wide(uint32_t dim) { return (dim + 15) / 16 * 16; } /* what a part of a head takes in the cache */
+
 /* One forward pass while it runs. Its rows are the tokens of all segments, one after the other. */
 struct am_pass {
     const am_model *model;

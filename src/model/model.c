@@ -316,7 +316,7 @@ static am_status load(const char *path, const am_model_options *options, am_mode
     m->embed_scale = 1;
     m->attention_scale = 1 / sqrtf((float)m->config.head_dim);
     m->cache_heads = m->config.n_kv_head;
-    m->cache_dim_k = m->cache_dim_v = (m->config.head_dim + 15) / 16 * 16;
+    m->cache_dim_k = m->cache_dim_v = am_cache_wide(m->config.head_dim);
     if (!status && (status = load_weights(m, path, &s, options, err)) && path) am_error_prefix(err, "%s", path);
     source_free(&s);
     /* these point into what was just freed or into JSON that nobody needs any more */
