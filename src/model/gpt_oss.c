@@ -46,6 +46,7 @@ static am_status load(am_model *m, am_loader *l, am_error *err) {
     if (!status) status = am_config_number(&m->config, "swiglu_limit", 7, &limit, err);
     if (!status) status = am_config_number(&m->config, "swiglu_alpha", 1.702, &alpha, err);
     if (status) return status;
+    if (alpha <= 0) return am_config_bad_value(AM_EUNSUPPORTED, "swiglu_alpha", json_object_get(m->config.json, "swiglu_alpha"), "above 0", err);
     m->activation = AM_ACT_SWIGLU_CLAMP;
     m->activation_limit = (float)limit;
     m->activation_alpha = (float)alpha;

@@ -9,6 +9,7 @@ enum {
     LEAST_PANELS = 4,         /* of a task: what a tile of few rows takes at once */
     TASK_BYTES = 512 << 10,   /* at most, of weights that many rows read: half of a second cache */
     MANY_ROWS = 8,
+    ACTIVATE_PIECE = 256,
 };
 
 static void embed_rows(const am_row_job *job, size_t r0, size_t r1) {
@@ -55,21 +56,44 @@ static void silu_rows(const am_row_job *job, size_t r0, size_t r1) {
     job->pass->kernels->silu_mul(gate, gate, job->x + r0 * job->n, (r1 - r0) * job->n);
 }
 
-static void gelu_tanh_rows(const am_row_job *job, size_t r0, size_t r1) {
-    for (size_t i = r0 * job->n; i < r1 * job->n; i++) {
-        float g = job->y[i];
-        job->y[i] = 0.5f * g * (1 + tanhf(0.7978845608028654f * (g + 0.044715f * g * g * g))) * job->x[i];
+/* act(gate) up as silu_mul has it, x sigmoid(x) y, whose exp goes by vectors: for a piece of the values x and y are made of gate and up. */
+static void by_silu(const am_row_job *job, size_t r0, size_t r1, void (*make)(const am_model *m, float *gate, float *up)) {
+    for (size_t i = r0 * job->n, n; i < r1 * job->n; i += n) {
+        float x[ACTIVATE_PIECE] = {0}, y[ACTIVATE_PIECE] = {0};
+        n = r1 * job->n - i < ACTIVATE_PIECE ? r1 * job->n - i : ACTIVATE_PIECE;
+        memcpy(x, job->y + i, n * sizeof *x);
+        memcpy(y, job->x + i, n * sizeof *y);
+        make(job->pass->model, x, y);
+        job->pass->kernels->silu_mul(job->y + i, x, y, n);
     }
 }
 
-/* gpt-oss: the gate is clamped above only. */
-static void swiglu_clamp_rows(const am_row_job *job, size_t r0, size_t r1) {
-    float limit = job->pass->model->activation_limit, alpha = job->pass->model->activation_alpha;
-    for (size_t i = r0 * job->n; i < r1 * job->n; i++) {
-        float g = fminf(job->y[i], limit), u = fminf(fmaxf(job->x[i], -limit), limit);
-        job->y[i] = (u + 1) * (g / (1 + expf(-alpha * g)));
+/* (1 + tanh z) / 2 = sigmoid(2z), z = sqrt(2 / pi) (g + 0.044715 g^3). */
+static void gelu_tanh(const am_model *m, float *gate, float *up) {
+    const float twice = 2 * 0.7978845608028654f, most = 1e6f; /* where g^2 need not grow any more */
+    (void)m;
+    for (int i = 0; i < ACTIVATE_PIECE; i++) {
+        float g = gate[i] < most ? gate[i] : most;
+        g = g > -most ? g : -most;
+        float factor = twice * (1 + 0.044715f * g * g);
+        gate[i] *= factor;
+        up[i] /= factor;
     }
 }
+
+static void gelu_tanh_rows(const am_row_job *job, size_t r0, size_t r1) { by_silu(job, r0, r1, gelu_tanh); }
+
+/* gpt-oss: the gate is clamped above only. */
+static void swiglu_clamp(const am_model *m, float *gate, float *up) {
+    const float limit = m->activation_limit, alpha = m->activation_alpha, inverse = 1 / alpha;
+    for (int i = 0; i < ACTIVATE_PIECE; i++) {
+        float u = up[i] > -limit ? up[i] : -limit;
+        gate[i] = alpha * (gate[i] < limit ? gate[i] : limit);
+        up[i] = ((u < limit ? u : limit) + 1) * inverse;
+    }
+}
+
+static void swiglu_clamp_rows(const am_row_job *job, size_t r0, size_t r1) { by_silu(job, r0, r1, swiglu_clamp); }
 
 void am_op_activate(const am_pass *pass, float *gate, const float *up, size_t n, size_t n_rows) {
     am_row_job job = {.pass = pass, .y = gate, .x = up, .n = n, .n_rows = n_rows};
@@ -163,6 +187,12 @@ static size_t count_tasks(const linear_job *job) {
     return n;
 }
 
+static void add_bias(float *restrict y, const float *restrict bias, uint32_t o, uint32_t end) {
+    for (; o + AM_PANEL <= end; o += AM_PANEL)
+        for (uint32_t j = 0; j < AM_PANEL; j++) y[o + j] += bias[o + j];
+    for (; o < end; o++) y[o] += bias[o];
+}
+
 /* codes: of its rows; NULL: it takes them as they are */
 static void project(const am_pass *pass, const am_projection *p, const uint8_t *codes, uint32_t p0, uint32_t p1) {
     const am_mat *w = &p->linear->w;
@@ -171,10 +201,7 @@ static void project(const am_pass *pass, const am_projection *p, const uint8_t *
         pass->kernels->matmul_int8(p->y, ldy, codes, p->n_rows, w, p0, p1);
     else
         pass->kernels->matmul(p->y, ldy, p->x, ldx, p->n_rows, w, p0, p1);
-    if (!p->linear->bias) return;
-    uint32_t o0 = p0 * AM_PANEL, o1 = p1 * AM_PANEL < w->n_out ? p1 * AM_PANEL : w->n_out;
-    for (size_t r = 0; r < p->n_rows; r++)
-        for (uint32_t o = o0; o < o1; o++) p->y[r * ldy + o] += p->linear->bias[o];
+    for (size_t r = 0; p->linear->bias && r < p->n_rows; r++) add_bias(p->y + r * ldy, p->linear->bias, p0 * AM_PANEL, p1 * AM_PANEL < w->n_out ? p1 * AM_PANEL : w->n_out);
 }
 
 static void linear_task(void *arg, size_t task, size_t worker) {
