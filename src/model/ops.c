@@ -190,6 +190,7 @@ static void linear_task(void *arg, size_t task, size_t worker) {
 void am_op_linear(const am_pass *pass, const am_projection *projections, size_t n) {
     linear_job job = {.pass = pass, .projections = projections, .n_projections = n};
     size_t n_workers = pass->ws->workers ? am_workers_count(pass->ws->workers) : 1, n_rows = 0, widest = 1;
+    if (pass->n_rows == 0) return; /* all have left */
     if (pass->ws->int8 && shared_rows(&job))
         am_pass_run(pass, (job.n_rows + ROWS_PER_INT8_TASK - 1) / ROWS_PER_INT8_TASK, int8_task, &job);
     else
@@ -206,7 +207,7 @@ void am_op_linear(const am_pass *pass, const am_projection *projections, size_t 
     am_pass_run(pass, count_tasks(&job), linear_task, &job);
 }
 
-void am_op_attention(const am_pass *pass, uint32_t i) {
+void am_op_attention(am_pass *pass, uint32_t i) {
     const am_layer *layer = &pass->model->layers[i];
     const am_config *c = &pass->model->config;
     am_workspace *ws = pass->ws;
@@ -221,7 +222,7 @@ void am_op_attention(const am_pass *pass, uint32_t i) {
     if (layer->k_norm) norm_heads(pass, ws->k, layer->k_norm, c->n_kv_head);
     am_op_cache(pass, i);
     am_op_attend(pass, i);
-    am_op_linear(pass, &(am_projection){ws->h, ws->att, &layer->o, n, 0, 0}, 1);
+    am_op_linear(pass, &(am_projection){ws->h, ws->att, &layer->o, pass->n_rows, 0, 0}, 1);
 }
 
 void am_op_mlp(const am_pass *pass, uint32_t i) {
