@@ -321,6 +321,46 @@ static void large_vocabularies_are_cut_where_sorting_cuts(void **state) {
     am_sampler_free(wide);
 }
 
+/* Ties, masked tokens, fewer left than asked for: what top_k can draw is what sorting puts first, and all of it is drawn. */
+static void the_first_of_many_are_those_of_a_sorted_list(void **state) {
+    (void)state;
+    enum { MANY = 10007, MASKED = 23 };
+    static const int32_t ks[] = {1, 2, 40, 156, 157, 158, 1000};
+    static float many[MANY];
+    static row r[MANY];
+    static int n_drawn[MANY];
+    const am_kernels *kernels;
+    am_sampler *wide;
+    assert_int_equal(am_kernels_pick(NULL, &kernels, NULL), AM_OK);
+    assert_int_equal(am_sampler_create(MANY, kernels, &wide, NULL), AM_OK);
+    for (int kind = 0; kind < 4; kind++)
+        for (size_t k = 0; k < sizeof ks / sizeof *ks; k++) {
+            am_sampling s = AM_SAMPLING;
+            s.temperature = 1e4f; /* all about equally likely */
+            s.top_k = ks[k];
+            for (int i = 0; i < MANY; i++) {
+                many[i] = (float)(8 * am_draw_uniform(k, (uint64_t)i));
+                if (kind % 2) many[i] = floorf(many[i]);
+                if (kind / 2 && i % (MANY / MASKED)) many[i] = i % 2 ? -INFINITY : NAN;
+            }
+            for (int i = 0; i < MANY; i++) r[i] = (row){.key = many[i], .token = i, .in = many[i] > -INFINITY};
+            qsort(r, MANY, sizeof *r, by_key);
+            int n_in = 0;
+            while (n_in < ks[k] && r[n_in].in) n_in++;
+            memset(n_drawn, 0, sizeof n_drawn);
+            for (int i = 0; i < 15 * n_in; i++) {
+                am_sample sample;
+                am_sampler_pick(wide, &(am_draw){&s, NULL, 3, (uint64_t)i}, many, &sample);
+                n_drawn[sample.token]++;
+            }
+            int n_inside = 0, n_seen = 0;
+            for (int i = 0; i < n_in; i++) n_inside += n_drawn[r[i].token], n_seen += n_drawn[r[i].token] > 0;
+            assert_int_equal(n_inside, 15 * n_in);
+            assert_true(n_seen >= n_in - 1); /* one of a thousand may be missed: e^-15 each */
+        }
+    am_sampler_free(wide);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(temperature_one_draws_the_softmax),
@@ -332,6 +372,7 @@ int main(void) {
         cmocka_unit_test(logprobs_are_of_the_raw_distribution),
         cmocka_unit_test(parameters_out_of_range_are_named),
         cmocka_unit_test(large_vocabularies_are_cut_where_sorting_cuts),
+        cmocka_unit_test(the_first_of_many_are_those_of_a_sorted_list),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

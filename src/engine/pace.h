@@ -15,6 +15,7 @@ typedef struct am_pace {
     double level;                /* ns of a pass of one row; 0: none was seen */
     double shape[AM_PACE_KNOTS]; /* a pass of the knot's rows over that of one */
     uint32_t n_seen[AM_PACE_KNOTS];
+    double off[2];               /* what the last two passes took over what was expected of them */
 } am_pace;
 
 void am_pace_saw(am_pace *pace, uint32_t n_rows, double ns);

@@ -2,18 +2,19 @@
  *
  * A batch is one token of each decoding sequence, drafts behind some of them, and at most one chunk of one prefilling sequence, so nobody waits longer
  * for a token than one pass takes. The chunk goes to the sequence that has waited longest for one. Its length: up to the block's border, at
- * most chunk_tokens; while others decode, what fits into step_ms by the times measured so far (pace.h).
+ * most chunk_tokens; while others decode, what fits into step_ms by the times measured so far (pace.h), and of as many chunks as the block takes all alike: a
+ * short last one would cost what a pass costs, and the others' steps would be the longer for nothing.
  *
  * Drafts are worth their rows when the tokens expected of the step, over the time it is expected to take, are more than without: rows are added in
  * the order of their odds, over all sequences, and the number that gives most is taken. Beside a chunk rows are scarce: there only likely drafts
  * go along, in a share of them. None of this can change a logit (invariant 1), so the clock may decide. */
 #include "engine/schedule.h"
 
-enum { MIN_CHUNK = 16, FIRST_CHUNK = 32 /* beside decoders, before any speed was measured */, DRAFT_SHARE = 4 };
+enum { MIN_CHUNK = 8, FIRST_CHUNK = 32 /* beside decoders, before any speed was measured */, DRAFT_SHARE = 4 };
 
 static const double least_gain = 1.02;       /* expected of drafts, so that what is misjudged costs little */
 static const float least_odds = 0.05f, likely = 0.7f;
-static const double step_margin = 0.9;       /* of step_ms: times differ from what was expected */
+static const double step_margin = 0.85;      /* of step_ms: a pass in a hundred takes a tenth longer than was expected */
 
 static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
@@ -69,10 +70,11 @@ static uint32_t rows_in(const am_schedule *s, double ns) {
 
 static uint32_t chunk_tokens(const am_schedule *s, const am_seq *seq, uint32_t n_rows) {
     uint32_t n_past = am_turn_n_past(seq->turn), border = AM_BLOCK_TOKENS - n_past % AM_BLOCK_TOKENS;
-    uint32_t n = least(least(seq->n_prompt - n_past, border), s->options.chunk_tokens);
-    if (n_rows == 0) return n; /* nobody waits for a token */
+    uint32_t left = least(seq->n_prompt - n_past, border), most = least(left, s->options.chunk_tokens);
+    if (n_rows == 0) return most; /* nobody waits for a token */
     uint32_t fit = rows_in(s, step_limit_ns(s));
-    n = least(n, fit > n_rows + MIN_CHUNK ? fit - n_rows : MIN_CHUNK);
+    most = least(most, fit > n_rows + MIN_CHUNK ? fit - n_rows : MIN_CHUNK);
+    uint32_t n_chunks = (left + most - 1) / most, n = (left + n_chunks - 1) / n_chunks;
     if (n < border || n <= MIN_CHUNK) return n;
     fit = rows_in(s, step_limit_ns(s) - s->seal_ns); /* the step that fills the block seals it too */
     return fit >= n_rows + n ? n : n - MIN_CHUNK / 2;

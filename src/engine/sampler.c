@@ -20,7 +20,7 @@ enum { IN_PROMPT = 1u << 31, TIMES = IN_PROMPT - 1 };
 struct am_sampler {
     uint32_t n_vocab;
     const am_kernels *kernels;
-    float *key; /* [n_vocab] of typical_p */
+    float *key, *key_peak; /* [n_vocab], [runs] of typical_p */
     am_candidates c;
     am_select *select;
 };
@@ -90,10 +90,12 @@ am_status am_sampler_create(uint32_t n_vocab, const am_kernels *kernels, am_samp
     sampler->n_vocab = n_vocab;
     sampler->kernels = kernels;
     sampler->key = am_calloc(room, sizeof *sampler->key);
+    sampler->key_peak = am_calloc(am_select_runs(n_vocab), sizeof *sampler->key_peak);
+    sampler->c.peak = am_calloc(am_select_runs(n_vocab), sizeof *sampler->c.peak);
     sampler->c.x = am_calloc(room, sizeof *sampler->c.x);
     sampler->c.w = am_calloc(room, sizeof *sampler->c.w);
     sampler->c.id = am_calloc(room, sizeof *sampler->c.id);
-    if (!sampler->key || !sampler->c.x || !sampler->c.w || !sampler->c.id) goto out_of_memory;
+    if (!sampler->key || !sampler->key_peak || !sampler->c.peak || !sampler->c.x || !sampler->c.w || !sampler->c.id) goto out_of_memory;
     if (am_select_create(n_vocab, &sampler->select, NULL)) goto out_of_memory;
     *out = sampler;
     return AM_OK;
@@ -105,6 +107,8 @@ out_of_memory:
 void am_sampler_free(am_sampler *sampler) {
     if (!sampler) return;
     free(sampler->key);
+    free(sampler->key_peak);
+    free(sampler->c.peak);
     free(sampler->c.x);
     free(sampler->c.w);
     free(sampler->c.id);
@@ -119,12 +123,13 @@ double am_draw_uniform(uint64_t seed, uint64_t position) {
 
 int32_t am_likeliest(const float *x, uint32_t n) { return (int32_t)am_select_find(x, n, am_select_most(x, n)); }
 
-/* Copies logits into x without NaN and adds what the request wants added. */
-static void adjust(float *x, uint32_t n, const float *logits, const am_draw *draw) {
+/* Takes the logits, and adds what the request wants added. */
+static void adjust(am_candidates *c, uint32_t n, const float *logits, const am_draw *draw) {
     const am_sampling *s = draw->sampling;
-    am_select_copy(x, logits, n);
-    for (uint32_t i = 0; i < s->n_bias; i++) x[s->bias[i].token] += s->bias[i].bias;
     const am_history *h = draw->history;
+    am_select_all(c, logits, n);
+    float *x = c->x;
+    for (uint32_t i = 0; i < s->n_bias; i++) x[s->bias[i].token] += s->bias[i].bias;
     for (uint32_t i = 0; h && i < h->n_distinct; i++) {
         int32_t token = h->distinct[i];
         uint32_t times = h->seen[token] & TIMES;
@@ -132,6 +137,12 @@ static void adjust(float *x, uint32_t n, const float *logits, const am_draw *dra
         x[token] -= s->frequency_penalty * (float)times;
         if (times) x[token] -= s->presence_penalty;
     }
+    uint32_t n_changed = s->n_bias + (h ? h->n_distinct : 0), n_runs = am_select_runs(n);
+    if (n_changed > n_runs) { /* most of them */
+        for (uint32_t r = 0; r < n_runs; r++) am_select_peak(c, r);
+        return;
+    }
+    for (uint32_t i = 0; i < n_changed; i++) am_select_peak(c, (uint32_t)(i < s->n_bias ? s->bias[i].token : h->distinct[i - s->n_bias]) / AM_SELECT_RUN);
 }
 
 /* w = exp(w / temperature), for w <= 0. */
@@ -144,35 +155,41 @@ static void weigh(const am_sampler *sampler, float *w, uint32_t n, float tempera
     sampler->kernels->softmax_step(&step);
 }
 
-static void logprobs(am_sampler *sampler, const float *logits, uint32_t n_top, am_sample *out) {
-    uint32_t n = sampler->n_vocab;
-    float max = am_select_most(logits, n), *w = sampler->c.w;
-    am_select_copy(w, logits, n);
-    am_select_subtract(w, n, max);
-    weigh(sampler, w, n, 1);
-    double log_sum = max + log(am_select_sum(w, n));
-    out->logprob = (float)(logits[out->token] - log_sum);
-    out->n_top = n_top < n ? n_top : n;
+/* The n_top likeliest of all candidates, of which x is the model's own. */
+static void find_top(const am_candidates *c, uint32_t n_top, am_sample *out) {
     uint32_t n_kept = 0;
-    enum { RUN = 64 };
-    for (uint32_t first = 0; out->n_top && first < n; first += RUN) {
-        uint32_t end = n - first < RUN ? n : first + RUN;
-        if (n_kept == out->n_top && !(am_select_most(logits + first, end - first) > logits[out->top[n_kept - 1].token])) continue;
+    out->n_top = n_top;
+    for (uint32_t r = 0; n_top > 0 && r < am_select_runs(c->n); r++) {
+        if (n_kept == n_top && !(c->peak[r] > c->x[out->top[n_kept - 1].token])) continue;
+        uint32_t first = r * AM_SELECT_RUN, end = c->n - first < AM_SELECT_RUN ? c->n : first + AM_SELECT_RUN;
         for (uint32_t i = first; i < end; i++) {
-            if (n_kept == out->n_top && !(logits[i] > logits[out->top[n_kept - 1].token])) continue;
-            uint32_t at = n_kept < out->n_top ? n_kept++ : n_kept - 1;
-            for (; at > 0 && logits[i] > logits[out->top[at - 1].token]; at--) out->top[at] = out->top[at - 1];
+            if (n_kept == n_top && !(c->x[i] > c->x[out->top[n_kept - 1].token])) continue;
+            uint32_t at = n_kept < n_top ? n_kept++ : n_kept - 1;
+            for (; at > 0 && c->x[i] > c->x[out->top[at - 1].token]; at--) out->top[at] = out->top[at - 1];
             out->top[at].token = (int32_t)i;
         }
     }
+}
+
+static void logprobs(am_sampler *sampler, const float *logits, uint32_t n_top, am_sample *out) {
+    uint32_t n = sampler->n_vocab;
+    am_candidates *c = &sampler->c;
+    am_select_all(c, logits, n);
+    find_top(c, n_top < n ? n_top : n, out);
+    float max = am_select_most(c->peak, am_select_runs(n));
+    am_select_center(c, max);
+    weigh(sampler, c->w, n, 1);
+    double log_sum = max + log(am_select_sum(c->w, n));
+    out->logprob = (float)(logits[out->token] - log_sum);
     for (uint32_t i = 0; i < out->n_top; i++) out->top[i].logprob = (float)(logits[out->top[i].token] - log_sum);
 }
 
+static am_order by_logit(const am_candidates *c, const float *w) { return (am_order){.key = c->x, .w = w, .peak = c->peak, .n = c->n}; }
+
 static void keep_likeliest(am_sampler *sampler, uint32_t most) {
     am_candidates *c = &sampler->c;
-    float top = am_select_most(c->x, c->n), spread = 16; /* the likeliest few of a model lie there; if not, the cut looks further */
-    am_cut cut = am_select_cut(sampler->select, c->x, NULL, c->n, most, top - spread);
-    am_select_keep(c, c->x, cut);
+    am_order order = by_logit(c, NULL);
+    am_select_keep(c, c->x, c->peak, am_select_first(sampler->select, &order, most));
 }
 
 /* Keeps the tokens whose surprise is nearest to the distribution's entropy (Meister et al., Locally Typical Sampling, 2022). With y = x /
@@ -181,37 +198,39 @@ static void keep_typical(am_sampler *sampler, float temperature, double mass) {
     am_candidates *c = &sampler->c;
     double total = am_select_sum(c->w, c->n), scale = 1 / fmax(temperature, 1e-30);
     double mean = am_select_weigh(c->x, c->w, c->n) / total * scale;
-    am_select_distance(sampler->key, c->x, c->n, (float)scale, (float)mean);
-    am_select_keep(c, sampler->key, am_select_cut(sampler->select, sampler->key, c->w, c->n, mass * total, am_select_least(sampler->key, c->w, c->n)));
+    float least = am_select_distance(c, (float)scale, (float)mean, sampler->key, sampler->key_peak);
+    am_order order = {.key = sampler->key, .w = c->w, .peak = sampler->key_peak, .n = c->n};
+    am_select_keep(c, order.key, order.peak, am_select_cut(sampler->select, &order, mass * total, least));
 }
 
 /* What is less likely than the floor is all together less than the rest: it is never needed. */
 static void keep_mass(am_sampler *sampler, float temperature, double mass) {
     am_candidates *c = &sampler->c;
+    am_order order = by_logit(c, c->w);
     double total = am_select_sum(c->w, c->n), floor = (log((1 - mass) * total / c->n) - 1e-3) * temperature;
-    am_select_keep(c, c->x, am_select_cut(sampler->select, c->x, c->w, c->n, mass * total, (float)floor));
+    am_select_keep(c, c->x, c->peak, am_select_cut(sampler->select, &order, mass * total, (float)floor));
 }
 
 static int32_t sample_token(am_sampler *sampler, const am_draw *draw) {
     const am_sampling *s = draw->sampling;
     am_candidates *c = &sampler->c;
-    float max = am_select_most(c->x, c->n);
-    if (s->temperature == 0 || !isfinite(max)) return (int32_t)am_select_find(c->x, c->n, max);
+    float max = am_select_most(c->peak, am_select_runs(c->n));
+    if (s->temperature == 0 || !isfinite(max)) {
+        uint32_t first = am_select_find(c->peak, am_select_runs(c->n), max) * AM_SELECT_RUN;
+        return (int32_t)(first + am_select_find(c->x + first, AM_SELECT_RUN, max));
+    }
     if (s->top_k > 0 && (uint32_t)s->top_k < c->n) keep_likeliest(sampler, (uint32_t)s->top_k);
-    am_select_subtract(c->x, c->n, max);
-    memcpy(c->w, c->x, am_select_room(c->n) * sizeof *c->w);
+    am_select_center(c, max);
     weigh(sampler, c->w, c->n, s->temperature);
     if (s->typical_p < 1) keep_typical(sampler, s->temperature, s->typical_p);
     if (s->top_p < 1) keep_mass(sampler, s->temperature, s->top_p);
-    if (s->min_p > 0) am_select_keep(c, c->w, (am_cut){s->min_p * am_select_most(c->w, c->n), c->n});
+    if (s->min_p > 0) am_select_keep(c, c->w, NULL, (am_cut){s->min_p * am_select_most(c->w, c->n), c->n});
     uint32_t i = am_select_at(c->w, c->n, am_draw_uniform(draw->seed, draw->position) * am_select_sum(c->w, c->n));
     return c->all ? (int32_t)i : c->id[i];
 }
 
 void am_sampler_pick(am_sampler *sampler, const am_draw *draw, const float *logits, am_sample *out) {
-    sampler->c.n = sampler->n_vocab;
-    sampler->c.all = true;
-    adjust(sampler->c.x, sampler->n_vocab, logits, draw);
+    adjust(&sampler->c, sampler->n_vocab, logits, draw);
     out->token = sample_token(sampler, draw);
     out->logprob = 0;
     out->n_top = 0;

@@ -85,9 +85,17 @@ static void cache_task(void *arg, size_t task, size_t worker) {
     }
 }
 
-void am_op_cache(const am_pass *pass, uint32_t i) {
+/* What the last layer makes of a token goes nowhere but into its logits. Where nobody wants those, its key and value were the last of it: segments
+ * without logits at the end of the pass (a prompt's chunk comes last) leave it here. */
+static void drop_finished(am_pass *pass) {
+    while (pass->n_segments > 0 && pass->segments[pass->n_segments - 1].n_logits == 0) pass->n_segments--;
+    pass->n_rows = pass->ws->first_row[pass->n_segments];
+}
+
+void am_op_cache(am_pass *pass, uint32_t i) {
     layer_job job = {pass, &pass->model->layers[i], i};
     am_pass_run(pass, am_pass_share(pass, cache_tasks), cache_task, &job);
+    if (i + 1 == pass->model->config.n_layer) drop_finished(pass);
 }
 
 /* Query rows of a tile. One cache head that many query heads share is one tile when decoding, which leaves all workers but one without: it is cut,

@@ -45,7 +45,7 @@ static void split_rows(const am_row_job *job, size_t r0, size_t r1) {
     }
 }
 
-void am_op_mla(const am_pass *pass, uint32_t i) {
+void am_op_mla(am_pass *pass, uint32_t i) {
     const am_model *m = pass->model;
     const am_layer *layer = &m->layers[i];
     const am_mla *mla = layer->mla;
@@ -64,6 +64,7 @@ void am_op_mla(const am_pass *pass, uint32_t i) {
     am_op_linear(pass, ws->projections, n_head);
     am_op_cache(pass, i);
     am_op_attend(pass, i);
+    n = pass->n_rows;
     for (size_t h = 0; h < n_head; h++)
         ws->projections[h] = (am_projection){ws->heads + h * m->value_dim, ws->att + h * latent, &mla->v_b[h], n, n_head * m->value_dim,
                                              n_head * latent};

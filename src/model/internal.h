@@ -161,7 +161,7 @@ struct am_workspace {
 
 static inline uint32_t am_cache_wide(uint32_t dim) { return (dim + 15) / 16 * 16; } /* what a part of a head takes in the cache */
 
-/* One forward pass while it runs. Its rows are the tokens of all segments, one after the other. */
+/* One forward pass while it runs. Its rows are the tokens of all segments, one after the other; those that still go on. */
 struct am_pass {
     const am_model *model;
     const am_kernels *kernels;
@@ -195,14 +195,15 @@ void am_op_linear(const am_pass *pass, const am_projection *projections, size_t 
 void am_op_activate(const am_pass *pass, float *gate, const float *up, size_t n, size_t n_rows); /* gate = act(gate, up) */
 void am_op_add(const am_pass *pass, float *x, const float *y);                                   /* x += y */
 void am_op_logits(const am_pass *pass); /* final norm of x and the head, to the segments' logits */
-/* h = o(softmax(scale q k) v) of layer i, for the rows in h; writes the new rows of the open blocks. */
-void am_op_attention(const am_pass *pass, uint32_t i);
+/* h = o(softmax(scale q k) v) of layer i, for the rows in h; writes the new rows of the open blocks. Behind the last layer's rows may be fewer. */
+void am_op_attention(am_pass *pass, uint32_t i);
 /* h = down(act(gate(h), up(h))) of layer i, or its experts' weighted sum. */
 void am_op_mlp(const am_pass *pass, uint32_t i);
 void am_op_moe(const am_pass *pass, const am_moe *moe);
-void am_op_mla(const am_pass *pass, uint32_t i); /* am_op_attention for layers that have am_mla (deepseek.c) */
+void am_op_mla(am_pass *pass, uint32_t i); /* am_op_attention for layers that have am_mla (deepseek.c) */
 /* The parts of am_op_attention. */
-void am_op_cache(const am_pass *pass, uint32_t i);  /* turns q, k by position, all three into the cache's space, and stores k, v */
+/* Turns q, k by position, all three into the cache's space, and stores k, v; in the last layer, rows that nobody asks anything of leave the pass. */
+void am_op_cache(am_pass *pass, uint32_t i);
 void am_op_attend(const am_pass *pass, uint32_t i); /* att = softmax(scale q k) v over everything each row may see */
 
 /* Experts (moe.c). Reads their number, how many a token uses, and their width; room for a layer's; the usual names of their parts. */

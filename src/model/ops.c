@@ -226,6 +226,7 @@ void am_op_linear(const am_pass *pass, const am_projection *projections, size_t 
     linear_job job = {.pass = pass, .projections = projections, .n_projections = n};
     size_t n_workers = pass->ws->workers ? am_workers_count(pass->ws->workers) : 1, n_rows = 0, widest = 1;
     code_walk walk = walk_begin(pass);
+    if (pass->n_rows == 0) return; /* all have left */
     for (size_t i = 0; i < n; i++) {
         if (rounded(pass, &projections[i])) walk_to(&walk, &projections[i]);
         uint32_t n_panels = am_mat_panels(&projections[i].linear->w);
@@ -241,7 +242,7 @@ void am_op_linear(const am_pass *pass, const am_projection *projections, size_t 
     am_pass_run(pass, count_tasks(&job), linear_task, &job);
 }
 
-void am_op_attention(const am_pass *pass, uint32_t i) {
+void am_op_attention(am_pass *pass, uint32_t i) {
     const am_layer *layer = &pass->model->layers[i];
     const am_config *c = &pass->model->config;
     am_workspace *ws = pass->ws;
@@ -256,7 +257,7 @@ void am_op_attention(const am_pass *pass, uint32_t i) {
     if (layer->k_norm) norm_heads(pass, ws->k, layer->k_norm, c->n_kv_head);
     am_op_cache(pass, i);
     am_op_attend(pass, i);
-    am_op_linear(pass, &(am_projection){ws->h, ws->att, &layer->o, n, 0, 0}, 1);
+    am_op_linear(pass, &(am_projection){ws->h, ws->att, &layer->o, pass->n_rows, 0, 0}, 1);
 }
 
 void am_op_mlp(const am_pass *pass, uint32_t i) {
