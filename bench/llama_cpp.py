@@ -16,6 +16,7 @@ import time
 
 I32, U32, F32, PTR, BOOL = c.c_int32, c.c_uint32, c.c_float, c.c_void_p, c.c_bool
 GGML_TYPE = {"f16": 1, "q4_0": 2}
+FILE_TYPE = {"q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q2_k": 10, "q3_k": 11, "q4_k": 14, "q5_k": 16, "q6_k": 18}
 
 
 class ModelParams(c.Structure):
@@ -39,8 +40,8 @@ class Batch(c.Structure):
                 ("seq_id", c.POINTER(c.POINTER(I32))), ("logits", c.POINTER(c.c_int8))]
 
 
-class Peer:
-    def __init__(self, folder, model, cpu, threads):
+class Libraries:
+    def __init__(self, folder):
         def only(pattern):
             found = glob.glob(os.path.join(folder, pattern))
             if len(found) != 1:
@@ -48,8 +49,41 @@ class Peer:
             return found[0]
 
         base = c.CDLL(only("libggml-base.so"), mode=c.RTLD_GLOBAL)
-        ggml = c.CDLL(only("libggml.v*.so"), mode=c.RTLD_GLOBAL)
-        self.lib = lib = c.CDLL(only("libllama.v*.so"), mode=c.RTLD_GLOBAL)
+        self.ggml = c.CDLL(only("libggml.v*.so"), mode=c.RTLD_GLOBAL)
+        self.llama = c.CDLL(only("libllama.v*.so"), mode=c.RTLD_GLOBAL)
+        self.silent = c.CFUNCTYPE(None, c.c_int, c.c_char_p, c.c_void_p)(lambda level, text, data: None)
+        base.ggml_log_set(self.silent, None)
+        self.llama.llama_log_set(self.silent, None)
+
+    def load_best(self, folder):
+        self.ggml.ggml_backend_load_all_from_path.argtypes = [c.c_char_p]
+        self.ggml.ggml_backend_load_all_from_path(folder.encode())
+
+
+class QuantizeParams(c.Structure):
+    """Its beginning, which has stayed the same for long; what follows is as the library fills it in."""
+    _fields_ = [("nthread", I32), ("ftype", I32), ("output_tensor_type", I32), ("token_embedding_type", I32), ("allow_requantize", BOOL),
+                ("quantize_output_tensor", BOOL), ("only_copy", BOOL), ("pure", BOOL), ("rest", c.c_char * 236)]
+
+
+def quantise(folder, model, path, form):
+    """Writes a GGUF file of floats with every matrix in one form, FILE_TYPE's."""
+    libraries = Libraries(folder)
+    libraries.load_best(folder)
+    lib = libraries.llama
+    lib.llama_model_quantize_default_params.restype = QuantizeParams
+    lib.llama_model_quantize.argtypes, lib.llama_model_quantize.restype = [c.c_char_p, c.c_char_p, PTR], U32
+    params = lib.llama_model_quantize_default_params()
+    params.ftype, params.pure = FILE_TYPE[form], True
+    if lib.llama_model_quantize(model.encode(), path.encode(), c.byref(params)):
+        raise SystemExit(f"llama.cpp does not write {model} as {form}")
+
+
+class Peer:
+    def __init__(self, folder, model, cpu, threads):
+        self.libraries = Libraries(folder)
+        ggml = self.libraries.ggml
+        self.lib = lib = self.libraries.llama
         for name, result, arguments in [
                 ("llama_model_default_params", ModelParams, []), ("llama_context_default_params", ContextParams, []),
                 ("llama_model_load_from_file", PTR, [c.c_char_p, ModelParams]), ("llama_init_from_model", PTR, [PTR, ContextParams]),
@@ -59,16 +93,12 @@ class Peer:
                 ("llama_model_get_vocab", PTR, [PTR]), ("llama_vocab_n_tokens", I32, [PTR])]:
             function = getattr(lib, name)
             function.restype, function.argtypes = result, arguments
-        self.silent = c.CFUNCTYPE(None, c.c_int, c.c_char_p, c.c_void_p)(lambda level, text, data: None)
-        base.ggml_log_set(self.silent, None)
-        lib.llama_log_set(self.silent, None)
         if cpu:
             ggml.ggml_backend_load.argtypes, ggml.ggml_backend_load.restype = [c.c_char_p], PTR
             if not ggml.ggml_backend_load(os.path.join(folder, f"libggml-cpu-{cpu}.so").encode()):
                 raise SystemExit(f"no libggml-cpu-{cpu}.so that runs here in {folder}")
         else:
-            ggml.ggml_backend_load_all_from_path.argtypes = [c.c_char_p]
-            ggml.ggml_backend_load_all_from_path(folder.encode())
+            self.libraries.load_best(folder)
         lib.llama_backend_init()
         self.threads = threads
         self.model = lib.llama_model_load_from_file(model.encode(), lib.llama_model_default_params())

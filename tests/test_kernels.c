@@ -531,7 +531,7 @@ static void halves_convert_to_the_bit(void **state) {
 
 /* The header's sentence, in double with explicit roundings. */
 static void quantise_truth(uint8_t *codes, uint16_t *scale, uint16_t *bias, const float *x, size_t n, int bits) {
-    float top = bits == 8 ? 255 : 15, low = x[0], high = x[0];
+    float top = (float)((1 << bits) - 1), low = x[0], high = x[0];
     for (size_t i = 0; i < n; i++) low = fminf(low, x[i]), high = fmaxf(high, x[i]);
     *bias = f16_nearest(low == 0 ? 0 : low);
     *scale = f16_nearest((high - low) / top);
@@ -541,34 +541,86 @@ static void quantise_truth(uint8_t *codes, uint16_t *scale, uint16_t *bias, cons
     }
 }
 
-static void quantisation_is_the_same_bits_everywhere(void **state) {
+static uint32_t bits_of(am_dtype dtype) { return dtype == AM_C8 ? 8 : dtype == AM_C5 ? 5 : 4; }
+
+/* The code of channel i, token t, by the header's layout. */
+static uint8_t key_code(const am_mat *k, uint32_t i, uint32_t t) {
+    const uint8_t *group = (const uint8_t *)k->data + t / k->group * (4 * (size_t)k->n_in + k->group * k->n_in * bits_of(k->dtype) / 8);
+    const uint8_t *panel = group + 4 * (size_t)k->n_in + t % k->group / 16 * (2 * (size_t)k->n_in * bits_of(k->dtype));
+    if (k->dtype == AM_C8) return panel[i * 16 + t % 16];
+    uint32_t code = panel[i / 2 * 16 + t % 16] >> (i % 2 ? 4 : 0) & 15;
+    if (k->dtype == AM_C5) code |= (uint32_t)(panel[8 * k->n_in + 2 * i + t % 16 / 8] >> t % 8 & 1) << 4;
+    return (uint8_t)code;
+}
+
+static uint8_t value_code(const am_rows *v, uint32_t i, uint32_t t) {
+    size_t nibbles = (v->dim + 31) / 32 * 16, row_bytes = v->dtype == AM_C8 ? v->dim : nibbles + (v->dtype == AM_C5 ? v->dim / 8 : 0);
+    const uint8_t *group = (const uint8_t *)v->data + t / v->group * (4 * (size_t)v->dim + v->group * row_bytes);
+    const uint8_t *row = group + 4 * (size_t)v->dim + t % v->group * row_bytes;
+    if (v->dtype == AM_C8) return row[i];
+    uint32_t code = row[i / 32 * 16 + i % 16] >> (i % 32 / 16 ? 4 : 0) & 15;
+    if (v->dtype == AM_C5) code |= (uint32_t)(row[nibbles + i / 8] >> i % 8 & 1) << 4;
+    return (uint8_t)code;
+}
+
+/* Channel i of a group, as it should be and as it lies there. */
+static void channel_check(const uint16_t *channels, size_t dim, uint32_t i, const float *x, const uint8_t *codes, uint32_t n, uint32_t bits) {
+    uint8_t truth[256];
+    uint16_t scale, bias;
+    quantise_truth(truth, &scale, &bias, x, n, (int)bits);
+    assert_int_equal(channels[i], scale);
+    assert_int_equal(channels[dim + i], bias);
+    assert_memory_equal(codes, truth, n);
+}
+
+static void sealed_check(const am_mat *k, const am_rows *v, const uint16_t *keys, const uint16_t *values) {
+    float x[256];
+    uint8_t codes[256];
+    for (uint32_t t0 = 0; t0 < 256; t0 += k->group)
+        for (uint32_t i = 0; i < k->n_in; i++) {
+            const uint8_t *k_group = (const uint8_t *)k->data + t0 / k->group * (am_mat_bytes(k) / (256 / k->group));
+            const uint8_t *v_group = (const uint8_t *)v->data + t0 / v->group * (am_rows_bytes(v) / (256 / v->group));
+            for (uint32_t t = t0; t < t0 + k->group; t++) x[t - t0] = (float)f16_value(keys[(t / 16 * k->n_in + i) * 16 + t % 16]), codes[t - t0] = key_code(k, i, t);
+            channel_check((const uint16_t *)(const void *)k_group, k->n_in, i, x, codes, k->group, bits_of(k->dtype));
+            for (uint32_t t = t0; t < t0 + v->group; t++) x[t - t0] = (float)f16_value(values[t * v->dim + i]), codes[t - t0] = value_code(v, i, t);
+            channel_check((const uint16_t *)(const void *)v_group, v->dim, i, x, codes, v->group, bits_of(v->dtype));
+        }
+}
+
+static void sealing_is_the_same_bits_everywhere(void **state) {
     (void)state;
-    for (int i = 0; i < 4000; i++) {
+    for (int i = 0; i < 300; i++) {
         side = i % 2 ? GUARD_AFTER : GUARD_BEFORE;
-        static const size_t sizes[] = {16, 32, 64, 128, 5};
-        size_t n = sizes[below(5)];
-        int bits = i % 4 < 2 ? 4 : 8;
-        float *x = random_floats(n), reach = ldexpf(1, (int)below(40) - 24), shift = next_float() * reach * (float)below(3);
-        for (size_t j = 0; j < n; j++) x[j] = x[j] * reach + shift;
-        if (i % 50 == 0) for (size_t j = 0; j < n; j++) x[j] = shift;
-        if (i % 50 == 1) for (size_t j = 0; j < n; j++) x[j] = j % 2 ? 0.0f : -0.0f;
-        if (i % 50 == 2) x[below((uint32_t)n)] = 1e9f;
-        uint8_t truth[128], *codes = guarded_alloc(n, 1, side);
-        uint16_t scale, bias, s, b;
-        quantise_truth(truth, &scale, &bias, x, n, bits);
-        for (const am_kernels *const *k = am_kernels_list(); *k; k++) {
-            (*k)->quantise(codes, &s, &b, x, n, bits);
-            assert_int_equal(s, scale);
-            assert_int_equal(b, bias);
-            assert_memory_equal(codes, truth, n);
+        static const am_dtype dtypes[] = {AM_C8, AM_C5, AM_C4};
+        uint32_t dim = 16 + 16 * below(5), group = 32u << below(4);
+        am_mat k = {.dtype = dtypes[i % 3], .n_out = 256, .n_in = dim, .group = group};
+        am_rows v = {.dtype = k.dtype, .n_rows = 256, .dim = dim, .group = group};
+        size_t k_bytes = am_mat_bytes(&k), v_bytes = am_rows_bytes(&v);
+        uint16_t *from = guarded_alloc(1024 * (size_t)dim, 2, side), *keys = from, *values = from + 256 * dim;
+        float *x = random_floats(512 * dim), reach = ldexpf(1, (int)below(30) - 20), shift = next_float() * reach * (float)below(3);
+        for (uint32_t j = 0; j < 512 * dim; j++) {
+            float y = x[j] * reach + shift;
+            if (i % 20 == 0) y = shift;
+            if (i % 20 == 1) y = j % 2 ? 0.0f : -0.0f;
+            if (i % 20 == 2 && below(500) == 0) y = 60000;
+            from[j] = f16_nearest((double)y);
         }
-        x[0] = NAN, x[n - 1] = i % 3 ? INFINITY : -INFINITY; /* poison: finite out of it, the same on every table */
-        am_kernels_list()[0]->quantise(truth, &scale, &bias, x, n, bits);
-        assert_true(isfinite(f16_value(scale)) && isfinite(f16_value(bias)));
-        for (const am_kernels *const *k = am_kernels_list(); *k; k++) {
-            (*k)->quantise(codes, &s, &b, x, n, bits);
-            assert_true(s == scale && b == bias && memcmp(codes, truth, n) == 0);
+        uint8_t *k_to = guarded_alloc(k_bytes, 64, side), *v_to = guarded_alloc(v_bytes, 64, side), *k_first = malloc(k_bytes), *v_first = malloc(v_bytes);
+        k.data = k_to, v.data = v_to;
+        for (int poisoned = 0; poisoned < 2; poisoned++) {
+            for (const am_kernels *const *table = am_kernels_list(); *table; table++) {
+                memset(k_to, 0xff, k_bytes), memset(v_to, 0xff, v_bytes);
+                (*table)->seal_keys(&k, keys);
+                (*table)->seal_values(&v, values);
+                if (!poisoned) sealed_check(&k, &v, keys, values);
+                if (table == am_kernels_list()) memcpy(k_first, k_to, k_bytes), memcpy(v_first, v_to, v_bytes);
+                assert_memory_equal(k_first, k_to, k_bytes);
+                assert_memory_equal(v_first, v_to, v_bytes);
+            }
+            for (uint32_t j = 0; j < 2 * dim; j++) assert_true(f16_value(*(const uint16_t *)(const void *)(k_to + 2 * j)) < 65505 && f16_value(*(const uint16_t *)(const void *)(v_to + 2 * j)) < 65505);
+            for (int j = 0; j < 9; j++) from[below(512 * dim)] = j % 3 ? 0x7e00 : i % 3 ? 0x7c00 : 0xfc00; /* poison: finite out of it, the same on every table */
         }
+        free(k_first), free(v_first);
         guarded_free_all();
     }
 }
@@ -617,7 +669,7 @@ int main(void) {
         cmocka_unit_test(softmax_is_right_and_the_same_for_any_queries),
         cmocka_unit_test(norms_and_gates_are_right),
         cmocka_unit_test(halves_convert_to_the_bit),
-        cmocka_unit_test(quantisation_is_the_same_bits_everywhere),
+        cmocka_unit_test(sealing_is_the_same_bits_everywhere),
         cmocka_unit_test(hadamard_is_orthonormal_and_its_own_inverse),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

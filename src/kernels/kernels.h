@@ -132,9 +132,11 @@ typedef struct am_kernels {
     /* Round to nearest even; beyond the largest finite f16 the value is clamped, NaN becomes 0 (a cache must stay finite). */
     void (*f32_to_f16)(uint16_t *dst, const float *src, size_t n);
     void (*f16_to_f32)(float *dst, const uint16_t *src, size_t n);
-    /* Quantises to `bits` (8, 5 or 4) with one scale and bias (f16) for n values: bias = min, scale = (max - min) / (2^bits - 1), both
-     * rounded to f16 first, code = clamp(round_half_even((x - bias) / scale)); scale 0 gives codes 0. */
-    void (*quantise)(uint8_t *codes, uint16_t *scale, uint16_t *bias, const float *src, size_t n, int bits);
+    /* Sealing, of a whole part (C types): from lies as the open block has it, keys [n_out / 16][n_in][16], values [n_rows][dim]. Each channel of a group is
+     * quantised with one scale and bias (f16): bias = min, scale = (max - min) / (2^bits - 1), both rounded to f16 first, code = clamp(round_half_even((x -
+     * bias) / scale)); scale 0 gives codes 0. NaN counts as 0. */
+    void (*seal_keys)(const am_mat *to, const uint16_t *from);
+    void (*seal_values)(const am_rows *to, const uint16_t *from);
 } am_kernels;
 
 /* Tables this build has that this machine can run, best first, ended by NULL. */

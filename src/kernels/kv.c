@@ -191,56 +191,6 @@ void am_kv_put(const am_kernels *kernels, const am_kv_layout *layout, void *open
     }
 }
 
-/* One channel of a group of keys, which lies in runs of 16 tokens, one a panel. */
-static void k_channel_seal(const am_kernels *kernels, const am_mat *to, const uint16_t *from, uint32_t first_panel, uint32_t i) {
-    uint16_t half[AM_BLOCK_TOKENS], *channels = (uint16_t *)(uintptr_t)mat_channels(to, first_panel);
-    uint8_t codes[AM_BLOCK_TOKENS];
-    float wide[AM_BLOCK_TOKENS];
-    for (uint32_t t = 0; t < to->group; t += AM_PANEL)
-        memcpy(half + t, from + k_index(to->n_in, first_panel * AM_PANEL + t, i), AM_PANEL * sizeof *half);
-    kernels->f16_to_f32(wide, half, to->group);
-    kernels->quantise(codes, channels + i, channels + to->n_in + i, wide, to->group, (int)channel_bits(to->dtype));
-    mat_channel_put(to, first_panel, i, codes);
-}
-
-static void k_seal(const am_kernels *kernels, const am_mat *to, const am_mat *from) {
-    for (uint32_t panel = 0; panel < AM_BLOCK_TOKENS / AM_PANEL; panel += to->group / AM_PANEL)
-        for (uint32_t i = 0; i < to->n_in; i++) k_channel_seal(kernels, to, from->data, panel, i);
-}
-
-/* Lays the codes of 16 channels from d on, [16][group], into the rows from t on. */
-static void v_codes_store(const am_rows *to, uint32_t t, uint32_t d, const uint8_t *codes) {
-    for (uint32_t n = 0; n < to->group; n++) {
-        uint8_t *row = (uint8_t *)(uintptr_t)rows_channel_codes(to, t + n);
-        uint16_t fifth = 0;
-        for (uint32_t i = 0; i < 16; i++) {
-            uint8_t code = codes[i * to->group + n], *at = row + d / 32 * 16 + i;
-            if (to->dtype == AM_C8) row[d + i] = code;
-            else *at = d % 32 ? (uint8_t)(*at | code << 4) : code & 15;
-            fifth = (uint16_t)(fifth | (code >> 4 & 1) << i);
-        }
-        if (to->dtype == AM_C5) memcpy(row + (to->dim + 31) / 32 * 16 + d / 8, &fifth, sizeof fifth);
-    }
-}
-
-static void v_seal(const am_kernels *kernels, const am_rows *to, const am_rows *from) {
-    uint8_t codes[16 * AM_BLOCK_TOKENS];
-    float row[16], wide[16][AM_BLOCK_TOKENS];
-    for (uint32_t t = 0; t < to->n_rows; t += to->group) {
-        uint16_t *channels = (uint16_t *)(uintptr_t)rows_channels(to, t);
-        for (uint32_t d = 0; d < to->dim; d += 16) {
-            for (uint32_t n = 0; n < to->group; n++) {
-                kernels->f16_to_f32(row, (const uint16_t *)from->data + (size_t)(t + n) * to->dim + d, 16);
-                for (uint32_t i = 0; i < 16; i++) wide[i][n] = row[i];
-            }
-            for (uint32_t i = 0; i < 16; i++)
-                kernels->quantise(codes + i * to->group, channels + d + i, channels + to->dim + d + i, wide[i], to->group,
-                                  (int)channel_bits(to->dtype));
-            v_codes_store(to, t, d, codes);
-        }
-    }
-}
-
 void am_kv_seal(const am_kernels *kernels, const am_kv_layout *layout, const void *open, void *const *units, uint32_t layer) {
     const void *from = am_kv_open_layer(layout, open, layer), *to = am_kv_sealed_layer(layout, (const void *const *)units, layer);
     for (uint32_t head = 0; head < layout->spec.n_kv_head; head++) {
@@ -249,12 +199,12 @@ void am_kv_seal(const am_kernels *kernels, const am_kv_layout *layout, const voi
         if (k.dtype == k_sealed.dtype)
             memcpy((void *)(uintptr_t)k_sealed.data, k.data, layout->open_k_bytes);
         else
-            k_seal(kernels, &k_sealed, &k);
+            kernels->seal_keys(&k_sealed, k.data);
         if (layout->spec.shared) continue;
         if (v.dtype == v_sealed.dtype)
             memcpy((void *)(uintptr_t)v_sealed.data, v.data, layout->open_v_bytes);
         else
-            v_seal(kernels, &v_sealed, &v);
+            kernels->seal_values(&v_sealed, v.data);
     }
 }
 

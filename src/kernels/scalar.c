@@ -228,7 +228,9 @@ static void f16_to_f32(float *dst, const uint16_t *src, size_t n) {
     for (size_t i = 0; i < n; i++) dst[i] = f16_expand(src[i]);
 }
 
-static void quantise(uint8_t *codes, uint16_t *scale, uint16_t *bias, const float *src, size_t n, int bits) {
+/* ---- sealing ---- */
+
+static void quantise(uint8_t *codes, uint16_t *scale, uint16_t *bias, const float *src, size_t n, uint32_t bits) {
     float top = (float)((1 << bits) - 1), low = INFINITY, high = -INFINITY;
     for (size_t i = 0; i < n; i++) {
         float x = src[i] == src[i] ? src[i] : 0.0f;
@@ -246,6 +248,52 @@ static void quantise(uint8_t *codes, uint16_t *scale, uint16_t *bias, const floa
     }
 }
 
+/* One channel of a group of keys, which lies in runs of 16 tokens, one a panel. */
+static void key_channel_seal(const am_mat *to, const uint16_t *from, uint32_t first_panel, uint32_t i) {
+    uint16_t *channels = (uint16_t *)(uintptr_t)mat_channels(to, first_panel);
+    uint8_t codes[SEAL_TOKENS];
+    float wide[SEAL_TOKENS];
+    for (uint32_t t = 0; t < to->group; t++)
+        wide[t] = f16_expand(from[((size_t)(first_panel + t / AM_PANEL) * to->n_in + i) * AM_PANEL + t % AM_PANEL]);
+    quantise(codes, channels + i, channels + to->n_in + i, wide, to->group, channel_bits(to->dtype));
+    mat_channel_put(to, first_panel, i, codes);
+}
+
+static void seal_keys(const am_mat *to, const uint16_t *from) {
+    for (uint32_t panel = 0; panel < to->n_out / AM_PANEL; panel += to->group / AM_PANEL)
+        for (uint32_t i = 0; i < to->n_in; i++) key_channel_seal(to, from, panel, i);
+}
+
+/* Lays the codes of 16 channels from d on, [16][group], into the rows from t on. */
+static void value_codes_store(const am_rows *to, uint32_t t, uint32_t d, const uint8_t *codes) {
+    for (uint32_t n = 0; n < to->group; n++) {
+        uint8_t *row = (uint8_t *)(uintptr_t)rows_channel_codes(to, t + n);
+        uint16_t fifth = 0;
+        for (uint32_t i = 0; i < 16; i++) {
+            uint8_t code = codes[i * to->group + n], *at = row + d / 32 * 16 + i;
+            if (to->dtype == AM_C8) row[d + i] = code;
+            else *at = d % 32 ? (uint8_t)(*at | code << 4) : code & 15;
+            fifth = (uint16_t)(fifth | (code >> 4 & 1) << i);
+        }
+        if (to->dtype == AM_C5) memcpy(row + (to->dim + 31) / 32 * 16 + d / 8, &fifth, sizeof fifth);
+    }
+}
+
+static void seal_values(const am_rows *to, const uint16_t *from) {
+    uint8_t codes[16 * SEAL_TOKENS];
+    float wide[SEAL_TOKENS];
+    for (uint32_t t = 0; t < to->n_rows; t += to->group) {
+        uint16_t *channels = (uint16_t *)(uintptr_t)rows_channels(to, t);
+        for (uint32_t d = 0; d < to->dim; d += 16) {
+            for (uint32_t i = d; i < d + 16; i++) {
+                for (uint32_t n = 0; n < to->group; n++) wide[n] = f16_expand(from[(size_t)(t + n) * to->dim + i]);
+                quantise(codes + (i - d) * to->group, channels + i, channels + to->dim + i, wide, to->group, channel_bits(to->dtype));
+            }
+            value_codes_store(to, t, d, codes);
+        }
+    }
+}
+
 const am_kernels am_kernels_scalar = {
     .name = "scalar",
     .supported = always,
@@ -258,5 +306,6 @@ const am_kernels am_kernels_scalar = {
     .silu_mul = silu_mul,
     .f32_to_f16 = f32_to_f16,
     .f16_to_f32 = f16_to_f32,
-    .quantise = quantise,
+    .seal_keys = seal_keys,
+    .seal_values = seal_values,
 };

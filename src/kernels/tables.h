@@ -161,6 +161,8 @@ static inline void codes_open(uint8_t *restrict to, const am_mat *mat, const uin
 
 /* ---- codes with a scale and a bias a channel ---- */
 
+enum { SEAL_TOKENS = 256 /* of a group, at most */ };
+
 static inline uint32_t channel_bits(am_dtype dtype) { return dtype == AM_C8 ? 8 : dtype == AM_C5 ? 5 : 4; }
 static inline bool dtype_channels(am_dtype dtype) { return dtype == AM_C8 || dtype == AM_C5 || dtype == AM_C4; }
 

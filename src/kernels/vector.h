@@ -685,44 +685,13 @@ static void f16_to_f32(float *dst, const uint16_t *src, size_t n) {
     tail_store(dst + i, v_load_f16(lane), n - i);
 }
 
-INLINE vec v_code(vec x, vec bias, vec scale, vec top) {
-    vec c = v_div(v_sub(v_number(x), bias), scale);
-    return v_min(top, v_max(v_zero(), c));
-}
-
-static void quantise(uint8_t *codes, uint16_t *scale, uint16_t *bias, const float *src, size_t n, int bits) {
-    float top = (float)((1 << bits) - 1), least = INFINITY, most = -INFINITY;
-    size_t whole = n / LANES * LANES;
-    vec low = v_set(INFINITY), high = v_set(-INFINITY);
-    for (size_t i = 0; i < whole; i += LANES) {
-        vec x = v_number(v_load(src + i));
-        low = v_min(low, x);
-        high = v_max(high, x);
-    }
-    if (whole) least = v_least(low), most = v_most(high);
-    for (size_t i = whole; i < n; i++) {
-        float x = src[i] == src[i] ? src[i] : 0.0f;
-        least = x < least ? x : least;
-        most = x > most ? x : most;
-    }
-    *bias = f16_compress(least + 0.0f); /* -0 becomes 0, whichever the minimum found */
-    *scale = f16_compress((most - least) / top);
-    if (f16_expand(*scale) == 0.0f) {
-        memset(codes, 0, n);
-        return;
-    }
-    vec b = v_set(f16_expand(*bias)), s = v_set(f16_expand(*scale));
-    uint8_t lane[LANES];
-    for (size_t i = 0; i < whole; i += LANES) v_store_u8(codes + i, v_code(v_load(src + i), b, s, v_set(top)));
-    v_store_u8(lane, v_code(tail_load(src + whole, n - whole), b, s, v_set(top)));
-    memcpy(codes + whole, lane, n - whole);
-}
+#include "kernels/seal.h"
 
 /* The two products may be others than this file's; more members may follow. */
 #define VECTOR_TABLE_OF(table_name, test, product, accumulate, ...)                                                    \
     {                                                                                                                  \
         .name = table_name, .supported = test, .matmul = product, .mat_row = mat_row, .rows_accumulate = accumulate,   \
         .mat_accumulate = mat_accumulate, .softmax_step = softmax_step, .rmsnorm = rmsnorm, .silu_mul = silu_mul,      \
-        .f32_to_f16 = f32_to_f16, .f16_to_f32 = f16_to_f32, .quantise = quantise, __VA_ARGS__                          \
+        .f32_to_f16 = f32_to_f16, .f16_to_f32 = f16_to_f32, .seal_keys = seal_keys, .seal_values = seal_values, __VA_ARGS__ \
     }
 #define VECTOR_TABLE(table_name, test, ...) VECTOR_TABLE_OF(table_name, test, matmul, rows_accumulate, __VA_ARGS__)

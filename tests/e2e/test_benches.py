@@ -19,12 +19,15 @@ C = {
     "bench_lookup": (["", "24", "1"], None, r"^new .*drafted tokens were right"),
     "bench_pace": (["", "300", "1"], None, r"^prompt of 300 tokens alone .* gaps of the stream"),
     "bench_pass": (["", "", "-"], "0 300 0\n128 2 2\n", r"^\d+\.\d+$"),
+    "bench_restore": (["", "600", "1"], None, r"^cold pages: O_DIRECT, two .* GB/s"),
     "bench_sampler": (["1024", "3"], None, r"^greedy, 20 logprobs"),
+    "bench_seal": (["", "512", "1"], None, r"^checksums, writing"),
     "bench_tables": ([EMBEDDED, TEXT, "1", TABLE + ":5,4"], None, r":5,4 +perplexity"),
     "bench_template": ([EMBEDDED, "4", "0.01"], None, r"\d"),
     "bench_tokenizer": (["--repeat", "1", EMBEDDED, TEXT], None, r"\d"),
 }
 SCRIPTS = {
+    "bench_formats.py": [EMBEDDED, TEXT, "mlx-8", "gguf-q4_0", "--windows", "1", "--window-tokens", "512", "--tables", TABLE],
     "bench_ttft.py": ["--runs", "1", "300"],
     "bench_tokenizer.py": None,  # its program is above; the script compares with packages and reads texts of megabytes
     "peer": ["--only", "memo-28m", "--runs", "1", "--peer", "none", "--models", "{d}", "--json", "{d}/rows.json"],
