@@ -1,4 +1,5 @@
-/* Lookup decoding: tokens a second with drafts and without, in one run. The answers are a script's (it puts the wanted token on top of the logits), so a
+/* Lookup decoding: tokens a second with drafts and without, in one run: medians, and the median of the pairs' ratios with the middle half of them (whose turn
+ * is first changes from pair to pair, so what the machine does meanwhile cancels out). The answers are a script's (it puts the wanted token on top of the logits), so a
  * model of random weights serves: the passes cost what they cost whatever is said.
  *
  *   copy      the prompt's second half comes back, one token in forty changed, one in eighty new: a file returned with small edits
@@ -63,7 +64,7 @@ static double run(bench_engine *b, script *s, uint32_t n, bench_answer *out) {
 int main(int argc, char **argv) {
     static const char *const kinds[] = {"copy", "phrases", "new"};
     static script s;
-    static bench_answer last;
+    static bench_answer last, plain;
     bench_engine b;
     am_engine *engines[2] = {NULL, NULL};
     am_error err = {0};
@@ -77,19 +78,21 @@ int main(int argc, char **argv) {
     if (!status) s.n_vocab = am_model_info_of(b.model)->n_vocab;
     if (!status) status = start(&b, engines, &err);
     for (size_t k = 0; !status && k < sizeof kinds / sizeof *kinds; k++) {
-        double rate[2][MAX_RUNS];
+        double rate[2][MAX_RUNS], ratio[MAX_RUNS];
         write_script(&s, kinds[k], n);
         for (int i = -1; !status && i < runs; i++) /* the first warms up */
-            for (int with = 0; !status && with < 2; with++) {
+            for (int turn = 0; !status && turn < 2; turn++) {
+                int with = (turn + i) & 1;
                 b.engine = engines[with];
-                double r = run(&b, &s, n, &last);
+                double r = run(&b, &s, n, with ? &last : &plain);
                 if (r <= 0) status = am_fail(&err, AM_EIO, "no answer");
                 if (i >= 0) rate[with][i] = r;
             }
         if (status) break;
-        double off = bench_median(rate[0], runs), on = bench_median(rate[1], runs);
-        printf("%-8s %8.1f tok/s without, %8.1f with drafts: %5.2fx   (%u of %u drafted tokens were right, %u tokens)\n", kinds[k], off, on, on / off,
-               last.n_accepted, last.n_drafted, last.n_generated);
+        for (int i = 0; i < runs; i++) ratio[i] = rate[1][i] / rate[0][i];
+        double off = bench_median(rate[0], runs), on = bench_median(rate[1], runs), pairs = bench_median(ratio, runs);
+        printf("%-8s %8.1f tok/s without, %8.1f with drafts; pairs %5.3fx (%.3f to %.3f)   (%u of %u drafted tokens were right, %u tokens)\n", kinds[k], off, on,
+               pairs, ratio[runs / 4], ratio[runs - 1 - runs / 4], last.n_accepted, last.n_drafted, last.n_generated);
     }
     if (status) fprintf(stderr, "bench_lookup: %s\n", err.message);
     for (int with = 0; with < 2; with++) {

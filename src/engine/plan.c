@@ -14,7 +14,7 @@ enum { MIN_CHUNK = 8, FIRST_CHUNK = 32 /* beside decoders, before any speed was 
 
 static const double least_gain = 1.02;       /* expected of drafts, so that what is misjudged costs little */
 static const float least_odds = 0.05f, likely = 0.7f;
-static const double step_margin = 0.85;      /* of step_ms: a pass in a hundred takes a tenth longer than was expected */
+static const double step_margin = 0.88;      /* of step_ms: a pass in a hundred takes a tenth longer than was expected */
 
 static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
