@@ -4,7 +4,10 @@ model, in turn. The server samples greedily, drafts nothing, and sends each toke
 
     bench/bench_decode.py [--model MODEL] [--tokens N] [--runs N]"""
 import argparse
+import json
 import os
+import re
+import socket
 import statistics
 import subprocess
 import sys
@@ -15,16 +18,20 @@ from harness import TOP, Server, temp_dir, words  # noqa: E402
 
 
 def answer(s, agent, n):
-    """(prompt's tokens, milliseconds a token between the first event with text and the last, processor ms a token of the server's threads by name)."""
-    at, usage = [], None
-    for chunk in s.stream([{"role": "user", "content": words(40, len(agent))}], agent, max_tokens=n, temperature=0, ignore_eos=True, logit_bias={"32": 100},
-                          stream_options={"include_usage": True}):
-        usage = chunk.get("usage") or usage
-        if chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
-            at.append(time.monotonic())
-    if len(at) < n:
+    """(prompt's tokens, milliseconds a token between the first text and the last). Bytes are looked at when all have come: a client that parses each event would take
+    the processors that it shares with the server."""
+    body = json.dumps({"messages": [{"role": "user", "content": words(40, len(agent))}], "agent_id": agent, "max_tokens": n, "temperature": 0, "ignore_eos": True,
+                       "logit_bias": {"65": 100}, "stream": True, "stream_options": {"include_usage": True}}).encode()
+    pieces = []
+    with socket.create_connection(("127.0.0.1", s.live_port)) as c:
+        c.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        while piece := c.recv(1 << 16):
+            pieces.append((time.monotonic(), piece))
+    at = [when for when, piece in pieces for _ in range(piece.count(b'"delta":{"content"'))]
+    usage = re.search(rb'"prompt_tokens":(\d+)', b"".join(piece for _, piece in pieces))
+    if len(at) < n or not usage:
         raise SystemExit(f"{len(at)} of {n} tokens came as text")
-    return usage["prompt_tokens"], (at[-1] - at[0]) * 1000 / (len(at) - 1)
+    return int(usage[1]), (at[-1] - at[0]) * 1000 / (len(at) - 1)
 
 
 def threads_ms(pid):

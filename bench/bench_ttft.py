@@ -63,7 +63,7 @@ def drop_pages(folder):
 
 def measure(n, options):
     model = ["--model", options.model] if options.model else []
-    SAY.update({"32": 100} if options.model else {})
+    SAY.update({"65": 100} if options.model else {})
     rows, runs = {}, options.runs
     n_cold = 1 if options.quick else runs
     with temp_dir() as d, Server(d, *model, ready_s=300) as s:
