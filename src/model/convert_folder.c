@@ -183,7 +183,7 @@ static am_status layout(folder *f, am_buf *head, am_error *err) {
     am_buf_append(head, &n_keys, 8);
     am_gguf_put_u32(head, "general.file_type", am_convert_file_type(f->o));
     am_status status = am_gguf_put_model(head, f->model, &n_keys, err);
-    if (!status) status = am_gguf_put_vocabulary(head, f->o->from, f->model->config.n_vocab, &n_keys, err);
+    if (!status) status = am_gguf_put_text_keys(head, f->o->from, f->model, &n_keys, err);
     if (!status && (status = head->failed)) am_fail(err, status, "a header: %s", am_status_text(status));
     if (!status) memcpy(head->p + keys_at, &n_keys, 8);
     for (size_t i = 0; !status && i < f->n; i++) status = put_tensor(&f->list[i], head, &at, err);

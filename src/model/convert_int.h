@@ -28,8 +28,8 @@ void am_gguf_put_bool(am_buf *buf, const char *key, bool v);
 am_status am_gguf_put_model(am_buf *buf, const am_model *model, uint64_t *n, am_error *err);
 /* What scores are multiplied by over what llama.cpp takes, which has no key for it: goes into the weights of q. */
 double am_gguf_query_factor(const am_model *model);
-/* The tokenizer and template of a folder; "none" when there is none, or none that GGUF has a name for. */
-am_status am_gguf_put_vocabulary(am_buf *buf, const char *dir, uint32_t n_vocab, uint64_t *n, am_error *err);
+/* The tokenizer and template of a folder; "none" when there is none, or none that GGUF has lists for. */
+am_status am_gguf_put_text_keys(am_buf *buf, const char *dir, const am_model *model, uint64_t *n, am_error *err);
 
 /* Everything that decides the output's bytes: the form, the head, the source's path, length and time. */
 am_status am_convert_plan(const am_convert_options *options, const void *head, size_t n_head, am_sum *out, am_error *err);

@@ -62,6 +62,7 @@ const am_gguf_tensor *am_gguf_find(const am_gguf *gguf, const char *name); /* NU
 void am_gguf_drop(const am_gguf *gguf, const am_gguf_tensor *tensor, size_t at, size_t n_bytes);
 
 /* The vocabulary of tokenizer.ggml.*; AM_ENOTFOUND when the file has none. Free with am_gguf_vocab_free; views live as long as the reader. */
+#define AM_GGUF_RSTRIP "agent_memory.rstrip_token_ids" /* I32: a key of our own */
 am_status am_gguf_vocab(const am_gguf *gguf, am_vocab *out, am_error *err);
 void am_gguf_vocab_free(am_vocab *vocab);
 

@@ -183,12 +183,8 @@ static am_status put_parts(keys *k, am_error *err) {
 static void put_ends(keys *k) {
     static const char *const names[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
     const am_model_info *i = &k->m->info;
-    const json_t *bos = json_object_get(k->m->config.json, "bos_token_id");
     for (uint32_t e = 0; e < i->n_eos && e < 3; e++, k->n++) am_gguf_put_u32(k->buf, names[e], (uint32_t)i->eos[e]);
     if (i->n_eos > 3) am_log(AM_LOG_WARN, "GGUF names three tokens that end an answer", AM_LU("tokens", i->n_eos));
-    if (!json_is_integer(bos)) return;
-    am_gguf_put_u32(k->buf, "tokenizer.ggml.bos_token_id", (uint32_t)json_integer_value(bos));
-    k->n++;
 }
 
 am_status am_gguf_put_model(am_buf *buf, const am_model *m, uint64_t *n, am_error *err) {

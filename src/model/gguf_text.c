@@ -1,18 +1,17 @@
-/* Owns the vocabulary and the template of a folder as GGUF keys. Only byte-level BPE with a pattern that has a name there: other kinds keep
- * scores or pieces that tokenizer.json does not hold, and a guessed pattern would split words wrongly in silence; then there is no vocabulary in the
- * file, and a word in the log. */
+/* Owns the vocabulary and the template of a folder as GGUF keys. Where no lists of GGUF mean what the folder's tokenizer does (text/vocab_of.c), there is no
+ * vocabulary in the file, and a word in the log. */
 #include "model/convert_int.h"
+#include "model/internal.h"
 
-#include "base/fs.h"
-#include "base/json.h"
 #include "base/log.h"
 #include "text/chat.h"
+#include "text/tokenizer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_TEXT_BYTES = 256 << 20, U32 = 4, I32 = 5, F32 = 6, BOOL = 7, STRING = 8, ARRAY = 9, NORMAL = 1, CONTROL = 3, USER = 4, UNUSED = 5 };
+enum { MAX_TEXT_BYTES = 1 << 30, U32 = 4, I32 = 5, F32 = 6, BOOL = 7, STRING = 8, ARRAY = 9 };
 
 static void put_str(am_buf *b, am_str s) {
     uint64_t n = s.n;
@@ -51,74 +50,34 @@ void am_gguf_put_bool(am_buf *b, const char *key, bool v) {
     am_buf_putc(b, v);
 }
 
-/* The name of the split pattern. */
-static const char *pre_of(const json_t *tokenizer) {
-    const json_t *pre = json_object_get(tokenizer, "pre_tokenizer"), *list = json_object_get(pre, "pretokenizers");
-    const json_t *first = list ? json_array_get(list, 0) : pre;
-    const char *type = json_string_value(json_object_get(first, "type"));
-    const char *pattern = json_string_value(json_object_get(json_object_get(first, "pattern"), "Regex"));
-    static const char words[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|";
-    static const char tail[] = "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-    char llama[256], qwen[256];
-    snprintf(llama, sizeof llama, "%s\\p{N}{1,3}%s", words, tail);
-    snprintf(qwen, sizeof qwen, "%s\\p{N}%s", words, tail);
-    if (pattern && strcmp(pattern, llama) == 0) return json_is_true(json_object_get(json_object_get(tokenizer, "model"), "ignore_merges")) ? "llama-bpe" : "dbrx";
-    if (pattern && strcmp(pattern, qwen) == 0) return "qwen2";
-    if (type && strcmp(type, "Digits") == 0) return "smollm";
-    if (type && strcmp(type, "ByteLevel") == 0) return "gpt-2";
-    return NULL;
+static void put_strings(am_buf *b, const char *key, const am_str *list, size_t n) {
+    put_array(b, key, STRING, n);
+    for (size_t i = 0; i < n; i++) put_str(b, list[i]);
 }
 
-typedef struct token {
-    const char *text;
-    int32_t kind;
-} token;
-
-static am_status place(token *list, uint32_t n, const char *text, const json_t *id, int32_t kind, am_error *err) {
-    json_int_t i = json_is_integer(id) ? json_integer_value(id) : -1;
-    if (i < 0 || i >= n) return am_fail(err, AM_EFORMAT, "tokenizer.json: token '%.60s' has an id outside the vocabulary of %u", text ? text : "", n);
-    if (text) list[i] = (token){text, kind};
-    return AM_OK;
-}
-
-static am_status put_tokens(am_buf *b, const json_t *tokenizer, uint32_t n, am_error *err) {
-    const json_t *vocab = json_object_get(json_object_get(tokenizer, "model"), "vocab"), *added = json_object_get(tokenizer, "added_tokens");
-    token *list = am_calloc(n, sizeof *list);
-    if (!list) return am_fail(err, AM_ENOMEM, "no memory for a vocabulary");
-    am_status status = AM_OK;
-    const char *text;
-    json_t *v;
-    size_t i;
-    json_object_foreach((json_t *)vocab, text, v) if (!status) status = place(list, n, text, v, NORMAL, err);
-    json_array_foreach(added, i, v) if (!status)
-        status = place(list, n, json_string_value(json_object_get(v, "content")), json_object_get(v, "id"),
-                       json_is_true(json_object_get(v, "special")) ? CONTROL : USER, err);
-    put_array(b, "tokenizer.ggml.tokens", STRING, n);
-    for (uint32_t k = 0; k < n; k++) {
-        char unused[32];
-        snprintf(unused, sizeof unused, "[PAD%u]", k);
-        put_str(b, am_str_of(list[k].text ? list[k].text : unused));
+static void put_lists(am_buf *b, const am_vocab *v, uint64_t *n) {
+    am_gguf_put_text(b, "tokenizer.ggml.model", v->model);
+    put_strings(b, "tokenizer.ggml.tokens", v->tokens, v->n_tokens);
+    put_array(b, "tokenizer.ggml.token_type", I32, v->n_tokens);
+    am_buf_append(b, v->types, v->n_tokens * sizeof *v->types);
+    am_gguf_put_bool(b, "tokenizer.ggml.add_bos_token", v->add_bos > 0);
+    am_gguf_put_bool(b, "tokenizer.ggml.add_eos_token", v->add_eos > 0);
+    *n += 5;
+    if (v->unk >= 0) am_gguf_put_u32(b, "tokenizer.ggml.unknown_token_id", (uint32_t)v->unk), ++*n;
+    if (v->n_rstrip) {
+        put_array(b, AM_GGUF_RSTRIP, I32, v->n_rstrip);
+        am_buf_append(b, v->rstrip, v->n_rstrip * sizeof *v->rstrip);
+        ++*n;
     }
-    put_array(b, "tokenizer.ggml.token_type", I32, n);
-    for (uint32_t k = 0; k < n; k++) {
-        int32_t kind = list[k].text ? list[k].kind : UNUSED;
-        am_buf_append(b, &kind, 4);
+    if (v->scores) {
+        put_array(b, "tokenizer.ggml.scores", F32, v->n_tokens);
+        am_buf_append(b, v->scores, v->n_tokens * sizeof *v->scores);
+        am_gguf_put_bool(b, "tokenizer.ggml.add_space_prefix", v->add_space_prefix > 0);
+    } else {
+        am_gguf_put_text(b, "tokenizer.ggml.pre", v->pre);
+        put_strings(b, "tokenizer.ggml.merges", v->merges, v->n_merges);
     }
-    free(list);
-    return status;
-}
-
-/* A merge is "a b" or ["a", "b"]. */
-static void put_merges(am_buf *b, const json_t *merges) {
-    size_t i;
-    json_t *m;
-    put_array(b, "tokenizer.ggml.merges", STRING, json_array_size(merges));
-    json_array_foreach(merges, i, m) {
-        char text[1024];
-        const char *whole = json_string_value(m), *left = json_string_value(json_array_get(m, 0)), *right = json_string_value(json_array_get(m, 1));
-        if (!whole) snprintf(text, sizeof text, "%s %s", left ? left : "", right ? right : "");
-        put_str(b, am_str_of(whole ? whole : text));
-    }
+    *n += 2;
 }
 
 typedef struct templates {
@@ -138,33 +97,35 @@ static am_status put_template(void *arg, am_str name, am_str source, am_error *e
     return AM_OK;
 }
 
-/* llama.cpp wants the key in any case. */
-static void put_none(am_buf *b, uint64_t *n) {
-    am_gguf_put_text(b, "tokenizer.ggml.model", AM_STR("none"));
-    ++*n;
+static am_status put_vocabulary(am_buf *b, const char *dir, const am_model *m, uint64_t *n, int32_t *bos, am_error *err) {
+    am_tokenizer *tokenizer = NULL;
+    am_vocab v;
+    am_arena *memory = am_arena_create(MAX_TEXT_BYTES);
+    am_status status = memory ? am_tokenizer_load_dir(dir, &tokenizer, err) : am_fail(err, AM_ENOMEM, "no memory for a vocabulary");
+    if (!status) status = am_vocab_of(tokenizer, m->config.n_vocab, memory, &v, err);
+    if (!status) {
+        put_lists(b, &v, n);
+        if (v.bos >= 0) *bos = v.bos;
+    }
+    am_tokenizer_free(tokenizer);
+    am_arena_free(memory);
+    return status;
 }
 
-am_status am_gguf_put_vocabulary(am_buf *b, const char *dir, uint32_t n_vocab, uint64_t *n, am_error *err) {
-    char path[4096];
-    json_t *tokenizer = NULL;
-    am_status status = am_fs_join(path, sizeof path, dir, "tokenizer.json", err);
-    if (!status && (status = am_json_read(path, MAX_TEXT_BYTES, &tokenizer, err)) == AM_ENOTFOUND) return put_none(b, n), AM_OK;
-    if (status) return status;
-    const json_t *model = json_object_get(tokenizer, "model");
-    const char *pre = json_is_true(json_object_get(model, "byte_fallback")) ? NULL : pre_of(tokenizer);
-    if (pre && json_is_object(json_object_get(model, "vocab")) && json_is_array(json_object_get(model, "merges"))) {
-        am_gguf_put_text(b, "tokenizer.ggml.model", AM_STR("gpt2"));
-        am_gguf_put_text(b, "tokenizer.ggml.pre", am_str_of(pre));
-        status = put_tokens(b, tokenizer, n_vocab, err);
-        put_merges(b, json_object_get(model, "merges"));
-        *n += 5;
+am_status am_gguf_put_text_keys(am_buf *b, const char *dir, const am_model *m, uint64_t *n, am_error *err) {
+    const json_t *config_bos = json_object_get(m->config.json, "bos_token_id");
+    int32_t bos = json_is_integer(config_bos) ? (int32_t)json_integer_value(config_bos) : -1;
+    am_status status = put_vocabulary(b, dir, m, n, &bos, err);
+    if (status == AM_ENOTFOUND || status == AM_EUNSUPPORTED) {
+        if (status == AM_EUNSUPPORTED) am_log(AM_LOG_WARN, "this tokenizer does not become GGUF: the file has no vocabulary", AM_LS("model", dir), AM_LS("why", err->message));
+        am_gguf_put_text(b, "tokenizer.ggml.model", AM_STR("none")); /* llama.cpp wants the key in any case */
+        ++*n;
+        status = AM_OK;
+    } else if (!status) {
         templates t = {b, n};
-        if (!status) status = am_chat_sources_of_dir(dir, put_template, &t, err);
+        status = am_chat_sources_of_dir(dir, put_template, &t, err);
         if (status == AM_ENOTFOUND) status = AM_OK;
-    } else {
-        put_none(b, n);
-        am_log(AM_LOG_WARN, "this tokenizer does not become GGUF: the file has no vocabulary", AM_LS("tokenizer", path));
     }
-    json_decref(tokenizer);
+    if (!status && bos >= 0) am_gguf_put_u32(b, "tokenizer.ggml.bos_token_id", (uint32_t)bos), ++*n;
     return status;
 }

@@ -1,7 +1,11 @@
 /* Owns the way from tokenizer.ggml.* keys to the am_vocab that src/text/ builds a tokenizer from. */
 #include "model/gguf.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+enum { UNKNOWN = 2, USER_DEFINED = 4 }; /* types of tokens; control lies between */
 
 /* An optional key: absent leaves *out as it is, of a wrong kind is an error. */
 static am_status optional_id(const am_gguf *g, const char *key, int32_t *out, am_error *err) {
@@ -42,6 +46,34 @@ static am_status read_lists(const am_gguf *g, am_vocab *v, am_error *err) {
     return AM_OK;
 }
 
+static bool in_words(am_str s, const char *words) {
+    for (const char *w = words; *w; w += strlen(w) + 1)
+        if (am_str_eq(s, am_str_of(w))) return true;
+    return false;
+}
+
+/* Which tokens take the blanks behind them has no key in GGUF: llama.cpp goes by the model's name. Files of ours say it. */
+static am_status read_rstrip(const am_gguf *g, am_vocab *v, am_error *err) {
+    am_str name = {0};
+    int32_t *ids;
+    char text[256];
+    if (am_gguf_get(g, AM_GGUF_RSTRIP)) {
+        am_status status = am_gguf_i32s(g, AM_GGUF_RSTRIP, &ids, &v->n_rstrip, err);
+        if (!status) v->rstrip = ids;
+        return status;
+    }
+    if (am_gguf_get(g, "general.name") && am_gguf_string(g, "general.name", &name, err)) return AM_EFORMAT;
+    snprintf(text, sizeof text, "%.*s", (int)(name.n < 255 ? name.n : 255), name.n ? name.p : "");
+    if (!v->types || (!strcasestr(text, "phi-3") && !strcasestr(text, "phi3"))) return AM_OK;
+    if (!(ids = am_calloc(v->n_tokens, sizeof *ids))) return am_fail(err, AM_ENOMEM, "no memory for the vocabulary");
+    for (size_t i = 0; i < v->n_tokens; i++) {
+        bool marks = v->types[i] >= UNKNOWN && v->types[i] <= USER_DEFINED && !in_words(v->tokens[i], "<unk>\0<s>\0<|endoftext|>\0");
+        if (marks || in_words(v->tokens[i], "</s>\0")) ids[v->n_rstrip++] = (int32_t)i;
+    }
+    v->rstrip = ids;
+    return AM_OK;
+}
+
 am_status am_gguf_vocab(const am_gguf *g, am_vocab *out, am_error *err) {
     *out = (am_vocab){.bos = -1, .eos = -1, .unk = -1, .pad = -1, .add_bos = -1, .add_eos = -1, .add_space_prefix = -1,
                       .remove_extra_whitespaces = -1};
@@ -49,6 +81,7 @@ am_status am_gguf_vocab(const am_gguf *g, am_vocab *out, am_error *err) {
     if (status) return status;
     if (am_gguf_get(g, "tokenizer.ggml.pre")) status = am_gguf_string(g, "tokenizer.ggml.pre", &out->pre, err);
     if (!status) status = read_lists(g, out, err);
+    if (!status) status = read_rstrip(g, out, err);
     if (!status) status = optional_id(g, "tokenizer.ggml.bos_token_id", &out->bos, err);
     if (!status) status = optional_id(g, "tokenizer.ggml.eos_token_id", &out->eos, err);
     if (!status) status = optional_id(g, "tokenizer.ggml.unknown_token_id", &out->unk, err);
@@ -69,5 +102,6 @@ void am_gguf_vocab_free(am_vocab *v) {
     free((void *)v->scores);
     free((void *)v->types);
     free((void *)v->merges);
+    free((void *)v->rstrip);
     *v = (am_vocab){0};
 }

@@ -29,7 +29,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { HEADER = 128, SUMMED = 112, CHUNK = 4 << 20, CHUNKS_A_SYNC = 8, CHUNKS_AHEAD = 16, MAX_MATS = 1 << 22, PAGE = 4096 };
+enum { HEADER = 128, SUMMED = 112, CHUNK = 4 << 20, CHUNKS_A_SYNC = 8, MAX_MATS = 1 << 22, PAGE = 4096 };
 static const char magic[8] = "AMPACK01", ending[] = ".packed", part_ending[] = ".part";
 
 typedef struct header {
@@ -111,11 +111,11 @@ static void check_chunk(void *arg, size_t i, size_t worker) {
     (void)worker;
     check_job *job = arg;
     const am_packed *p = job->packed;
-    uint64_t at = (uint64_t)i * CHUNK, left = p->h->n_data - at, ahead = at + (uint64_t)CHUNKS_AHEAD * CHUNK;
-    /* several workers' faults look like no sequence to the kernel, which then reads piece by piece: the disk is asked beforehand */
-    if (ahead < p->h->n_data)
-        madvise((void *)(uintptr_t)(p->map.p + p->h->data_at + ahead), p->h->n_data - ahead < CHUNK ? (size_t)(p->h->n_data - ahead) : CHUNK, MADV_WILLNEED);
-    if (am_hash64(p->map.p + p->h->data_at + at, left < CHUNK ? (size_t)left : CHUNK) != p->sums[i]) atomic_store(&job->damaged, true);
+    const uint8_t *data = p->map.p + p->h->data_at + (uint64_t)i * CHUNK;
+    uint64_t left = p->h->n_data - (uint64_t)i * CHUNK;
+    size_t n = left < CHUNK ? (size_t)left : CHUNK;
+    madvise((void *)(uintptr_t)data, n, MADV_POPULATE_READ); /* page by page takes half as long again; an older kernel does that */
+    if (am_hash64(data, n) != p->sums[i]) atomic_store(&job->damaged, true);
 }
 
 static am_status check_file(am_packed *p, const char *path, am_sum key, am_workers *workers, am_error *err) {

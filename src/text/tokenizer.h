@@ -46,6 +46,8 @@ typedef struct am_vocab {
     int8_t add_bos, add_eos, add_space_prefix;   /* -1 when absent */
     int8_t remove_extra_whitespaces;             /* -1 when absent */
     am_str precompiled_charsmap;                 /* may be empty */
+    const int32_t *rstrip;                       /* [n_rstrip] tokens that take the blanks behind them */
+    size_t n_rstrip;
 } am_vocab;
 
 /* From a model folder: tokenizer.json, else tokenizer.model, else a tiktoken file; with the configs beside it. */
@@ -57,6 +59,9 @@ am_status am_tokenizer_load_file(const char *path, am_tokenizer **out, am_error 
 /* From texts in memory; config may be empty. */
 am_status am_tokenizer_load_json(am_str tokenizer_json, am_str tokenizer_config, am_tokenizer **out, am_error *err);
 am_status am_tokenizer_load_vocab(const am_vocab *vocab, am_tokenizer **out, am_error *err);
+/* The way back: lists of n_tokens entries that mean what a tokenizer does, all in `memory`. AM_EUNSUPPORTED when there are none: only BPE, by bytes with a split
+ * pattern that has a name, or SentencePiece's. What lists cannot say is left out: which blanks added tokens take, composition (NFC). */
+am_status am_vocab_of(const am_tokenizer *tokenizer, size_t n_tokens, am_arena *memory, am_vocab *out, am_error *err);
 void am_tokenizer_free(am_tokenizer *tokenizer);
 
 enum {

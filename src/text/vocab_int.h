@@ -17,6 +17,7 @@ typedef struct am_pre_name {
     unsigned flags;
 } am_pre_name;
 const am_pre_name *am_pre_name_find(am_str name); /* NULL when it is not known */
+const am_pre_name *am_pre_name_at(size_t i);      /* NULL behind the last */
 
 /* Fills t from a vocabulary, without sealing it. */
 am_status am_vocab_read(am_tokenizer *t, const am_vocab *vocab, am_error *err);

@@ -87,6 +87,8 @@ static bool named(const char *names, am_str name) {
     return false;
 }
 
+const am_pre_name *am_pre_name_at(size_t i) { return i < sizeof table / sizeof *table ? &table[i] : NULL; }
+
 const am_pre_name *am_pre_name_find(am_str name) {
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (named(table[i].names, name)) return &table[i];

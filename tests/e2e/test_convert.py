@@ -239,41 +239,6 @@ def test_keys_names_and_shapes_are_the_converters():
     return f"{n} files"
 
 
-def test_vocabulary_and_template_go_along():
-    folder = os.path.join(TOP, "models", "memo-28m")
-    with temp_dir() as d:
-        convert(folder, d + "/m.gguf", "gguf-q8_0")
-        lines = '{"text": "Hello world, 123 times <|im_start|>user\\nI am B\\u00f6b \\u6f22\\u5b57  <|im_end|>"}\n'
-        a, b = (run("text", "encode", "--tokenizer", path, stdin=lines) for path in (folder, d + "/m.gguf"))
-        expect(a == b and a[0] == 0 and "ids" in a[1], f"{a} {b}")
-        lines = '{"messages": [{"role": "user", "content": "hi"}], "add_generation_prompt": true}\n'
-        a, b = (run("text", "render", "--tokenizer", path, stdin=lines) for path in (folder, d + "/m.gguf"))
-        expect(a == b and a[0] == 0 and "hi" in a[1], f"{a} {b}")
-
-
-def test_several_templates_go_along():
-    top = os.path.join(TOP, "models", "memo-28m")
-    lines = "".join(json.dumps({"messages": [], **more}) + "\n" for more in ({}, {"tools": [{}]}, {"documents": [{}]}, {"chat_template": "odd"}, {"chat_template": "no"}))
-    with temp_dir() as d:
-        shutil.copytree(top, d + "/m")
-        with open(d + "/m/tokenizer_config.json", encoding="utf-8") as f:
-            config = json.load(f)
-        config["chat_template"] = [{"name": "default", "template": "D"}, {"name": "rag", "template": "R"}]
-        with open(d + "/m/tokenizer_config.json", "w", encoding="utf-8") as f:
-            json.dump(config, f)
-        os.mkdir(d + "/m/additional_chat_templates")
-        for name in "tool_use", "odd":
-            with open(f"{d}/m/additional_chat_templates/{name}.jinja", "w", encoding="utf-8") as f:
-                f.write(name)
-        convert(d + "/m", d + "/m.gguf", "gguf-q4_0")
-        convert(d + "/m", d + "/mlx", "mlx-4")
-        for path in d + "/m", d + "/m.gguf", d + "/mlx":
-            code, out, err = run("text", "render", "--tokenizer", path, stdin=lines)
-            expect(code == 0, err)
-            answers = [json.loads(line) for line in out.splitlines()]
-            expect([a.get("text") for a in answers] == ["D", "tool_use", "R", "odd", None] and "'no'" in answers[4]["error"]["message"], (path, answers))
-
-
 def test_numpy_reads_the_mlx_form():
     np = need("numpy")
     import weight_forms
