@@ -188,7 +188,8 @@ static void saved_rows_come_back_and_no_others_change(void **state) {
             saved[n_bytes] = 0x5a;
             am_kv_rows_save(&f.layout, f.open, n_rows, saved);
             assert_int_equal(saved[n_bytes], 0x5a);
-            am_kv_rows_load(&f.layout, open, n_rows, saved);
+            for (uint32_t p = 0; p < am_kv_rows_pieces(&f.layout); p++)
+                am_kv_rows_load(&f.layout, open, n_rows, p, saved + p * (am_kv_rows_bytes(&f.layout, n_rows) / am_kv_rows_pieces(&f.layout)));
             am_kv_rows_save(&f.layout, open, n_rows, again);
             assert_memory_equal(saved, again, n_bytes);
             uint8_t *rest = malloc(am_kv_rows_bytes(&f.layout, AM_BLOCK_TOKENS));

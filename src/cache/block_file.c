@@ -15,7 +15,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { MAX_HEADER = 8192, TOKENS_BYTES = AM_BLOCK_TOKENS * 4, MAX_BLOCK_BYTES = 1 << 30 };
+enum { MAX_HEADER = 8192, TOKENS_BYTES = AM_BLOCK_TOKENS * 4, MAX_BLOCK_BYTES = 1 << 30, READ_PIECE = 256 << 10 };
 
 /* Numbers of the part's layers, ascending. */
 static am_status layers_text(const am_kv_layout *l, am_kv_part part, am_buf *out) {
@@ -103,12 +103,16 @@ static am_status check_head(int fd, const char *path, const char *wanted, size_t
     return AM_OK;
 }
 
-/* The units, then the sum. */
+/* The units. Each piece is summed while it is still in the processor's cache. */
 static am_status read_units(const am_cache *c, const am_part *p, int fd, const char *path, off_t at, am_sum_state *state, am_error *err) {
     size_t unit_bytes = c->options.layout.unit_bytes;
     am_status status = AM_OK;
-    for (uint32_t i = 0; !status && i < am_part_units(c, p); i++, at += (off_t)unit_bytes)
-        if (!(status = am_fs_read_at(fd, path, p->incoming[i], unit_bytes, at, err))) am_sum_add(state, p->incoming[i], unit_bytes);
+    for (uint32_t i = 0; !status && i < am_part_units(c, p); i++)
+        for (size_t done = 0, n; !status && done < unit_bytes; done += n, at += (off_t)n) {
+            char *to = (char *)p->incoming[i] + done;
+            n = unit_bytes - done < READ_PIECE ? unit_bytes - done : READ_PIECE;
+            if (!(status = am_fs_read_at(fd, path, to, n, at, err))) am_sum_add(state, to, n);
+        }
     return status;
 }
 

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_IO_THREADS = 2, N_HEAD_BUCKETS = 4096, N_BLOCK_BUCKETS = 4096 };
+enum { MAX_AHEAD_BYTES = 256 << 20, N_IO_THREADS = 2, N_HEAD_BUCKETS = 4096, N_BLOCK_BUCKETS = 4096 };
 
 static void put_u32(uint8_t *to, uint32_t x) {
     for (size_t i = 0; i < 4; i++) to[i] = (uint8_t)(x >> (8 * i));
@@ -164,6 +164,28 @@ static am_status read_folder(am_cache *c, am_error *err) {
     return AM_OK;
 }
 
+/* The first agent that comes back after a start writes to memory that was never touched, and clearing that takes longer than reading its files
+ * (bench/bench_restore). So as much as the agent used last has gets its pages now, where nobody waits for them: memory that it will have, if it comes. */
+static am_status populate(am_cache *c, am_job *job, am_error *err) {
+    (void)job, (void)err;
+    am_pool_populate(&c->sealed, c->n_ahead);
+    am_pool_populate(&c->open, c->n_ahead ? 1 : 0);
+    return AM_OK;
+}
+
+static void populated(am_cache *c, am_job *job) { (void)c, (void)job; }
+
+static void populate_ahead(am_cache *c) {
+    const am_head *h = c->head_ring.older;
+    if (h == &c->head_ring) return;
+    for (uint32_t i = 0; i < h->n_chain; i++)
+        for (int kind = 0; kind < AM_KV_PARTS; kind++)
+            if (h->chain[i]->part[kind] && h->chain[i]->part[kind]->on_disk) c->n_ahead += am_part_units(c, h->chain[i]->part[kind]);
+    if (c->n_ahead > MAX_AHEAD_BYTES / c->sealed.slot_bytes) c->n_ahead = (uint32_t)(MAX_AHEAD_BYTES / c->sealed.slot_bytes);
+    c->populate_job = (am_job){.run = populate, .done = populated};
+    am_io_queue_add(c->io, &c->populate_job, false);
+}
+
 am_status am_cache_open(const am_cache_options *options, am_cache **out, am_error *err) {
     *out = NULL;
     am_status status = am_fs_mkdirs(options->dir, err);
@@ -191,6 +213,7 @@ am_status am_cache_open(const am_cache_options *options, am_cache **out, am_erro
     }
     if ((status = make_pools(c, err)) || (status = read_folder(c, err))) goto out;
     if ((status = am_io_queue_create(c, N_IO_THREADS, &c->io, err))) goto out;
+    populate_ahead(c);
     am_absent_opened(c);
     am_log(AM_LOG_INFO, "cache_opened", AM_LS("dir", c->dir), AM_LU("agents", c->stats.n_heads), AM_LU("blocks", c->stats.n_blocks_disk),
            AM_LU("orphans", c->stats.n_orphans), AM_LU("refused", c->n_refused), AM_LU("sealed_slots", c->sealed.n_slots),

@@ -295,31 +295,49 @@ am_status am_head_file_load(am_cache *c, const char *name, am_error *err) {
     return status;
 }
 
-am_status am_head_rows_read(int fd, const char *path, const am_head_rows *rows, uint8_t *bytes, am_error *err) {
-    size_t n = 16 + rows->n_bytes;
-    am_status status = am_fs_read_at(fd, path, bytes, 16, (off_t)rows->at, err);
+am_status am_head_rows_read(int fd, const char *path, const am_head_rows *rows, am_error *err) {
+    uint8_t sum[16];
+    off_t at = (off_t)rows->at;
+    am_status status = am_fs_read_at(fd, path, sum, sizeof sum, at, err);
     /* another file under its name, perhaps a shorter one, is no damage */
-    if (status == AM_EFORMAT || (!status && memcmp(bytes, rows->sum, 16) != 0)) return am_fail(err, AM_ENOTFOUND, "%s: is not the file it was", path);
-    if (!status) status = am_fs_read_at(fd, path, bytes + 16, rows->n_bytes + 16, (off_t)rows->at + 16, err);
-    if (status) return status;
-    am_sum sum = am_sum_of(bytes, n);
-    return memcmp(sum.b, bytes + n, 16) == 0 ? AM_OK : am_fail(err, AM_ECORRUPT, "%s: checksum of its rows does not match", path);
+    if (status == AM_EFORMAT || (!status && memcmp(sum, rows->sum, sizeof sum) != 0)) return am_fail(err, AM_ENOTFOUND, "%s: is not the file it was", path);
+    uint8_t *piece = status ? NULL : malloc(rows->piece_bytes);
+    am_sum_state *state = piece ? am_sum_begin() : NULL;
+    if (!status && !state) status = am_fail(err, AM_ENOMEM, "no memory for %zu bytes of rows", rows->piece_bytes);
+    if (!status) am_sum_add(state, sum, sizeof sum);
+    at += sizeof sum;
+    for (uint32_t i = 0; !status && i < rows->n_bytes / rows->piece_bytes; i++, at += (off_t)rows->piece_bytes) {
+        if ((status = am_fs_read_at(fd, path, piece, rows->piece_bytes, at, err))) break;
+        am_sum_add(state, piece, rows->piece_bytes);
+        rows->take(rows->arg, i, piece);
+    }
+    if (!status) status = am_fs_read_at(fd, path, sum, sizeof sum, at, err);
+    if (state) {
+        am_sum found = am_sum_end(state);
+        if (!status && memcmp(sum, found.b, sizeof sum) != 0) status = am_fail(err, AM_ECORRUPT, "%s: checksum of its rows does not match", path);
+    }
+    free(piece);
+    return status;
+}
+
+/* Into the turn's open block, whose rows do not count before all is well. */
+static void take_rows(void *arg, uint32_t piece, const uint8_t *bytes) {
+    am_turn *t = arg;
+    am_kv_rows_load(&t->cache->options.layout, t->open, t->rows_in_file, piece, bytes);
 }
 
 am_status am_head_file_read_rows(am_cache *c, am_job *job, am_error *err) {
     am_turn *t = job->turn;
+    const am_kv_layout *l = &c->options.layout;
     char path[4096];
     am_status status = am_fs_join(path, sizeof path, c->dir, t->rows_file, err);
     if (status) return status;
     int fd = am_io->open(path, O_RDONLY | O_NONBLOCK, 0);
     if (fd < 0) return am_fail(err, fd == -ENOENT ? AM_ENOTFOUND : AM_EIO, "%s: %s", path, strerror(-fd));
-    am_head_rows rows = {t->rows_sum.b, t->rows_sum_at, am_kv_rows_bytes(&c->options.layout, t->rows_in_file)};
-    uint8_t *bytes = malloc(rows.n_bytes + 32);
-    if (!bytes) status = am_fail(err, AM_ENOMEM, "no memory for %zu bytes of rows", rows.n_bytes);
-    if (!status) status = am_head_rows_read(fd, path, &rows, bytes, err);
+    size_t n_bytes = am_kv_rows_bytes(l, t->rows_in_file);
+    am_head_rows rows = {t->rows_sum.b, t->rows_sum_at, n_bytes, n_bytes / am_kv_rows_pieces(l), take_rows, t};
+    status = am_head_rows_read(fd, path, &rows, err);
     am_io->close(fd);
-    if (!status) am_kv_rows_load(&c->options.layout, t->open, t->rows_in_file, bytes + 16);
-    free(bytes);
     if (status == AM_EFORMAT || status == AM_ECORRUPT) am_refuse_file(c, t->rows_file, status, err->message);
     return status;
 }

@@ -180,6 +180,8 @@ struct am_cache {
     char tag_hex[65];
     am_pool sealed, open; /* sealed: units */
     am_io_queue *io;
+    am_job populate_job;
+    uint32_t n_ahead;       /* sealed slots that it populates */
     am_block **block_buckets;
     size_t n_block_buckets; /* power of two */
     am_part part_ring;      /* newest is ring.older; the list is circular */
@@ -203,6 +205,7 @@ void am_pool_free(am_pool *pool);
 void *am_pool_take(am_pool *pool); /* NULL when none is free */
 void am_pool_give(am_pool *pool, void *slot);
 void am_pool_trim(am_pool *pool); /* pages of free slots go back to the system */
+void am_pool_populate(const am_pool *pool, uint32_t n_slots); /* the first slots get their pages now; any thread */
 
 /* io_queue.c: a few threads that run jobs; reads go before writes. */
 am_status am_io_queue_create(am_cache *cache, uint32_t n_threads, am_io_queue **out, am_error *err);
@@ -284,12 +287,16 @@ void am_head_view_free(am_head_view *view);
 
 am_status am_head_file_load(am_cache *cache, const char *name, am_error *err); /* adds the head, or notes a foreign one */
 am_status am_head_file_read_rows(am_cache *cache, am_job *job, am_error *err);
-/* The rows of a head's file and the sums around them. AM_ENOTFOUND when it is not the file any more whose sum is given. */
+/* The rows of a head's file and the sums around them: handed over piece by piece as they are read, and to be trusted only when all were and the answer is
+ * AM_OK. AM_ENOTFOUND when it is not the file any more whose sum is given. */
 typedef struct am_head_rows {
     const uint8_t *sum; /* [16] */
     size_t at, n_bytes; /* of the sum; of the rows behind it */
+    size_t piece_bytes; /* divides n_bytes */
+    void (*take)(void *arg, uint32_t piece, const uint8_t *bytes);
+    void *arg;
 } am_head_rows;
-am_status am_head_rows_read(int fd, const char *path, const am_head_rows *rows, uint8_t *bytes /* [n_bytes + 32] */, am_error *err);
+am_status am_head_rows_read(int fd, const char *path, const am_head_rows *rows, am_error *err);
 /* Moves a file to refused/ and logs why. Any thread. */
 void am_refuse_file(am_cache *cache, const char *name, am_status status, const char *reason);
 

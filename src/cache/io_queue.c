@@ -72,7 +72,7 @@ static void *io_thread(void *arg) {
         job->err = (am_error){0};
         uint64_t start = am_now_ns();
         job->status = job->run(q->cache, job, &job->err);
-        am_metric_observe(reads ? &am_metric_read_time : &am_metric_save_time, 0, am_now_ns() - start);
+        if (job->part || job->turn || job->head) am_metric_observe(reads ? &am_metric_read_time : &am_metric_save_time, 0, am_now_ns() - start);
         pthread_mutex_lock(&q->lock);
         list_add(&q->done, job);
         pthread_cond_signal(&q->finished);

@@ -155,25 +155,37 @@ am_verify_block *am_verify_find(const am_verify_state *v, am_kv_part part, const
     return b && !b->gone ? b : NULL;
 }
 
+typedef struct rows_copy {
+    uint8_t *to;
+    size_t n;
+} rows_copy;
+
+static void take_rows(void *arg, uint32_t piece, const uint8_t *bytes) {
+    const rows_copy *copy = arg;
+    (void)piece; /* the only one */
+    memcpy(copy->to, bytes, copy->n);
+}
+
 am_status am_verify_rows(const am_verify_state *v, const char *file, const am_head_view *h, uint8_t **out,
                          am_error *err) {
     char path[4096];
-    am_head_rows rows = {(const uint8_t *)h->bytes.p + h->sum_at, h->sum_at, (size_t)h->rows_bytes};
+    rows_copy copy = {NULL, (size_t)h->rows_bytes};
+    am_head_rows rows = {(const uint8_t *)h->bytes.p + h->sum_at, h->sum_at, copy.n, copy.n, take_rows, &copy};
     *out = NULL;
     if (!h->rows_bytes) return AM_OK;
     am_status status = am_fs_join(path, sizeof path, v->options->dir, file, err);
-    uint8_t *bytes = status ? NULL : malloc(rows.n_bytes + 32);
-    if (!bytes) return status ? status : am_fail(err, AM_ENOMEM, "no memory for %zu bytes of rows", rows.n_bytes);
+    copy.to = status ? NULL : malloc(copy.n);
+    if (!copy.to) return status ? status : am_fail(err, AM_ENOMEM, "no memory for %zu bytes of rows", copy.n);
     int fd = am_io->open(path, O_RDONLY | O_NONBLOCK, 0);
     if (fd < 0)
         status = am_fail(err, fd == -ENOENT ? AM_ENOTFOUND : AM_EIO, "%s", strerror(-fd));
     else
-        status = am_head_rows_read(fd, path, &rows, bytes, err);
+        status = am_head_rows_read(fd, path, &rows, err);
     if (fd >= 0) am_io->close(fd);
     if (status)
-        free(bytes);
+        free(copy.to);
     else
-        *out = bytes;
+        *out = copy.to;
     return status;
 }
 

@@ -144,7 +144,7 @@ static am_status compare_rows(deep *d, const char *name, const am_head_view *h, 
     if (!status && !own) status = am_fail(err, AM_ENOMEM, "no memory for rows");
     if (!status) {
         am_kv_rows_save(layout, d->open, n_open, own);
-        size_t at = first_difference(own, (const char *)rows + 16, (size_t)h->rows_bytes);
+        size_t at = first_difference(own, (const char *)rows, (size_t)h->rows_bytes);
         d->v->result->n_deep_rows += n_open;
         if (at < h->rows_bytes) differs(d, name, "open rows", at);
     }

@@ -208,41 +208,46 @@ void am_kv_seal(const am_kernels *kernels, const am_kv_layout *layout, const voi
     }
 }
 
+/* Keys between their panels and rows [n_rows][dim]. The 16 rows of a panel stay in the nearest cache meanwhile, and a size that the compiler knows makes
+ * each element one move: an agent's rows are read and written between two tokens of others. */
+static inline void keys_move(uint8_t *panels, uint8_t *rows, uint32_t n_rows, uint32_t dim, const size_t size, const bool out) {
+    for (uint32_t first = 0; first < n_rows; first += AM_PANEL, panels += AM_PANEL * dim * size, rows += AM_PANEL * dim * size) {
+        uint32_t n = n_rows - first < AM_PANEL ? n_rows - first : AM_PANEL;
+        for (uint32_t d = 0; d < dim; d++)
+            for (uint32_t r = 0; r < n; r++) {
+                uint8_t *row = rows + ((size_t)r * dim + d) * size, *lane = panels + ((size_t)d * AM_PANEL + r) * size;
+                memcpy(out ? row : lane, out ? lane : row, size);
+            }
+    }
+}
+
+/* One layer's rows of one head. */
+static inline void rows_move(const am_kv_layout *layout, const void *open, uint32_t n_rows, uint32_t piece, uint8_t *rows, const bool out) {
+    const am_kv_spec *s = &layout->spec;
+    const void *layer = am_kv_open_layer(layout, open, piece / s->n_kv_head);
+    am_mat k = am_kv_k(layout, layer, false, piece % s->n_kv_head);
+    am_rows v = am_kv_v(layout, layer, false, piece % s->n_kv_head);
+    uint8_t *keys = (uint8_t *)(uintptr_t)k.data, *values = (uint8_t *)(uintptr_t)v.data;
+    if (dtype_bytes(k.dtype) == 2) keys_move(keys, rows, n_rows, k.n_in, 2, out);
+    else keys_move(keys, rows, n_rows, k.n_in, 4, out);
+    rows += (size_t)n_rows * k.n_in * dtype_bytes(k.dtype);
+    if (!s->shared) memcpy(out ? rows : values, out ? values : rows, (size_t)n_rows * v.dim * dtype_bytes(v.dtype));
+}
+
+uint32_t am_kv_rows_pieces(const am_kv_layout *layout) { return layout->spec.n_layer * layout->spec.n_kv_head; }
+
 size_t am_kv_rows_bytes(const am_kv_layout *layout, uint32_t n_rows) {
     const am_kv_spec *s = &layout->spec;
     size_t row = s->head_dim_k * dtype_bytes(open_dtype(s->bits_k));
     if (!s->shared) row += s->head_dim_v * dtype_bytes(open_dtype(s->bits_v));
-    return (size_t)s->n_layer * s->n_kv_head * n_rows * row;
+    return (size_t)am_kv_rows_pieces(layout) * n_rows * row;
 }
 
 void am_kv_rows_save(const am_kv_layout *layout, const void *open, uint32_t n_rows, void *dst) {
-    const am_kv_spec *s = &layout->spec;
-    uint8_t *to = dst;
-    for (size_t i = 0; i < (size_t)s->n_layer * s->n_kv_head; i++) {
-        const void *layer = am_kv_open_layer(layout, open, (uint32_t)(i / s->n_kv_head));
-        am_mat k = am_kv_k(layout, layer, false, (uint32_t)(i % s->n_kv_head));
-        am_rows v = am_kv_v(layout, layer, false, (uint32_t)(i % s->n_kv_head));
-        size_t size = dtype_bytes(k.dtype), n_v = s->shared ? 0 : (size_t)n_rows * v.dim * dtype_bytes(v.dtype);
-        for (uint32_t row = 0; row < n_rows; row++)
-            for (uint32_t d = 0; d < k.n_in; d++, to += size)
-                memcpy(to, (const uint8_t *)k.data + k_index(k.n_in, row, d) * size, size);
-        memcpy(to, v.data, n_v);
-        to += n_v;
-    }
+    size_t piece_bytes = am_kv_rows_bytes(layout, n_rows) / am_kv_rows_pieces(layout);
+    for (uint32_t i = 0; i < am_kv_rows_pieces(layout); i++) rows_move(layout, open, n_rows, i, (uint8_t *)dst + i * piece_bytes, true);
 }
 
-void am_kv_rows_load(const am_kv_layout *layout, void *open, uint32_t n_rows, const void *src) {
-    const am_kv_spec *s = &layout->spec;
-    const uint8_t *from = src;
-    for (size_t i = 0; i < (size_t)s->n_layer * s->n_kv_head; i++) {
-        const void *layer = am_kv_open_layer(layout, open, (uint32_t)(i / s->n_kv_head));
-        am_mat k = am_kv_k(layout, layer, false, (uint32_t)(i % s->n_kv_head));
-        am_rows v = am_kv_v(layout, layer, false, (uint32_t)(i % s->n_kv_head));
-        size_t size = dtype_bytes(k.dtype), n_v = s->shared ? 0 : (size_t)n_rows * v.dim * dtype_bytes(v.dtype);
-        for (uint32_t row = 0; row < n_rows; row++)
-            for (uint32_t d = 0; d < k.n_in; d++, from += size)
-                memcpy((uint8_t *)(uintptr_t)k.data + k_index(k.n_in, row, d) * size, from, size);
-        memcpy((void *)(uintptr_t)v.data, from, n_v);
-        from += n_v;
-    }
+void am_kv_rows_load(const am_kv_layout *layout, void *open, uint32_t n_rows, uint32_t piece, const void *src) {
+    rows_move(layout, open, n_rows, piece, (uint8_t *)(uintptr_t)src, false);
 }

@@ -81,9 +81,11 @@ void am_kv_put(const am_kernels *kernels, const am_kv_layout *layout, void *open
 void am_kv_seal(const am_kernels *kernels, const am_kv_layout *layout, const void *open, void *const *units, uint32_t layer);
 
 /* The first n_rows rows of an open block as a compact byte string for disk, and back. Order: layer, head, then K rows
- * [n_rows][head_dim_k], V rows [n_rows][head_dim_v], in the open block's element type, little endian. */
+ * [n_rows][head_dim_k], V rows [n_rows][head_dim_v], in the open block's element type, little endian. Each head of each layer is a piece, all of one size,
+ * which can be loaded by itself: src is where that piece is. */
 size_t am_kv_rows_bytes(const am_kv_layout *layout, uint32_t n_rows);
 void am_kv_rows_save(const am_kv_layout *layout, const void *open, uint32_t n_rows, void *dst);
-void am_kv_rows_load(const am_kv_layout *layout, void *open, uint32_t n_rows, const void *src);
+uint32_t am_kv_rows_pieces(const am_kv_layout *layout);
+void am_kv_rows_load(const am_kv_layout *layout, void *open, uint32_t n_rows, uint32_t piece, const void *src);
 
 #endif

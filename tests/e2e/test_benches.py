@@ -27,6 +27,7 @@ C = {
     "bench_tokenizer": (["--repeat", "1", EMBEDDED, TEXT], None, r"\d"),
 }
 SCRIPTS = {
+    "bench_decode.py": ["--runs", "1", "--tokens", "12"],
     "bench_formats.py": [EMBEDDED, TEXT, "mlx-8", "gguf-q4_0", "--windows", "1", "--window-tokens", "512", "--tables", TABLE],
     "bench_ttft.py": ["--runs", "1", "300"],
     "bench_tokenizer.py": None,  # its program is above; the script compares with packages and reads texts of megabytes
