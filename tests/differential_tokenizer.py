@@ -44,7 +44,7 @@ class Tokens(ctypes.Structure):
 
 
 class Buf(ctypes.Structure):
-    _fields_ = [("p", ctypes.POINTER(ctypes.c_char)), ("n", ctypes.c_size_t), ("cap", ctypes.c_size_t), ("max", ctypes.c_size_t)]
+    _fields_ = [("p", ctypes.POINTER(ctypes.c_char)), ("n", ctypes.c_size_t), ("cap", ctypes.c_size_t), ("max", ctypes.c_size_t), ("failed", ctypes.c_int)]
 
 
 class Error(ctypes.Structure):

@@ -49,8 +49,10 @@ void *am_alloc_room(size_t n_bytes) {
     size_t rounded;
     if (am_fault_alloc() || !am_size_add(n_bytes ? n_bytes : 1, 63, &rounded)) return NULL;
     rounded &= ~(size_t)63;
-    uint8_t *p = aligned_alloc(rounded < HUGE ? 64 : HUGE, rounded);
-    if (p && rounded >= HUGE) madvise(p, rounded / HUGE * HUGE, MADV_HUGEPAGE); /* only faster: it may be refused */
+    uint8_t *p = aligned_alloc(64, rounded);
+    if (!p || rounded < 2 * HUGE) return p;
+    uint8_t *first = (uint8_t *)(((uintptr_t)p + HUGE - 1) & ~(uintptr_t)(HUGE - 1)), *end = (uint8_t *)((uintptr_t)(p + rounded) & ~(uintptr_t)(HUGE - 1));
+    madvise(first, (size_t)(end - first), MADV_HUGEPAGE); /* only faster: it may be refused */
     return p;
 }
 

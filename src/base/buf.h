@@ -58,6 +58,6 @@ bool am_size_mul(size_t a, size_t b, size_t *out);
 /* malloc of n elements with overflow check; zeroed. Aligned variants: 64 bytes, free with free(). */
 void *am_calloc(size_t n, size_t size);
 void *am_alloc_aligned(size_t n_bytes); /* zeroed, 64-byte aligned, size rounded up to 64 */
-void *am_alloc_room(size_t n_bytes);    /* the same, not zeroed, whole 2 MiB of it in huge pages where there are: for what is large and filled in parallel */
+void *am_alloc_room(size_t n_bytes);    /* the same, not zeroed, in huge pages where there are: for what is large and filled in parallel */
 
 #endif

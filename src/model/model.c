@@ -370,6 +370,7 @@ void am_model_free(am_model *m) {
 }
 
 const am_model_info *am_model_info_of(const am_model *m) { return &m->info; }
+uint64_t am_model_untouched_bytes(const am_model *m) { return am_blobs_untouched(&m->blobs); }
 const am_tokenizer *am_model_tokenizer(const am_model *m) { return m->tokenizer; }
 const am_chat *am_model_chat(const am_model *m) { return m->chat; }
 

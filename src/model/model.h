@@ -83,6 +83,7 @@ typedef struct am_model_facts {
 am_status am_model_probe(const char *path, am_model_facts *out, am_error *err);
 void am_model_facts_of(const am_model_info *info, am_model_facts *out);
 const am_model_info *am_model_info_of(const am_model *model);
+uint64_t am_model_untouched_bytes(const am_model *model); /* handed out for weights by the allocator, but not used and without pages */
 const am_tokenizer *am_model_tokenizer(const am_model *model); /* NULL when the folder has none (test models) */
 const am_chat *am_model_chat(const am_model *model);           /* NULL when the folder has none */
 /* The cache geometry of this model at the given bits; latent attention has one vector a token, of bits_k. A window that is not narrower than the

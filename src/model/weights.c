@@ -8,28 +8,41 @@
  * code book is whole numbers (twice e2m1: -12 .. 12), becomes 8 bits with a bias of -12 scales. */
 #include "model/weight_forms.h"
 
+#include "base/footprint.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { NAME_MAX_BYTES = 512, MXFP4_GROUP = 32, TASK_BYTES = 2 << 20, STRIPE_BYTES = 32 << 20, ROOM_BYTES = 64 << 20, ROOM_LEAST = 64 << 10 };
+enum { NAME_MAX_BYTES = 512, MXFP4_GROUP = 32, TASK_BYTES = 2 << 20, STRIPE_BYTES = 32 << 20, ROOM_BYTES = 64 << 20, ROOM_LEAST = 64 << 10, HUGE_PAGE = 2 << 20 };
 
 void am_blobs_free(am_blobs *blobs) {
-    for (size_t i = 0; i < blobs->n; i++) free(blobs->p[i]);
-    free(blobs->p);
+    for (size_t i = 0; i < blobs->n; i++) free(blobs->list[i].p);
+    free(blobs->list);
     *blobs = (am_blobs){0};
+}
+
+static uint64_t pageless(const void *p, size_t n) { return n - am_footprint_resident(p, n); }
+
+uint64_t am_blobs_untouched(const am_blobs *blobs) {
+    uint64_t n_bytes = 0;
+    for (size_t i = 0; i < blobs->n; i++) {
+        const am_blob *b = &blobs->list[i];
+        n_bytes += pageless(b->p, b->first) + pageless((const uint8_t *)b->p + b->end, b->n_bytes - b->end);
+    }
+    return n_bytes;
 }
 
 static void *blob_add(am_loader *l, void *blob, size_t n_bytes, am_error *err) {
     am_blobs *b = l->blobs;
     if (blob && b->n == b->cap) {
         size_t cap = b->cap ? 2 * b->cap : 64;
-        void **p = am_calloc(cap, sizeof *p);
-        if (p && b->n) memcpy(p, b->p, b->n * sizeof *p);
-        if (p) {
-            free(b->p);
-            b->p = p;
+        am_blob *list = am_calloc(cap, sizeof *list);
+        if (list && b->n) memcpy(list, b->list, b->n * sizeof *list);
+        if (list) {
+            free(b->list);
+            b->list = list;
             b->cap = cap;
         }
     }
@@ -38,7 +51,7 @@ static void *blob_add(am_loader *l, void *blob, size_t n_bytes, am_error *err) {
         am_fail(err, AM_ENOMEM, "no memory for %zu bytes of weights", n_bytes);
         return NULL;
     }
-    b->p[b->n++] = blob;
+    b->list[b->n++] = (am_blob){blob, 0, n_bytes, n_bytes};
     l->packed_bytes += n_bytes;
     return blob;
 }
@@ -48,26 +61,44 @@ void *am_loader_alloc(am_loader *l, size_t n_bytes, am_error *err) { return blob
 /* What it takes of a room. */
 static size_t room_of(size_t n_bytes) { return (n_bytes + 63) / 64 * 64; }
 
-void *am_loader_room(am_loader *l, size_t n_bytes, am_error *err) {
-    am_blobs *b = l->blobs;
-    if (n_bytes < ROOM_LEAST || n_bytes > ROOM_BYTES) return blob_add(l, am_alloc_room(n_bytes), n_bytes, err);
-    if (!b->room || room_of(n_bytes) > ROOM_BYTES - b->room_used) {
-        uint8_t *room = blob_add(l, am_alloc_room(ROOM_BYTES), 0, err);
-        if (!room) return NULL;
-        b->room = room;
-        b->room_used = 0;
-    }
-    void *p = b->room + b->room_used;
-    b->room_used += room_of(n_bytes);
+/* A room for at least n_bytes, from the start of a huge page on. */
+static am_blob *room_add(am_loader *l, size_t n_bytes, am_error *err) {
+    size_t whole = n_bytes + HUGE_PAGE;
+    uint8_t *p = blob_add(l, am_alloc_room(whole), whole, err);
+    if (!p) return NULL;
+    l->packed_bytes -= whole;
+    am_blob *room = &l->blobs->list[l->blobs->n - 1];
+    room->first = room->end = (size_t)(-(uintptr_t)p % HUGE_PAGE);
+    return room;
+}
+
+static void *room_take(am_loader *l, am_blob *room, size_t n_bytes) {
+    void *p = (uint8_t *)room->p + room->end;
+    room->end += room_of(n_bytes);
     l->packed_bytes += n_bytes;
     return p;
 }
 
+void *am_loader_room(am_loader *l, size_t n_bytes, am_error *err) {
+    am_blobs *b = l->blobs;
+    if (n_bytes < ROOM_LEAST) return blob_add(l, am_alloc_room(n_bytes), n_bytes, err);
+    if (n_bytes > ROOM_BYTES) {
+        am_blob *own = room_add(l, room_of(n_bytes), err);
+        return own ? room_take(l, own, n_bytes) : NULL;
+    }
+    if (!b->n_rooms || room_of(n_bytes) > b->list[b->room].n_bytes - b->list[b->room].end) {
+        if (!room_add(l, ROOM_BYTES, err)) return NULL;
+        b->room = b->n - 1;
+        b->n_rooms++;
+    }
+    return room_take(l, &b->list[b->room], n_bytes);
+}
+
 void am_loader_give_back(am_loader *l, size_t n_bytes) {
     if (n_bytes < ROOM_LEAST || n_bytes > ROOM_BYTES)
-        free(l->blobs->p[--l->blobs->n]);
+        free(l->blobs->list[--l->blobs->n].p);
     else
-        l->blobs->room_used -= room_of(n_bytes);
+        l->blobs->list[l->blobs->room].end -= room_of(n_bytes);
     l->packed_bytes -= n_bytes;
 }
 

@@ -14,13 +14,16 @@ typedef struct am_linear {
 
 /* Memory of packed weights; belongs to the model. Matrices lie one behind the other in rooms of many huge pages: an expert's would each fill less than
  * one, and what is read row by row from small pages comes at half the memory's rate. */
+typedef struct am_blob {
+    void *p;
+    size_t first, end, n_bytes; /* [first, end) is used; the whole blob, or of a room what its matrices take */
+} am_blob;
 typedef struct am_blobs {
-    void **p;
-    size_t n, cap;
-    uint8_t *room; /* the one that is being filled, one of p; NULL: none */
-    size_t room_used;
+    am_blob *list;
+    size_t n, cap, n_rooms, room; /* the one that is being filled, when there is one */
 } am_blobs;
 void am_blobs_free(am_blobs *blobs);
+uint64_t am_blobs_untouched(const am_blobs *blobs); /* of rooms, what has no pages */
 
 enum { AM_MAX_FORMS = 24 };
 

@@ -23,7 +23,7 @@ typedef struct sums {
     uint64_t sealed_slot, open_slot; /* of the last one: their sizes differ from model to model */
     uint64_t sealed[3], open[3];     /* bytes used, reserved, free */
     uint32_t n_sealed, n_open;
-    uint64_t workspace;
+    uint64_t workspace, rooms; /* rooms: between weights, what has no pages though the allocator handed it out */
     struct {
         const void *p;
         size_t n;
@@ -82,6 +82,7 @@ static am_status add_instance(am_instance *instance, look *l, sums *s) {
     am_engine_stats stats;
     am_engine_stats_get(am_instance_engine(instance), &stats);
     s->weights += am_instance_info(instance)->weight_bytes - am_instance_info(instance)->mapped_bytes; /* those are among the mapped files */
+    s->rooms += am_model_untouched_bytes(am_instance_model(instance));
     s->workspace += stats.workspace_bytes;
     s->index += m->index_bytes;
     s->pool[0][s->n_models].p = m->sealed, s->pool[0][s->n_models].n = m->sealed_mapped_bytes;
@@ -113,7 +114,8 @@ static void measure(const sums *s, measured *out) {
         for (int k = 0; k < 2; k++) out->pool[k] += am_footprint_resident(s->pool[k][i].p, s->pool[k][i].n);
         out->untouched += s->logits[i].n - am_footprint_resident(s->logits[i].p, s->logits[i].n);
     }
-    out->f.heap_used -= out->untouched < out->f.heap_used ? out->untouched : out->f.heap_used;
+    uint64_t pageless = out->untouched + s->rooms;
+    out->f.heap_used -= pageless < out->f.heap_used ? pageless : out->f.heap_used;
     after = am_footprint_rss();
     out->moved = after > before ? after - before : before - after;
 }
