@@ -31,7 +31,7 @@ def answer(s, agent, n):
     usage = re.search(rb'"prompt_tokens":(\d+)', b"".join(piece for _, piece in pieces))
     if len(at) < n or not usage:
         raise SystemExit(f"{len(at)} of {n} tokens came as text")
-    return int(usage[1]), (at[-1] - at[0]) * 1000 / (len(at) - 1)
+    return int(usage[1]), max(at[-1] - at[0], 1e-6) * 1000 / (len(at) - 1)  # a few tokens may come in one piece
 
 
 def threads_ms(pid):
