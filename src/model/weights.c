@@ -4,8 +4,7 @@
  * once by all workers, and then the file's pages are dropped: the packed form is the only copy that stays. What does not lie as numbers of
  * its type can be read (MLX writes headers of any length, so tensors begin at any byte), or lies in other rows than wanted, is copied first.
  *
- * Quantised forms that the kernels do not know become one they know with the same values: 2 and 3 bits become 4, 5 and 6 become 8, and MXFP4, whose
- * code book is whole numbers (twice e2m1: -12 .. 12), becomes 8 bits with a bias of -12 scales. */
+ * Quantised forms that the kernels do not know become one they know with the same values: 2 and 3 bits become 4. */
 #include "model/weight_forms.h"
 
 #include "base/footprint.h"
