@@ -55,6 +55,14 @@ static void put_strings(am_buf *b, const char *key, const am_str *list, size_t n
     for (size_t i = 0; i < n; i++) put_str(b, list[i]);
 }
 
+static void put_rstrip(am_buf *b, const am_vocab *v) {
+    uint64_t n = 0;
+    for (size_t i = 0; i < v->n_tokens; i++) n += v->rstrip[i];
+    put_array(b, AM_GGUF_RSTRIP, I32, n);
+    for (uint32_t i = 0; i < v->n_tokens; i++)
+        if (v->rstrip[i]) am_buf_append(b, &i, 4);
+}
+
 static void put_lists(am_buf *b, const am_vocab *v, uint64_t *n) {
     am_gguf_put_text(b, "tokenizer.ggml.model", v->model);
     put_strings(b, "tokenizer.ggml.tokens", v->tokens, v->n_tokens);
@@ -64,11 +72,7 @@ static void put_lists(am_buf *b, const am_vocab *v, uint64_t *n) {
     am_gguf_put_bool(b, "tokenizer.ggml.add_eos_token", v->add_eos > 0);
     *n += 5;
     if (v->unk >= 0) am_gguf_put_u32(b, "tokenizer.ggml.unknown_token_id", (uint32_t)v->unk), ++*n;
-    if (v->n_rstrip) {
-        put_array(b, AM_GGUF_RSTRIP, I32, v->n_rstrip);
-        am_buf_append(b, v->rstrip, v->n_rstrip * sizeof *v->rstrip);
-        ++*n;
-    }
+    if (v->rstrip) put_rstrip(b, v), ++*n;
     if (v->scores) {
         put_array(b, "tokenizer.ggml.scores", F32, v->n_tokens);
         am_buf_append(b, v->scores, v->n_tokens * sizeof *v->scores);

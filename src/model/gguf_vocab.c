@@ -52,25 +52,35 @@ static bool in_words(am_str s, const char *words) {
     return false;
 }
 
+static am_status rstrip_said(const am_gguf *g, const am_vocab *v, bool *rstrip, am_error *err) {
+    int32_t *ids;
+    size_t n;
+    am_status status = am_gguf_i32s(g, AM_GGUF_RSTRIP, &ids, &n, err);
+    if (status) return status;
+    for (size_t i = 0; !status && i < n; i++) {
+        if (ids[i] < 0 || (size_t)ids[i] >= v->n_tokens) status = am_fail(err, AM_EFORMAT, AM_GGUF_RSTRIP ": token %d is beyond the vocabulary", ids[i]);
+        else rstrip[ids[i]] = true;
+    }
+    free(ids);
+    return status;
+}
+
 /* Which tokens take the blanks behind them has no key in GGUF: llama.cpp goes by the model's name. Files of ours say it. */
 static am_status read_rstrip(const am_gguf *g, am_vocab *v, am_error *err) {
     am_str name = {0};
-    int32_t *ids;
     char text[256];
-    if (am_gguf_get(g, AM_GGUF_RSTRIP)) {
-        am_status status = am_gguf_i32s(g, AM_GGUF_RSTRIP, &ids, &v->n_rstrip, err);
-        if (!status) v->rstrip = ids;
-        return status;
-    }
-    if (am_gguf_get(g, "general.name") && am_gguf_string(g, "general.name", &name, err)) return AM_EFORMAT;
+    bool said = am_gguf_get(g, AM_GGUF_RSTRIP);
+    if (!said && am_gguf_get(g, "general.name") && am_gguf_string(g, "general.name", &name, err)) return AM_EFORMAT;
     snprintf(text, sizeof text, "%.*s", (int)(name.n < 255 ? name.n : 255), name.n ? name.p : "");
-    if (!v->types || (!strcasestr(text, "phi-3") && !strcasestr(text, "phi3"))) return AM_OK;
-    if (!(ids = am_calloc(v->n_tokens, sizeof *ids))) return am_fail(err, AM_ENOMEM, "no memory for the vocabulary");
+    if (!said && (!v->types || (!strcasestr(text, "phi-3") && !strcasestr(text, "phi3")))) return AM_OK;
+    bool *rstrip = am_calloc(v->n_tokens, sizeof *rstrip);
+    if (!rstrip) return am_fail(err, AM_ENOMEM, "no memory for the vocabulary");
+    v->rstrip = rstrip;
+    if (said) return rstrip_said(g, v, rstrip, err);
     for (size_t i = 0; i < v->n_tokens; i++) {
-        bool marks = v->types[i] >= UNKNOWN && v->types[i] <= USER_DEFINED && !in_words(v->tokens[i], "<unk>\0<s>\0<|endoftext|>\0");
-        if (marks || in_words(v->tokens[i], "</s>\0")) ids[v->n_rstrip++] = (int32_t)i;
+        bool mark = v->types[i] >= UNKNOWN && v->types[i] <= USER_DEFINED && !in_words(v->tokens[i], "<unk>\0<s>\0<|endoftext|>\0");
+        rstrip[i] = mark || am_str_eq(v->tokens[i], AM_STR("</s>"));
     }
-    v->rstrip = ids;
     return AM_OK;
 }
 

@@ -46,8 +46,7 @@ typedef struct am_vocab {
     int8_t add_bos, add_eos, add_space_prefix;   /* -1 when absent */
     int8_t remove_extra_whitespaces;             /* -1 when absent */
     am_str precompiled_charsmap;                 /* may be empty */
-    const int32_t *rstrip;                       /* [n_rstrip] tokens that take the blanks behind them */
-    size_t n_rstrip;
+    const bool *rstrip;                          /* [n_tokens] added tokens that take the blanks behind them; may be NULL */
 } am_vocab;
 
 /* From a model folder: tokenizer.json, else tokenizer.model, else a tiktoken file; with the configs beside it. */

@@ -92,7 +92,7 @@ static am_status specials_read(am_tokenizer *t, const am_vocab *v, am_error *err
         int type = type_of(v, id);
         if ((type != CONTROL && type != USER_DEFINED && type != UNKNOWN) || v->tokens[id].n == 0) continue;
         am_added a = {.content = v->tokens[id], .special = type == CONTROL || type == UNKNOWN};
-        for (size_t i = 0; i < v->n_rstrip; i++) a.rstrip |= v->rstrip[i] == (int32_t)id;
+        a.rstrip = v->rstrip && v->rstrip[id];
         status = am_added_put_at(t, &a, (int32_t)id, err);
     }
     return status;
@@ -264,7 +264,7 @@ static am_status vocab_print(const am_vocab *v, am_buf *out) {
     }
     if (!status && v->scores) status = am_buf_append(out, v->scores, v->n_tokens * sizeof *v->scores);
     if (!status && v->types) status = am_buf_append(out, v->types, v->n_tokens * sizeof *v->types);
-    if (!status) status = am_buf_append(out, v->rstrip, v->n_rstrip * sizeof *v->rstrip);
+    if (!status && v->rstrip) status = am_buf_append(out, v->rstrip, v->n_tokens * sizeof *v->rstrip);
     return status ? status : am_buf_add(out, v->precompiled_charsmap);
 }
 

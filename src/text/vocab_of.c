@@ -90,11 +90,13 @@ static am_status put_merges(const am_tokenizer *t, am_arena *memory, am_vocab *v
 }
 
 static am_status put_rstrip(const am_tokenizer *t, am_arena *memory, am_vocab *v) {
-    int32_t *ids = am_arena_alloc(memory, (t->n_added + 1) * sizeof *ids);
-    if (!ids) return AM_ENOMEM;
-    for (size_t i = 0; i < t->n_added; i++)
-        if (t->added[i].rstrip) ids[v->n_rstrip++] = t->added[i].id;
-    v->rstrip = ids;
+    bool *rstrip = NULL;
+    for (size_t i = 0; i < t->n_added; i++) {
+        if (!t->added[i].rstrip) continue;
+        if (!rstrip && !(rstrip = am_arena_alloc(memory, v->n_tokens * sizeof *rstrip))) return AM_ENOMEM;
+        rstrip[t->added[i].id] = true;
+    }
+    v->rstrip = rstrip;
     return AM_OK;
 }
 
@@ -137,8 +139,8 @@ static am_status encode(const trial *x, const am_tokenizer *t, int which, am_tok
     return am_tokenizer_encode(t, text, &(am_span){0, text.n}, which != MARKED, 0, out, &err);
 }
 
-/* Composition would make other text of it, which GGUF readers leave alone. */
-static bool composed(uint32_t cp) {
+/* Of others composition makes other text, which GGUF readers leave alone. */
+static bool composes_to_itself(uint32_t cp) {
     utf8proc_uint8_t in[5] = {0}, *out = NULL;
     in[am_utf8_put((char *)in, cp)] = 0;
     utf8proc_ssize_t n = utf8proc_map(in, 0, &out, UTF8PROC_NULLTERM | UTF8PROC_STABLE | UTF8PROC_COMPOSE);
@@ -156,7 +158,7 @@ static am_status texts_make(trial *x) {
     }
     for (uint32_t cp = 1; !status && cp <= LAST_TRIED; cp++) {
         char c[8];
-        if ((cp >= 0xD800 && cp < 0xE000) || !composed(cp)) continue;
+        if ((cp >= 0xD800 && cp < 0xE000) || !composes_to_itself(cp)) continue;
         int n = (int)am_utf8_put(c, cp);
         status = am_buf_printf(&x->text[LARGE], "q%.*sq %.*s1%.*s%.*s\n%.*sQ' %.*s", n, c, n, c, n, c, n, c, n, c, n, c);
     }

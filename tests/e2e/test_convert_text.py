@@ -107,6 +107,12 @@ def test_sentencepiece_goes_along():
             convert(f"{d}/{name}", f"{d}/{name}.gguf", "gguf-f32")
             differs = ids_differ(tokenizers, f"{d}/{name}", f"{d}/{name}.gguf", lines)
             expect(not differs, (name, differs))
+        with open(d + "/prefix.gguf", "r+b") as f:
+            key = b"agent_memory.rstrip_token_ids"
+            f.seek(f.read().index(key) + len(key) + 16) # kind, kind of elements, how many
+            f.write(struct.pack("<i", 1 << 30))
+        code, _, err = run("text", "encode", "--tokenizer", d + "/prefix.gguf", stdin='{"text": "x"}\n')
+        expect(code != 0 and "rstrip_token_ids: token 1073741824 is beyond the vocabulary" in err, err)
         source["model"]["merges"] = source["model"]["merges"][:len(source["model"]["merges"]) // 2]
         folder_of(d + "/half", source) # entries that merges do not make, and scores would
         convert(d + "/half", d + "/half.gguf", "gguf-f32")
