@@ -5,6 +5,7 @@
  * 200 and blanks, which JSON allows, because proxies and clients give up on a silent connection; should it fail later, the error object
  * is its body. */
 #include "server/conn.h"
+#include "server/dialect.h"
 
 #include "base/clock.h"
 
@@ -137,7 +138,7 @@ void am_conn_keep_alive(am_conn *conn, uint64_t now_ns) {
     pthread_mutex_lock(&x->lock);
     if (x->mode == AM_REPLY_STREAM && !x->finished) {
         if (!x->begun) write_head(conn, x, false);
-        add_body(conn, x, ": keep-alive\n\n", 14);
+        add_body(conn, x, x->dialect->keep_alive.p, x->dialect->keep_alive.n);
     } else if (x->mode == AM_REPLY_NONE && x->may_pad && silent_ms + (x->begun ? PAD_AFTER_MS : 0) >= PAD_AFTER_MS) {
         if (!x->begun) {
             x->status = 200;

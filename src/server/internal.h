@@ -20,6 +20,7 @@
 typedef struct am_conn am_conn;
 typedef struct am_exchange am_exchange;
 typedef struct am_route am_route;
+typedef struct am_dialect am_dialect;
 
 /* What may change while the server runs, replaced as a whole: a reader on any thread takes one and it stays as it is. */
 typedef struct am_server_config {
@@ -73,6 +74,7 @@ struct am_exchange {
     /* Written by the network thread before the handler runs, then only read. */
     char id[72]; /* x-request-id */
     am_trace trace;
+    const am_dialect *dialect; /* whose shapes the reply has */
     char *head_bytes;
     am_http_head head;
     const am_route *route;
@@ -144,7 +146,6 @@ bool am_api_fail(am_api_error *e, int status, const char *code, const char *para
     __attribute__((format(printf, 5, 6)));
 void am_reply_error(am_exchange *x, const am_api_error *e);
 void am_reply_refuse(am_exchange *x, int status, const char *code, const char *message);
-void am_api_error_json(const am_api_error *e, am_buf *out); /* {"error":{...}} */
 int am_status_http(am_status status); /* of an engine's or cache's failure */
 const char *am_http_reason(int status);
 enum { AM_HTTP_N_STATUS = 24 }; /* that this server sends */
@@ -210,7 +211,7 @@ void am_route_count(const am_route *route, int status); /* a reply was sent; NUL
 void am_route_metrics(am_buf *out);
 
 /* Handlers. */
-am_handler am_handle_chat;
+am_handler am_handle_completion;
 am_handler am_handle_models, am_handle_model;
 am_handler am_handle_health, am_handle_live, am_handle_ready, am_handle_startup;
 am_handler am_handle_root, am_handle_metrics;

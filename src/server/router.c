@@ -7,7 +7,7 @@
 #include <string.h>
 
 static const am_route routes[] = {
-    {.method = "POST", .path = "/chat/completions", .handler = am_handle_chat},
+    {.method = "POST", .path = "/chat/completions", .handler = am_handle_completion},
     {.method = "GET", .path = "/models", .handler = am_handle_models, .on_network = true},
     {.method = "GET", .path = "/models/{id}", .handler = am_handle_model, .on_network = true, .rest = true},
     {.method = "GET", .path = "/agents", .handler = am_handle_agents},
