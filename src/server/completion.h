@@ -3,7 +3,7 @@
  *   completion_request.c  what a request can say; fields with their types and ranges
  *   completion.c          it begins: prompt, submission
  *   completion_events.c   it goes on and ends
- *   dialect.h             what is each dialect's own
+ *   dialect.h             what is each dialect's own: openai.h, anthropic.h
  *
  * The handler runs on a request thread and ends once the engine has the requests; from then on everything happens in events on the engine
  * thread. */
@@ -13,7 +13,10 @@
 #include "server/internal.h"
 #include "text/answer.h"
 
-enum { AM_MAX_CHOICES = 8, AM_MAX_BIAS = 1024, AM_MAX_STOP_BYTES = 1024, AM_MAX_UNFORCED = 4 };
+#include <math.h>
+#include <stddef.h>
+
+enum { AM_MAX_CHOICES = 8, AM_MAX_BIAS = 1024, AM_MAX_STOP_BYTES = 1024, AM_MAX_UNFORCED = 8 };
 
 typedef struct am_completion_request {
     json_t *root;          /* the body; views below point into it */
@@ -37,6 +40,10 @@ typedef struct am_completion_request {
     am_logit_bias *bias; /* owned */
     uint32_t n_bias;
 } am_completion_request;
+#define AM_COMPLETION_REQUEST                                                                                                                        \
+    ((am_completion_request){.temperature = NAN, .top_p = NAN, .min_p = NAN, .typical_p = NAN, .repetition_penalty = NAN, .frequency_penalty = NAN,      \
+                             .presence_penalty = NAN, .top_k = INT64_MIN, .max_tokens = INT64_MIN, .max_completion_tokens = INT64_MIN, .n = 1,           \
+                             .seed = INT64_MIN, .skip_special_tokens = true, .cache_prompt = true, .add_generation_prompt = true})
 
 /* A field that means something, its type and range. */
 typedef enum am_field_kind { AM_FIELD_NUMBER, AM_FIELD_INTEGER, AM_FIELD_BOOLEAN, AM_FIELD_STRING, AM_FIELD_CUSTOM } am_field_kind;
@@ -53,7 +60,8 @@ typedef struct am_field {
 #define AM_FIELD_PLAIN(name, kind) {#name, AM_FIELD_##kind, offsetof(am_completion_request, name), 0, 0, NULL}
 #define AM_FIELD_WITH(name, fn) {#name, AM_FIELD_CUSTOM, 0, 0, 0, fn}
 
-/* Reads the body and those of its members that stand in the table, in the table's order; null is "not said". false: *e. Free r in either case. */
+/* Reads the body and those of its members that stand in the table, in the table's order, into r as it is; null is "not said". false: *e. Free r in
+ * either case. */
 bool am_completion_request_parse(am_str body, const am_field *fields, size_t n_fields, am_completion_request *r, am_api_error *e);
 bool am_completion_request_fits(const am_completion_request *r, uint32_t n_vocab, am_api_error *e); /* its token ids are the model's */
 void am_completion_request_unforced(am_completion_request *r, const char *field); /* field: static */
@@ -69,14 +77,21 @@ bool am_tools_offer(const json_t *tools, const char *name);
 
 typedef struct am_completion am_completion;
 
+typedef enum am_block_kind { AM_BLOCK_NONE, AM_BLOCK_TEXT, AM_BLOCK_THINKING, AM_BLOCK_CALL } am_block_kind;
+
 typedef struct am_choice {
     am_completion *completion;
     uint32_t index;
     am_answer answer;
     am_buf text, reasoning; /* whole replies */
-    am_buf parts;    /* whole replies: the elements of the dialect's array of calls */
+    am_buf parts;    /* whole replies: the elements of the dialect's array of calls, or of blocks */
     am_buf logprobs; /* the elements of the array not sent yet */
+    bool begun;      /* the dialect was told that its info is known */
+    am_block_kind open_block; /* where answers are blocks: the one at hand, its place, and where it begins in text */
+    uint32_t n_blocks;
+    size_t block_at;
     am_finish finish;
+    am_buf stop; /* the stop string that ended it; empty: none did */
     uint32_t n_generated, n_drafted, n_accepted, n_thought; /* tokens */
     bool ended;
 } am_choice;
@@ -89,6 +104,8 @@ struct am_completion {
     const am_model_info *about;
     am_engine *engine;
     bool stream, include_usage, logprobs;
+    bool bounded;     /* by its context, not by what was asked for */
+    bool unkept;      /* its agent stays as it was */
     bool not_durable; /* the turn of choice 0 could not be written */
     const char *unforced[AM_MAX_UNFORCED];
     uint32_t n_unforced;

@@ -35,6 +35,11 @@ static void on_token(am_choice *choice, const am_event *event) {
     if (d->token_done) d->token_done(choice);
 }
 
+static void begin(am_choice *choice) {
+    if (!choice->begun) choice->completion->dialect->begin(choice);
+    choice->begun = true;
+}
+
 static void finish_all(am_completion *c) {
     if (c->error.status) {
         am_stream_fail(c->x, &c->error);
@@ -66,6 +71,7 @@ static void on_done(am_choice *choice, const am_event *event) {
     am_answer_sink sink = sink_of(choice);
     am_api_error e;
     choice->finish = event->finish;
+    am_buf_add(&choice->stop, event->stop); /* without memory it counts as none */
     choice->n_generated = event->n_generated;
     choice->n_drafted = event->n_drafted;
     choice->n_accepted = event->n_accepted;
@@ -77,6 +83,7 @@ static void on_done(am_choice *choice, const am_event *event) {
         am_choice_ended(choice, &e);
         return;
     }
+    begin(choice);
     am_answer_finish(&choice->answer, &sink);
     am_choice_ended(choice, NULL);
     am_log(AM_LOG_INFO, "turn", AM_LS("request_id", c->x->id), AM_LS("trace_id", c->x->trace.id), AM_LS("span_id", c->x->trace.span),
@@ -105,7 +112,7 @@ void am_choice_on_event(void *arg, const am_event *event) {
     switch (event->kind) {
     case AM_EVENT_STARTED:
         take_info(choice, event->info);
-        c->dialect->begin(choice);
+        begin(choice);
         break;
     case AM_EVENT_PREFILL: break;
     case AM_EVENT_TOKEN: on_token(choice, event); break;

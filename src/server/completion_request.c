@@ -100,10 +100,6 @@ static bool merge_kwargs(am_completion_request *r, am_api_error *e) {
 }
 
 bool am_completion_request_parse(am_str body, const am_field *fields, size_t n_fields, am_completion_request *r, am_api_error *e) {
-    *r = (am_completion_request){.temperature = NAN, .top_p = NAN, .min_p = NAN, .typical_p = NAN, .repetition_penalty = NAN,
-                                 .frequency_penalty = NAN, .presence_penalty = NAN, .top_k = INT64_MIN, .max_tokens = INT64_MIN,
-                                 .max_completion_tokens = INT64_MIN, .n = 1, .top_logprobs = 0, .seed = INT64_MIN, .skip_special_tokens = true,
-                                 .cache_prompt = true, .add_generation_prompt = true};
     am_error err;
     if (body.n == 0) return am_api_fail(e, 400, "invalid_json", NULL, "the body is empty; it must be a JSON object");
     if (am_str_starts(body, AM_STR("\xef\xbb\xbf"))) return am_api_fail(e, 400, "invalid_json", NULL, "the body begins with a byte order mark; JSON has none");

@@ -24,6 +24,7 @@ static void write_head(am_conn *conn, am_exchange *x, bool length_known) {
     strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", &utc);
     struct evbuffer *out = conn->out;
     evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\ndate: %s\r\nx-request-id: %s\r\n", x->status, am_http_reason(x->status), date, x->id);
+    if (x->dialect->id_header) evbuffer_add_printf(out, "%s: %s\r\n", x->dialect->id_header, x->id);
     if (x->trace.id[0]) evbuffer_add_printf(out, "traceresponse: 00-%s-%s-%s\r\n", x->trace.id, x->trace.span, x->trace.flags);
     if (x->status != 204) evbuffer_add_printf(out, "content-type: %s\r\n", x->content_type);
     if (length_known && x->status != 204) evbuffer_add_printf(out, "content-length: %zu\r\n", x->out.n);
@@ -34,7 +35,7 @@ static void write_head(am_conn *conn, am_exchange *x, bool length_known) {
         if (x->head.http_1_0) conn->close_after = true; /* the end of the connection is the end of the body */
     }
     if (x->cors[0])
-        evbuffer_add_printf(out, "access-control-allow-origin: %s\r\naccess-control-expose-headers: x-request-id, traceresponse, retry-after, "
+        evbuffer_add_printf(out, "access-control-allow-origin: %s\r\naccess-control-expose-headers: x-request-id, request-id, traceresponse, retry-after, "
                             "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests\r\nvary: origin\r\n", x->cors);
     if (x->headers.n) evbuffer_add(out, x->headers.p, x->headers.n);
     evbuffer_add_printf(out, "x-content-type-options: nosniff\r\n");

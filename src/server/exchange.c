@@ -52,6 +52,7 @@ am_exchange *am_exchange_create(am_server *server, am_str head, am_http_refusal 
     atomic_fetch_add(&server->n_exchanges, 1);
     *refusal = (am_http_refusal){0};
     if (head.n) am_http_parse_head((am_str){bytes, head.n}, &x->head, refusal);
+    if (refusal->status == 0 && head.n) x->dialect = am_route_dialect(&x->head);
     choose_id(x);
     am_trace_take(&x->head, &x->trace);
     return x;

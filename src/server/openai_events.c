@@ -56,9 +56,11 @@ static bool too_long(uint32_t n_ctx, size_t n_prompt, bool cut, am_api_error *e)
                        n_ctx, cut ? "more than " : "", n_prompt);
 }
 
+static const char comment[] = ": keep-alive\n\n", before_error[] = "data: ";
+
 const am_dialect am_dialect_openai = {
-    .keep_alive = {": keep-alive\n\n", 14},
-    .error_event = {"data: ", 6},
+    .keep_alive = {comment, sizeof comment - 1},
+    .error_event = {before_error, sizeof before_error - 1},
     .error = am_openai_error,
     .parse = am_openai_parse,
     .messages = am_openai_messages,

@@ -196,6 +196,7 @@ static const am_field fields[] = {
 
 
 bool am_openai_parse(am_str body, am_completion_request *r, am_api_error *e) {
+    *r = AM_COMPLETION_REQUEST;
     if (!am_completion_request_parse(body, fields, sizeof fields / sizeof *fields, r, e)) return false;
     if (r->max_tokens == 0 || r->max_completion_tokens == 0)
         return am_api_fail(e, 400, "invalid_value", r->max_tokens ? "max_completion_tokens" : "max_tokens", "an answer has at least one token");

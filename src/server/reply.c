@@ -13,7 +13,7 @@ static const struct {
                 {413, "Content Too Large"}, {414, "URI Too Long"}, {415, "Unsupported Media Type"}, {417, "Expectation Failed"},
                 {422, "Unprocessable Content"}, {429, "Too Many Requests"}, {431, "Request Header Fields Too Large"},
                 {500, "Internal Server Error"}, {501, "Not Implemented"}, {503, "Service Unavailable"}, {505, "HTTP Version Not Supported"},
-                {507, "Insufficient Storage"}};
+                {507, "Insufficient Storage"}, {529, "Overloaded"}};
 _Static_assert(sizeof statuses / sizeof *statuses == AM_HTTP_N_STATUS, "counts of requests have a place for each");
 
 size_t am_http_status_index(int status) {
@@ -89,7 +89,7 @@ void am_reply_error(am_exchange *x, const am_api_error *e) {
         snprintf(seconds, sizeof seconds, "%u", retry);
         am_reply_header(x, "retry-after", seconds);
     }
-    am_reply_send(x, e->status, "application/json", am_buf_str(&body));
+    am_reply_send(x, x->dialect->status ? x->dialect->status(e) : e->status, "application/json", am_buf_str(&body));
     am_buf_free(&body);
 }
 
