@@ -20,7 +20,7 @@
 enum { MAX_PLAYS = 4096, N_CTX = 30000 };
 typedef struct play {
     uint64_t id;
-    char text[512];
+    char text[2048];
     am_request request;
     char agent[AM_NAME_MAX + 1];
     pthread_t thread;
@@ -98,7 +98,7 @@ am_status am_engine_submit(am_engine *engine, const am_request *request, uint64_
     if (request->text.n == 4 && memcmp(request->text.p, "full", 4) == 0) return am_fail(err, AM_ELIMIT, "256 requests wait already");
     play *p = calloc(1, sizeof *p);
     p->request = *request;
-    snprintf(p->text, sizeof p->text, "%.*s", (int)(request->text.n < 500 ? request->text.n : 500), request->text.p);
+    snprintf(p->text, sizeof p->text, "%.*s", (int)(request->text.n < 2000 ? request->text.n : 2000), request->text.p);
     snprintf(p->agent, sizeof p->agent, "%.*s", (int)request->agent.n, request->agent.n ? request->agent.p : "");
     pthread_mutex_lock(&plays_lock);
     last_request = *request;

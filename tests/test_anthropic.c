@@ -422,7 +422,18 @@ static void identity(void **state) {
     json_decref(last_delta);
 }
 
-int main(void) {
+/* For tests/e2e/test_anthropic.py: the server with its scripted engine, until standard input ends. */
+static int serve(void) {
+    setup(NULL);
+    am_server_attach(server, (am_runtime *)&model_info);
+    printf("%u\n", port);
+    fflush(stdout);
+    while (getchar() != EOF) {}
+    return teardown(NULL);
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], "serve") == 0) return serve();
     const struct CMUnitTest tests[] = {cmocka_unit_test(loads), cmocka_unit_test(whole_messages), cmocka_unit_test(usage_is_disjoint), cmocka_unit_test(streams),
                                        cmocka_unit_test(thoughts_and_calls), cmocka_unit_test(wishes), cmocka_unit_test(messages_for_templates),
                                        cmocka_unit_test(bad_requests), cmocka_unit_test(errors), cmocka_unit_test(counts), cmocka_unit_test(models),
