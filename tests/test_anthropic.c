@@ -353,6 +353,8 @@ static void counts(void **state) {
     post("/v1/messages/count_tokens?beta=true", NULL, "{\"model\":\"claude-x\",\"messages\":[{\"role\":\"user\",\"content\":\"0123456789\"}]," TOOLS "}");
     assert_int_equal(reply.status, 200);
     assert_string_equal(member("input_tokens"), "10");
+    post("/v1/messages/count_tokens", NULL, "{\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"0123\"}]}");
+    assert_string_equal(member("input_tokens"), "4");
     post("/v1/messages/count_tokens", NULL, "{\"messages\":[{\"role\":\"user\",\"content\":5}]}");
     expect_error(400, "invalid_request_error", "'messages[0].content'");
     post("/v1/messages/count_tokens", NULL, "{\"messages\":[{\"role\":\"user\",\"content\":\"refuse me\"}]}");

@@ -147,14 +147,20 @@ static bool is_prefill(const json_t *messages) {
     return json_string_length(content) > 0;
 }
 
-bool am_anthropic_parse_count(am_str body, am_completion_request *r, am_api_error *e) {
+static bool parse(am_str body, am_completion_request *r, am_api_error *e) {
     *r = AM_COMPLETION_REQUEST;
     if (!am_completion_request_parse(body, fields, sizeof fields / sizeof *fields, r, e)) return false;
     r->continue_final_message = is_prefill(r->messages);
     return true;
 }
 
+bool am_anthropic_parse_count(am_str body, am_completion_request *r, am_api_error *e) {
+    bool ok = parse(body, r, e);
+    r->stream = false; /* a count is one reply */
+    return ok;
+}
+
 bool am_anthropic_parse(am_str body, am_completion_request *r, am_api_error *e) {
-    if (!am_anthropic_parse_count(body, r, e)) return false;
+    if (!parse(body, r, e)) return false;
     return r->max_tokens != INT64_MIN || am_api_fail(e, 400, "missing_required_parameter", "max_tokens", "'max_tokens' is missing");
 }
