@@ -68,8 +68,9 @@ $(LIB): $(LIB_OBJ)
 $(BIN): $(MAIN_OBJ) $(LIB)
 	$(Q)$(CC) -o $@ $^ $(LIBS)
 
-# test_server puts an engine of its own behind the server: what a test defines wins over the library's
+# these put an engine of their own behind the server: what a test defines wins over the library's
 FAKES_server := -Wl,--allow-multiple-definition
+FAKES_anthropic := $(FAKES_server)
 $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(TEST_LIB) $(LIB)
 	$(Q)$(CC) -o $@ $(filter-out $(LIB),$^) $(LIB) $(FAKES_$*) -lcmocka $(LIBS)
 

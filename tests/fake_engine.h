@@ -1,5 +1,5 @@
-/* The engine, runtime, model and cache that test_server puts behind the server: every function of theirs that the server calls, played as the
- * prompt says. Included by test_server.c alone; its link lets these win over the library's. */
+/* The engine, runtime, model and cache that the tests of the server put behind the server: every function of theirs that the server calls, played as the
+ * prompt says. Included through server_rig.h; the link of its tests lets these win over the library's. */
 #ifndef AM_TESTS_FAKE_ENGINE_H
 #define AM_TESTS_FAKE_ENGINE_H
 
@@ -20,7 +20,7 @@
 enum { MAX_PLAYS = 4096, N_CTX = 30000 };
 typedef struct play {
     uint64_t id;
-    char text[512];
+    char text[2048];
     am_request request;
     char agent[AM_NAME_MAX + 1];
     pthread_t thread;
@@ -48,7 +48,7 @@ static void say(play *p, const char *text, size_t n) {
                         .n_top = p->request.sampling.top_logprobs > 0 ? 2 : 0});
 }
 
-/* say:TEXT in pieces of 3 bytes; slow: until cancelled; wait:MS then "ok"; flood:KIB; fail; lengthy: ends by length. */
+/* broken: fails in the middle; halt: ended by the stop string END. say:TEXT in pieces of 3 bytes; slow: until cancelled; wait:MS then "ok"; flood:KIB; fail; lengthy: ends by length. */
 static uint32_t perform(play *p) {
     uint32_t n = 0;
     if (strncmp(p->text, "say:", 4) == 0) {
@@ -75,12 +75,17 @@ static void *play_main(void *arg) {
     play *p = arg;
     am_turn_info info = {.tier = AM_HOT, .n_prompt = (uint32_t)p->request.tokens.n, .n_cached = 7, .miss = AM_MISS_TOKENS_DIFFER, .miss_at = 7};
     snprintf(info.agent, sizeof info.agent, "%s", p->agent[0] ? p->agent : "agent-000000000001");
-    if (strcmp(p->text, "fail") == 0) {
+    if (strcmp(p->text, "broken") == 0) {
+        emit(p, &(am_event){.kind = AM_EVENT_STARTED, .info = &info});
+        say(p, "so", 2);
+    }
+    if (strcmp(p->text, "fail") == 0 || strcmp(p->text, "broken") == 0) {
         emit(p, &(am_event){.kind = AM_EVENT_ERROR, .status = AM_EIO, .message = "a disk broke"});
     } else {
         if (strncmp(p->text, "late", 4) != 0) emit(p, &(am_event){.kind = AM_EVENT_STARTED, .info = &info});
         uint32_t n = perform(p);
         emit(p, &(am_event){.kind = AM_EVENT_DONE, .info = &info, .n_generated = n, .not_durable = strcmp(p->text, "full disk") == 0,
+                            .stop = strcmp(p->text, "halt") == 0 ? AM_STR("END") : (am_str){0},
                             .finish = p->cancel ? AM_FINISH_CANCELED : strcmp(p->text, "lengthy") == 0 ? AM_FINISH_LENGTH : AM_FINISH_STOP});
     }
     if (p->cancel) atomic_fetch_add(&n_canceled, 1);
@@ -93,7 +98,7 @@ am_status am_engine_submit(am_engine *engine, const am_request *request, uint64_
     if (request->text.n == 4 && memcmp(request->text.p, "full", 4) == 0) return am_fail(err, AM_ELIMIT, "256 requests wait already");
     play *p = calloc(1, sizeof *p);
     p->request = *request;
-    snprintf(p->text, sizeof p->text, "%.*s", (int)(request->text.n < 500 ? request->text.n : 500), request->text.p);
+    snprintf(p->text, sizeof p->text, "%.*s", (int)(request->text.n < 2000 ? request->text.n : 2000), request->text.p);
     snprintf(p->agent, sizeof p->agent, "%.*s", (int)request->agent.n, request->agent.n ? request->agent.p : "");
     pthread_mutex_lock(&plays_lock);
     last_request = *request;
@@ -233,6 +238,10 @@ am_str am_tokenizer_piece(const am_tokenizer *tokenizer, int32_t id) {
 static _Atomic int n_held;
 static _Atomic bool let_go;
 
+/* What the latest prompt was made with. */
+static char last_kwargs[256], last_tools[1024];
+static bool last_continues;
+
 am_status am_prompt_make(const am_model *model, const am_chat_request *chat, size_t n_most, am_prompt *out, am_error *err) {
     (void)model;
     const json_t *last = json_array_get(chat->messages, json_array_size(chat->messages) - 1);
@@ -243,11 +252,18 @@ am_status am_prompt_make(const am_model *model, const am_chat_request *chat, siz
         for (uint64_t start = am_now_ns(); !let_go && am_ms_since(start) < 10000; usleep(1000)) {}
         n_held--;
     }
+    char *kwargs = chat->kwargs ? json_dumps(chat->kwargs, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    snprintf(last_kwargs, sizeof last_kwargs, "%s", kwargs ? kwargs : "");
+    free(kwargs);
+    last_continues = chat->continue_final;
     am_answer_form_default(&out->form);
     if (strcmp(text, "refuse me") == 0) return am_fail(err, AM_EINVAL, "Conversation roles must alternate");
     if (strcmp(text, "dump") == 0) {
         char *all = json_dumps(chat->messages, JSON_COMPACT);
-        am_buf_printf(&out->rendered.text, "say:%s%s", all, chat->tools ? " with tools" : "");
+        char *tools = chat->tools ? json_dumps(chat->tools, JSON_COMPACT) : NULL;
+        am_buf_printf(&out->rendered.text, "say:%s%s", all, tools ? " with tools" : "");
+        snprintf(last_tools, sizeof last_tools, "%s", tools ? tools : "");
+        free(tools);
         free(all);
     } else {
         am_buf_append(&out->rendered.text, text, strlen(text));

@@ -14,7 +14,7 @@ static int command_version(am_settings *settings);
 static int command_help(am_settings *settings);
 
 static const am_command commands[] = {
-    {"serve", "", AM_CMD_SERVE, 0, 0, am_command_serve, "serve the model over HTTP (OpenAI's API and a page at /)",
+    {"serve", "", AM_CMD_SERVE, 0, 0, am_command_serve, "serve the model over HTTP (the APIs of OpenAI and Anthropic, and a page at /)",
      "Ends on SIGTERM or Ctrl-C after everything was written to disk; a second signal cuts running answers short."},
     {"chat", "", AM_CMD_CHAT, 0, 0, am_command_chat, "chat in the terminal, with a running server or by itself",
      "Talks to the server on --host and --port when one answers, else loads the model itself. /help lists what can be typed.\n"

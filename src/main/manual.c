@@ -58,7 +58,7 @@ static void put_setting(FILE *to, const am_setting *s) {
 
 void am_manual_write(FILE *to) {
     fputs(".TH AGENT\\-MEMORY 1 \"\" \"agent\\-memory " AM_VERSION "\" \"User Commands\"\n.SH NAME\nagent\\-memory \\- local inference whose agents never "
-          "forget\n.SH SYNOPSIS\n.B agent\\-memory\n\\fICOMMAND\\fR [\\fIOPTION\\fR...]\n.SH DESCRIPTION\nServes a language model over OpenAI's API. The "
+          "forget\n.SH SYNOPSIS\n.B agent\\-memory\n\\fICOMMAND\\fR [\\fIOPTION\\fR...]\n.SH DESCRIPTION\nServes a language model over the APIs of OpenAI and Anthropic. The "
           "attention state of every agent is kept, in memory and on disk, and is back in milliseconds.\n.SH COMMANDS\n", to);
     for (size_t i = 0; am_command_at(i); i++) put_command(to, am_command_at(i));
     fputs(".SH OPTIONS\nEach is also a variable of the environment, as AGENT_MEMORY_NAME, and a line of the config file, as \\fIname: value\\fR. The command line "

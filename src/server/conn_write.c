@@ -5,6 +5,7 @@
  * 200 and blanks, which JSON allows, because proxies and clients give up on a silent connection; should it fail later, the error object
  * is its body. */
 #include "server/conn.h"
+#include "server/dialect.h"
 
 #include "base/clock.h"
 
@@ -23,6 +24,7 @@ static void write_head(am_conn *conn, am_exchange *x, bool length_known) {
     strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", &utc);
     struct evbuffer *out = conn->out;
     evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\ndate: %s\r\nx-request-id: %s\r\n", x->status, am_http_reason(x->status), date, x->id);
+    if (x->dialect->id_header) evbuffer_add_printf(out, "%s: %s\r\n", x->dialect->id_header, x->id);
     if (x->trace.id[0]) evbuffer_add_printf(out, "traceresponse: 00-%s-%s-%s\r\n", x->trace.id, x->trace.span, x->trace.flags);
     if (x->status != 204) evbuffer_add_printf(out, "content-type: %s\r\n", x->content_type);
     if (length_known && x->status != 204) evbuffer_add_printf(out, "content-length: %zu\r\n", x->out.n);
@@ -33,7 +35,7 @@ static void write_head(am_conn *conn, am_exchange *x, bool length_known) {
         if (x->head.http_1_0) conn->close_after = true; /* the end of the connection is the end of the body */
     }
     if (x->cors[0])
-        evbuffer_add_printf(out, "access-control-allow-origin: %s\r\naccess-control-expose-headers: x-request-id, traceresponse, retry-after, "
+        evbuffer_add_printf(out, "access-control-allow-origin: %s\r\naccess-control-expose-headers: x-request-id, request-id, traceresponse, retry-after, "
                             "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests\r\nvary: origin\r\n", x->cors);
     if (x->headers.n) evbuffer_add(out, x->headers.p, x->headers.n);
     evbuffer_add_printf(out, "x-content-type-options: nosniff\r\n");
@@ -137,7 +139,7 @@ void am_conn_keep_alive(am_conn *conn, uint64_t now_ns) {
     pthread_mutex_lock(&x->lock);
     if (x->mode == AM_REPLY_STREAM && !x->finished) {
         if (!x->begun) write_head(conn, x, false);
-        add_body(conn, x, ": keep-alive\n\n", 14);
+        add_body(conn, x, x->dialect->keep_alive.p, x->dialect->keep_alive.n);
     } else if (x->mode == AM_REPLY_NONE && x->may_pad && silent_ms + (x->begun ? PAD_AFTER_MS : 0) >= PAD_AFTER_MS) {
         if (!x->begun) {
             x->status = 200;

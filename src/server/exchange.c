@@ -1,5 +1,6 @@
 /* Owns the life of an exchange: one request and its reply, shared by the network thread, a request thread and the engine, each holding a
  * reference; the last one out frees it. The client may leave at any moment: `gone` is set once, and whoever works for it is told. */
+#include "server/dialect.h"
 #include "server/models.h"
 
 #include "base/clock.h"
@@ -40,6 +41,7 @@ am_exchange *am_exchange_create(am_server *server, am_str head, am_http_refusal 
     if (head.n) memcpy(bytes, head.p, head.n);
     atomic_init(&x->refs, 1);
     x->server = server;
+    x->dialect = &am_dialect_openai;
     x->head_bytes = bytes;
     x->start_ns = x->last_sent_ns = am_now_ns();
     pthread_mutex_init(&x->lock, NULL);
@@ -50,6 +52,7 @@ am_exchange *am_exchange_create(am_server *server, am_str head, am_http_refusal 
     atomic_fetch_add(&server->n_exchanges, 1);
     *refusal = (am_http_refusal){0};
     if (head.n) am_http_parse_head((am_str){bytes, head.n}, &x->head, refusal);
+    if (refusal->status == 0 && head.n) x->dialect = am_route_dialect(&x->head);
     choose_id(x);
     am_trace_take(&x->head, &x->trace);
     return x;

@@ -35,6 +35,12 @@ static const struct {
     {BODY, "user", NULL, false},
 };
 
+/* Claude Code asks a small model for titles and the like, within the session of the conversation: their state is not the conversation's. */
+static bool is_background(const char *name, const json_t *body) {
+    const char *model = json_string_value(json_object_get(body, "model"));
+    return strcmp(name, "x-claude-code-session-id") == 0 && model && strstr(model, "haiku");
+}
+
 static am_str body_value(const json_t *body, const char *name, const char *outer) {
     const json_t *v = json_object_get(outer ? json_object_get(body, outer) : body, name);
     return json_is_string(v) ? (am_str){json_string_value(v), json_string_length(v)} : (am_str){0};
@@ -45,12 +51,13 @@ bool am_identity_find(const am_http_head *head, const json_t *body, char agent[A
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         am_str name = ways[i].from == HEADER ? am_http_field_of(head, ways[i].name) : body_value(body, ways[i].name, ways[i].outer);
         if (name.n == 0) continue;
-        char joined[2 * AM_NAME_MAX + 2];
+        char joined[2 * AM_NAME_MAX + 2], apart[AM_NAME_MAX + 1];
         am_str outer = ways[i].from == HEADER && ways[i].outer ? am_http_field_of(head, ways[i].outer) : (am_str){0};
         if (outer.n && outer.n + name.n < AM_NAME_MAX) {
             int n = snprintf(joined, sizeof joined, "%.*s/%.*s", (int)outer.n, outer.p, (int)name.n, name.p);
             name = (am_str){joined, (size_t)n};
         }
+        if (is_background(ways[i].name, body) && name.n + 6 <= AM_NAME_MAX) name = (am_str){apart, (size_t)snprintf(apart, sizeof apart, "%.*s/haiku", (int)name.n, name.p)};
         am_error err;
         if (am_agent_name_check(name, &err) == AM_OK) {
             memcpy(agent, name.p, name.n);

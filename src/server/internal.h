@@ -20,6 +20,7 @@
 typedef struct am_conn am_conn;
 typedef struct am_exchange am_exchange;
 typedef struct am_route am_route;
+typedef struct am_dialect am_dialect;
 
 /* What may change while the server runs, replaced as a whole: a reader on any thread takes one and it stays as it is. */
 typedef struct am_server_config {
@@ -73,6 +74,7 @@ struct am_exchange {
     /* Written by the network thread before the handler runs, then only read. */
     char id[72]; /* x-request-id */
     am_trace trace;
+    const am_dialect *dialect; /* whose shapes the reply has */
     char *head_bytes;
     am_http_head head;
     const am_route *route;
@@ -144,10 +146,9 @@ bool am_api_fail(am_api_error *e, int status, const char *code, const char *para
     __attribute__((format(printf, 5, 6)));
 void am_reply_error(am_exchange *x, const am_api_error *e);
 void am_reply_refuse(am_exchange *x, int status, const char *code, const char *message);
-void am_api_error_json(const am_api_error *e, am_buf *out); /* {"error":{...}} */
 int am_status_http(am_status status); /* of an engine's or cache's failure */
 const char *am_http_reason(int status);
-enum { AM_HTTP_N_STATUS = 24 }; /* that this server sends */
+enum { AM_HTTP_N_STATUS = 25 }; /* that this server sends */
 size_t am_http_status_index(int status); /* 0: not one of them */
 int am_http_status_at(size_t index);
 
@@ -203,6 +204,7 @@ struct am_route {
     bool admin;       /* the admin's: this machine and the admin key (am_auth_admin) */
     bool scrape;      /* this machine without a key, or the admin key from anywhere */
 };
+const am_dialect *am_route_dialect(const am_http_head *head); /* by the path, or anthropic-version on the paths that dialects share */
 /* Finds the route of x (x->route, x->param) or replies (404, 405, 204 for OPTIONS). */
 bool am_route_find(am_exchange *x);
 void am_route_list(json_t *array); /* "GET /v1/models" ... */
@@ -210,7 +212,7 @@ void am_route_count(const am_route *route, int status); /* a reply was sent; NUL
 void am_route_metrics(am_buf *out);
 
 /* Handlers. */
-am_handler am_handle_chat;
+am_handler am_handle_completion, am_handle_count_tokens;
 am_handler am_handle_models, am_handle_model;
 am_handler am_handle_health, am_handle_live, am_handle_ready, am_handle_startup;
 am_handler am_handle_root, am_handle_metrics;

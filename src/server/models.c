@@ -2,6 +2,8 @@
  * model is there; the handler is then queued again and finds it. */
 #include "server/models.h"
 
+#include "server/anthropic.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,10 +84,12 @@ void am_models_release(am_exchange *x) {
     if (instance) am_registry_release(am_models_of(x->server), instance);
 }
 
+uint32_t am_model_context(const am_model_view *v) { return v->stats.n_ctx ? v->stats.n_ctx : v->entry->n_ctx ? v->entry->n_ctx : v->facts.n_ctx; }
+
 /* What programs ask about a model: OpenAI's members, sizes under the names that clients look for, then ours. */
 json_t *am_model_json(const am_server *server, const am_model_view *v) {
     const am_model_facts *f = &v->facts;
-    uint32_t n_ctx = v->stats.n_ctx ? v->stats.n_ctx : v->entry->n_ctx ? v->entry->n_ctx : f->n_ctx;
+    uint32_t n_ctx = am_model_context(v);
     json_t *aliases = json_array();
     for (size_t i = 0; i < v->entry->n_aliases; i++) json_array_append_new(aliases, json_string(v->entry->aliases[i]));
     json_t *o = json_pack("{s:s, s:s, s:I, s:s, s:I, s:I, s:s, s:b, s:b, s:o}", "id", v->entry->name, "object", "model", "created",
@@ -102,29 +106,44 @@ json_t *am_model_json(const am_server *server, const am_model_view *v) {
     return o;
 }
 
+typedef struct each {
+    am_model_id_fn *fn;
+    void *arg;
+} each;
+
+/* Aliases without a star are listed too: some clients only offer what they find here. */
+static void each_id(void *arg, const am_model_view *view) {
+    const each *e = arg;
+    e->fn(e->arg, view, view->entry->name);
+    for (size_t i = 0; i < view->entry->n_aliases; i++)
+        if (!strchr(view->entry->aliases[i], '*')) e->fn(e->arg, view, view->entry->aliases[i]);
+}
+
+void am_models_each(const am_server *server, am_model_id_fn *fn, void *arg) { am_registry_each(am_models_of(server), each_id, &(each){fn, arg}); }
+
 typedef struct listing {
     const am_server *server;
     json_t *list;
 } listing;
 
-/* Aliases without a star are listed too: some clients only offer what they find here. */
-static void add_model(void *arg, const am_model_view *view) {
+static void add_model(void *arg, const am_model_view *view, const char *id) {
     listing *l = arg;
-    json_array_append_new(l->list, am_model_json(l->server, view));
-    for (size_t i = 0; i < view->entry->n_aliases; i++) {
-        const char *alias = view->entry->aliases[i];
-        if (strchr(alias, '*')) continue;
-        json_t *o = am_model_json(l->server, view);
-        json_object_set_new(o, "id", json_string(alias));
+    json_t *o = am_model_json(l->server, view);
+    if (strcmp(id, view->entry->name)) {
+        json_object_set_new(o, "id", json_string(id));
         json_object_set_new(o, "root", json_string(view->entry->name));
         json_object_del(o, "aliases");
-        json_array_append_new(l->list, o);
     }
+    json_array_append_new(l->list, o);
 }
 
 void am_handle_models(am_exchange *x) {
+    if (x->dialect == &am_dialect_anthropic) {
+        am_anthropic_models(x);
+        return;
+    }
     listing l = {x->server, json_array()};
-    am_registry_each(am_models_of(x->server), add_model, &l);
+    am_models_each(x->server, add_model, &l);
     am_reply_json(x, 200, json_pack("{s:s, s:o}", "object", "list", "data", l.list));
 }
 
@@ -132,7 +151,12 @@ void am_handle_model(am_exchange *x) {
     am_model_view view;
     am_api_error e;
     am_error err = {0};
-    if (am_registry_find(am_models_of(x->server), am_buf_str(&x->param), &view)) {
+    bool found = am_registry_find(am_models_of(x->server), am_buf_str(&x->param), &view);
+    if (found && x->dialect == &am_dialect_anthropic) {
+        am_anthropic_model(x, &view);
+        return;
+    }
+    if (found) {
         json_t *o = am_model_json(x->server, &view);
         json_object_set_new(o, "id", json_string(x->param.p));
         am_reply_json(x, 200, o);

@@ -15,6 +15,11 @@ static inline am_registry *am_models_of(const am_server *server) { return am_run
 am_status am_models_lease(am_exchange *x, am_str name, bool stream, am_api_error *e);
 void am_models_release(am_exchange *x);
 
+/* Every name that a model is listed under: its own, and its aliases without a star. */
+typedef void am_model_id_fn(void *arg, const am_model_view *view, const char *id);
+void am_models_each(const am_server *server, am_model_id_fn *fn, void *arg);
+uint32_t am_model_context(const am_model_view *view); /* tokens */
+
 json_t *am_model_json(const am_server *server, const am_model_view *view);
 
 #endif

@@ -59,21 +59,10 @@ static void put_usage(const am_completion *c, am_buf *out) {
         n_accepted += c->choices[i].n_accepted;
         n_thought += c->choices[i].n_thought;
     }
-    char miss[64] = "";
-    am_miss_text(&c->info, miss);
     am_buf_printf(out, "\"usage\":{\"prompt_tokens\":%u,\"completion_tokens\":%u,\"total_tokens\":%u,\"prompt_tokens_details\":{\"cached_tokens\":%u},"
-                       "\"completion_tokens_details\":{\"reasoning_tokens\":%u,\"accepted_prediction_tokens\":%u,\"rejected_prediction_tokens\":%u}},\"agent_memory\":{\"agent\":",
+                       "\"completion_tokens_details\":{\"reasoning_tokens\":%u,\"accepted_prediction_tokens\":%u,\"rejected_prediction_tokens\":%u}},",
                   c->info.n_prompt, n_generated, c->info.n_prompt + n_generated, c->info.n_cached, n_thought, n_accepted, n_drafted - n_accepted);
-    put_str(out, am_str_of(c->info.agent));
-    am_buf_printf(out, ",\"tier\":\"%s\",\"cached_tokens\":%u,\"computed_tokens\":%u,\"miss_reason\":", am_tier_name(c->info.tier), c->info.n_cached,
-                  c->info.n_prompt - c->info.n_cached);
-    if (miss[0]) put_str(out, am_str_of(miss));
-    else am_buf_printf(out, "null");
-    if (c->not_durable) am_buf_printf(out, ",\"durable\":false");
-    if (c->choice_unforced || c->format_unforced)
-        am_buf_printf(out, ",\"not_enforced\":[%s%s%s]", c->choice_unforced ? "\"tool_choice\"" : "", c->choice_unforced && c->format_unforced ? "," : "",
-                      c->format_unforced ? "\"response_format\"" : "");
-    am_buf_printf(out, "}");
+    am_completion_memory_json(c, out);
 }
 
 static void begin_chunk(am_completion *c) {
@@ -140,21 +129,21 @@ void am_openai_usage_chunk(am_completion *c) {
     end_chunk(c, true);
 }
 
-am_status am_openai_whole(const am_completion *c, am_buf *out) {
+am_status am_openai_whole(am_completion *c, am_buf *out) {
     am_buf_putc(out, '{');
     put_header(c, "chat.completion", out);
     am_buf_printf(out, ",\"choices\":[");
     for (uint32_t i = 0; i < c->n_choices; i++) {
         const am_choice *choice = &c->choices[i];
         am_buf_printf(out, "%s{\"index\":%u,\"message\":{\"role\":\"assistant\",\"content\":", i ? "," : "", i);
-        if (choice->tool_calls.n && !choice->text.n) am_buf_printf(out, "null");
+        if (choice->parts.n && !choice->text.n) am_buf_printf(out, "null");
         else put_str(out, am_buf_str(&choice->text));
         am_buf_printf(out, ",\"refusal\":null");
         if (choice->reasoning.n) {
             am_buf_printf(out, ",\"reasoning_content\":");
             put_str(out, am_buf_str(&choice->reasoning));
         }
-        if (choice->tool_calls.n) am_buf_printf(out, ",\"tool_calls\":[%s]", choice->tool_calls.p);
+        if (choice->parts.n) am_buf_printf(out, ",\"tool_calls\":[%s]", choice->parts.p);
         am_buf_printf(out, "},\"logprobs\":");
         put_logprobs(c, choice, out);
         am_buf_printf(out, ",\"finish_reason\":\"%s\"}", finish_name(choice));
@@ -162,4 +151,26 @@ am_status am_openai_whole(const am_completion *c, am_buf *out) {
     am_buf_printf(out, "],");
     put_usage(c, out);
     return am_buf_printf(out, "}\n");
+}
+
+/* OpenAI's names for classes of errors. */
+static const char *error_type(int status) {
+    if (status == 429) return "rate_limit_error";
+    if (status == 403) return "permission_error";
+    if (status == 404) return "not_found_error";
+    if (status == 503) return "service_unavailable_error";
+    return status < 500 ? "invalid_request_error" : "server_error";
+}
+
+void am_openai_error(const am_exchange *x, const am_api_error *e, am_buf *out) {
+    (void)x;
+    am_buf_printf(out, "{\"error\":{\"message\":");
+    am_json_quote(am_str_of(e->message), out);
+    am_buf_printf(out, ",\"type\":\"%s\",\"param\":", error_type(e->status));
+    if (e->param[0]) am_json_quote(am_str_of(e->param), out);
+    else am_buf_printf(out, "null");
+    am_buf_printf(out, ",\"code\":");
+    if (e->code) am_json_quote(am_str_of(e->code), out);
+    else am_buf_printf(out, "null");
+    am_buf_printf(out, "}}");
 }

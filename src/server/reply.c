@@ -1,5 +1,5 @@
-/* Owns whole replies and the one shape of errors: {"error":{"message","type","param","code"}}, as OpenAI's clients read it. */
-#include "server/internal.h"
+/* Owns whole replies, and errors as facts; their shape is the dialect's. */
+#include "server/dialect.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,7 +13,7 @@ static const struct {
                 {413, "Content Too Large"}, {414, "URI Too Long"}, {415, "Unsupported Media Type"}, {417, "Expectation Failed"},
                 {422, "Unprocessable Content"}, {429, "Too Many Requests"}, {431, "Request Header Fields Too Large"},
                 {500, "Internal Server Error"}, {501, "Not Implemented"}, {503, "Service Unavailable"}, {505, "HTTP Version Not Supported"},
-                {507, "Insufficient Storage"}};
+                {507, "Insufficient Storage"}, {529, "Overloaded"}};
 _Static_assert(sizeof statuses / sizeof *statuses == AM_HTTP_N_STATUS, "counts of requests have a place for each");
 
 size_t am_http_status_index(int status) {
@@ -38,15 +38,6 @@ int am_status_http(am_status status) {
     }
 }
 
-/* OpenAI's names for classes of errors. */
-static const char *error_type(int status) {
-    if (status == 429) return "rate_limit_error";
-    if (status == 403) return "permission_error";
-    if (status == 404) return "not_found_error";
-    if (status == 503) return "service_unavailable_error";
-    return status < 500 ? "invalid_request_error" : "server_error";
-}
-
 bool am_api_fail(am_api_error *e, int status, const char *code, const char *param, const char *format, ...) {
     *e = (am_api_error){.status = status, .code = code};
     if (param) snprintf(e->param, sizeof e->param, "%s", param);
@@ -55,18 +46,6 @@ bool am_api_fail(am_api_error *e, int status, const char *code, const char *para
     vsnprintf(e->message, sizeof e->message, format, args);
     va_end(args);
     return false;
-}
-
-void am_api_error_json(const am_api_error *e, am_buf *out) {
-    am_buf_printf(out, "{\"error\":{\"message\":");
-    am_json_quote(am_str_of(e->message), out);
-    am_buf_printf(out, ",\"type\":\"%s\",\"param\":", error_type(e->status));
-    if (e->param[0]) am_json_quote(am_str_of(e->param), out);
-    else am_buf_printf(out, "null");
-    am_buf_printf(out, ",\"code\":");
-    if (e->code) am_json_quote(am_str_of(e->code), out);
-    else am_buf_printf(out, "null");
-    am_buf_printf(out, "}}");
 }
 
 void am_reply_header(am_exchange *x, const char *name, const char *value) {
@@ -103,14 +82,14 @@ void am_reply_error(am_exchange *x, const am_api_error *e) {
     am_buf body;
     char seconds[16];
     am_buf_init(&body, 8192);
-    am_api_error_json(e, &body);
+    x->dialect->error(x, e, &body);
     am_buf_putc(&body, '\n');
     unsigned retry = e->retry_after_s ? e->retry_after_s : e->status == 429 || e->status == 503 ? 1 : 0;
     if (retry) {
         snprintf(seconds, sizeof seconds, "%u", retry);
         am_reply_header(x, "retry-after", seconds);
     }
-    am_reply_send(x, e->status, "application/json", am_buf_str(&body));
+    am_reply_send(x, x->dialect->status ? x->dialect->status(e) : e->status, "application/json", am_buf_str(&body));
     am_buf_free(&body);
 }
 

@@ -1,5 +1,5 @@
 /* Owns the table of endpoints. Each is reached with and without the prefix /v1, as clients differ on whose base URL has it. */
-#include "server/internal.h"
+#include "server/dialect.h"
 
 #include "base/metrics.h"
 
@@ -7,7 +7,9 @@
 #include <string.h>
 
 static const am_route routes[] = {
-    {.method = "POST", .path = "/chat/completions", .handler = am_handle_chat},
+    {.method = "POST", .path = "/chat/completions", .handler = am_handle_completion},
+    {.method = "POST", .path = "/messages", .handler = am_handle_completion},
+    {.method = "POST", .path = "/messages/count_tokens", .handler = am_handle_count_tokens},
     {.method = "GET", .path = "/models", .handler = am_handle_models, .on_network = true},
     {.method = "GET", .path = "/models/{id}", .handler = am_handle_model, .on_network = true, .rest = true},
     {.method = "GET", .path = "/agents", .handler = am_handle_agents},
@@ -61,6 +63,19 @@ static am_str canonical(am_str path) {
     return path;
 }
 
+/* Whether it is this path, or one below it. */
+static bool path_under(am_str path, const char *top) {
+    am_str t = am_str_of(top);
+    return am_str_starts(path, t) && (path.n == t.n || path.p[t.n] == '/');
+}
+
+const am_dialect *am_route_dialect(const am_http_head *head) {
+    am_str path = canonical(head->path);
+    if (path_under(path, "/messages")) return &am_dialect_anthropic;
+    bool shared = !path_under(path, "/chat/completions");
+    return shared && am_http_field_of(head, "anthropic-version").p ? &am_dialect_anthropic : &am_dialect_openai;
+}
+
 /* {id} takes one segment, as it stands in the path (so %2F may be part of a name), or all that is left. */
 static bool path_matches(const am_route *route, am_str path, am_str *id) {
     const char *pattern = route->path, *brace = strchr(pattern, '{');
@@ -94,13 +109,12 @@ static unsigned edit_distance(am_str a, am_str b) {
 /* Endpoints that clients know from elsewhere: what they are looking for is not a misspelt one of ours. */
 static const struct {
     const char *path, *name;
-} elsewhere[] = {{"/responses", "OpenAI's Responses API"}, {"/completions", "OpenAI's text completions"}, {"/embeddings", "OpenAI's embeddings"}, {"/messages", "Anthropic's API"}};
+} elsewhere[] = {{"/responses", "OpenAI's Responses API"}, {"/completions", "OpenAI's text completions"}, {"/embeddings", "OpenAI's embeddings"}};
 
 static void reply_not_found(am_exchange *x, am_str path) {
     am_api_error e;
     for (size_t i = 0; i < sizeof elsewhere / sizeof *elsewhere; i++) {
-        am_str known = am_str_of(elsewhere[i].path);
-        if (!am_str_starts(path, known) || (path.n > known.n && path.p[known.n] != '/')) continue;
+        if (!path_under(path, elsewhere[i].path)) continue;
         am_api_fail(&e, 404, "unknown_url", NULL, "%s (/v1%s) is not served here; POST /v1/chat/completions is", elsewhere[i].name, elsewhere[i].path);
         am_reply_error(x, &e);
         return;

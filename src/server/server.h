@@ -1,6 +1,6 @@
 /* The HTTP server: one network thread with libevent, an HTTP/1.1 reader of our own (strict, limits first), one file per dialect.
  *
- * Why not evhttp: its own error pages cannot be replaced for heads and bodies it refuses (413, 400, 431 must have OpenAI's shape and a request
+ * Why not evhttp: its own error pages cannot be replaced for heads and bodies it refuses (413, 400, 431 must have their dialect's shape and a request
  * id), it reads a whole body before anybody may say no, and it takes several request smuggling shapes. Buffers, sockets and timers are libevent's. */
 #ifndef AM_SERVER_SERVER_H
 #define AM_SERVER_SERVER_H

@@ -2,7 +2,7 @@
  *
  * The outbox is bounded: a reader slower than the model makes it grow to the limit, then the request is given up, so that neither the
  * engine waits for a socket nor memory for a client. Framing (chunks) and keep-alive comments are the network thread's. */
-#include "server/internal.h"
+#include "server/dialect.h"
 
 void am_stream_begin(am_exchange *x, const char *content_type) {
     x->mode = AM_REPLY_STREAM;
@@ -54,8 +54,8 @@ void am_stream_fail(am_exchange *x, const am_api_error *e) {
     }
     am_buf line;
     am_buf_init(&line, 8192);
-    am_buf_printf(&line, "data: ");
-    am_api_error_json(e, &line);
+    am_buf_add(&line, x->dialect->error_event);
+    x->dialect->error(x, e, &line);
     am_buf_printf(&line, "\n\n");
     am_stream_write(x, am_buf_str(&line));
     am_stream_end(x);

@@ -1,12 +1,10 @@
-/* Owns a chat completion on its way: body -> prompt -> the engine (one request a choice) -> chunks or one reply.
+/* Owns a completion's beginning: body -> prompt -> the engine (one request a choice).
  *
- * The handler runs on a request thread and ends once the engine has the requests; from then on everything happens in events on the engine
- * thread (openai_events.c). Choice 0 is the agent's turn; further choices are ephemeral, with seeds of their own. Each submitted choice holds a reference to the
+ * Choice 0 is the agent's turn; further choices are ephemeral, with seeds of their own. Each submitted choice holds a reference to the
  * exchange until its last event, so a client that leaves frees nothing under the engine's feet: its requests are cancelled and end as
  * any others. */
-#include "server/openai.h"
-
 #include "server/admit.h"
+#include "server/dialect.h"
 #include "server/identity.h"
 #include "server/models.h"
 
@@ -24,29 +22,31 @@ static void completion_free(void *state) {
         am_answer_free(&c->choices[i].answer);
         am_buf_free(&c->choices[i].text);
         am_buf_free(&c->choices[i].reasoning);
-        am_buf_free(&c->choices[i].tool_calls);
+        am_buf_free(&c->choices[i].parts);
         am_buf_free(&c->choices[i].logprobs);
+        am_buf_free(&c->choices[i].stop);
     }
     am_buf_free(&c->line);
     pthread_mutex_destroy(&c->lock);
     free(c);
 }
 
-static am_completion *completion_create(am_exchange *x, const am_openai_request *r) {
+static am_completion *completion_create(am_exchange *x, const am_completion_request *r) {
     am_completion *c = am_calloc(1, sizeof *c);
     if (!c) return NULL;
     c->x = x;
+    c->dialect = x->dialect;
     c->model = am_instance_model(x->instance);
     c->about = am_instance_info(x->instance);
     c->engine = am_instance_engine(x->instance);
     c->stream = r->stream;
     c->include_usage = r->include_usage;
     c->logprobs = r->logprobs;
-    c->choice_unforced = r->choice_unforced;
-    c->format_unforced = r->format_unforced;
+    memcpy(c->unforced, r->unforced, sizeof c->unforced);
+    c->n_unforced = r->n_unforced;
     c->created_s = (long long)(am_wall_ns() / 1000000000u);
     c->n_choices = (uint32_t)r->n;
-    am_openai_random_id("chatcmpl-", c->id, sizeof c->id);
+    am_random_id(c->dialect->id_prefix, c->id, sizeof c->id);
     pthread_mutex_init(&c->lock, NULL);
     am_buf_init(&c->line, SIZE_MAX / 2);
     for (uint32_t i = 0; i < AM_MAX_CHOICES; i++) {
@@ -55,8 +55,9 @@ static am_completion *completion_create(am_exchange *x, const am_openai_request 
         choice->index = i;
         am_buf_init(&choice->text, SIZE_MAX / 2);
         am_buf_init(&choice->reasoning, SIZE_MAX / 2);
-        am_buf_init(&choice->tool_calls, SIZE_MAX / 2);
+        am_buf_init(&choice->parts, SIZE_MAX / 2);
         am_buf_init(&choice->logprobs, SIZE_MAX / 2);
+        am_buf_init(&choice->stop, AM_MAX_STOP_BYTES + 1);
     }
     return c;
 }
@@ -117,27 +118,24 @@ static void submit(am_completion *c, am_request *request) {
 }
 
 /* max_tokens as the engine takes it; the rest of the context when nothing, or more than fits, was asked for. */
-static bool fit_context(const am_openai_request *r, const am_prompt *prompt, uint32_t n_ctx, uint32_t *max_tokens, am_api_error *e) {
+static bool fit_context(const am_completion *c, const am_completion_request *r, const am_prompt *prompt, uint32_t n_ctx, uint32_t *max_tokens, am_api_error *e) {
     size_t n_prompt = prompt->tokens.n;
-    if (n_prompt + 1 > n_ctx)
-        return am_api_fail(e, 400, "context_length_exceeded", "messages", "This model's maximum context length is %u tokens. However, your messages resulted in %s%zu tokens.",
-                           n_ctx, prompt->cut ? "more than " : "", n_prompt);
-    int64_t asked = r->max_completion_tokens != INT64_MIN ? r->max_completion_tokens : r->max_tokens;
+    if (n_prompt + 1 > n_ctx) return c->dialect->too_long(n_ctx, n_prompt, prompt->cut, e);
     uint32_t room = n_ctx - (uint32_t)n_prompt;
-    *max_tokens = asked < 1 || asked > room ? room : (uint32_t)asked;
+    *max_tokens = r->max_tokens < 1 || r->max_tokens > room ? room : (uint32_t)r->max_tokens;
     return true;
 }
 
 /* A text of so many contexts is not read to its end to say how many tokens it would be: clients that cut theirs to fit are nearer. */
 enum { HOPELESS_CONTEXTS = 4 };
 
-static bool make_prompt(const am_completion *c, const am_openai_request *r, uint32_t n_ctx, am_prompt *prompt, am_api_error *e) {
-    json_t *messages = am_openai_messages(r->messages, am_options_of(c->x->server)->max_messages, e);
+static bool make_prompt(const am_exchange *x, const am_completion_request *r, uint32_t n_ctx, am_prompt *prompt, am_api_error *e) {
+    json_t *messages = x->dialect->messages(r, am_options_of(x->server)->max_messages, e);
     if (!messages) return false;
     am_chat_request chat = {.messages = messages, .tools = r->tools, .documents = r->documents, .kwargs = r->kwargs, .add_generation_prompt = r->add_generation_prompt,
-                            .continue_final = r->continue_final_message, .now_s = c->created_s};
+                            .continue_final = r->continue_final_message, .now_s = (int64_t)(am_wall_ns() / 1000000000u)};
     am_error err = {0};
-    am_status status = am_prompt_make(c->model, &chat, (size_t)n_ctx * HOPELESS_CONTEXTS, prompt, &err);
+    am_status status = am_prompt_make(am_instance_model(x->instance), &chat, (size_t)n_ctx * HOPELESS_CONTEXTS, prompt, &err);
     json_decref(messages);
     if (!status) return true;
     am_prompt_free(prompt);
@@ -146,21 +144,21 @@ static bool make_prompt(const am_completion *c, const am_openai_request *r, uint
 }
 
 /* A prediction that cannot be read as tokens is none: it changes nothing but the time. */
-static void read_prediction(const am_completion *c, const am_openai_request *r, am_tokens *out) {
+static void read_prediction(const am_completion *c, const am_completion_request *r, am_tokens *out) {
     const am_tokenizer *tokenizer = am_model_tokenizer(c->model);
     const am_span all = {0, r->prediction.n};
     if (r->prediction.n && tokenizer && am_tokenizer_encode(tokenizer, am_buf_str(&r->prediction), &all, 1, 0, out, NULL)) out->n = 0;
 }
 
-static bool start(am_completion *c, const am_openai_request *r, am_str agent, am_api_error *e) {
+static bool start(am_completion *c, const am_completion_request *r, am_str agent, am_api_error *e) {
     am_exchange *x = c->x;
     am_engine_stats stats;
     am_prompt prompt = {0};
     am_tokens prediction = {0};
     am_engine_stats_get(c->engine, &stats);
-    if (!make_prompt(c, r, stats.n_ctx, &prompt, e)) return false;
+    if (!make_prompt(x, r, stats.n_ctx, &prompt, e)) return false;
     am_request request = {.tenant = *am_account_tenant(x->account), .agent = agent, .tokens = prompt.tokens, .text = am_buf_str(&prompt.rendered.text), .input = prompt.rendered.input,
-                          .n_input = prompt.rendered.n_input, .sampling = am_openai_sampling(r, c->about), .stops = r->stops,
+                          .n_input = prompt.rendered.n_input, .sampling = am_completion_sampling(r, c->about), .stops = r->stops,
                           .n_stops = r->n_stops, .n_stop_tokens = r->n_stop_tokens, .ignore_eos = r->ignore_eos,
                           .keep_special = !r->skip_special_tokens, .no_reuse = !r->cache_prompt, .on_event = am_choice_on_event};
     memcpy(request.stop_tokens, r->stop_tokens, sizeof request.stop_tokens);
@@ -174,7 +172,9 @@ static bool start(am_completion *c, const am_openai_request *r, am_str agent, am
     request.prediction = prediction.ids;
     request.n_prediction = (uint32_t)prediction.n;
     snprintf(request.id, sizeof request.id, "%.63s", x->id);
-    bool ok = fit_context(r, &prompt, stats.n_ctx, &request.max_tokens, e) && am_admit_agent(x, agent, &prompt.tokens, &request.ephemeral, e);
+    bool ok = fit_context(c, r, &prompt, stats.n_ctx, &request.max_tokens, e) && am_admit_agent(x, agent, &prompt.tokens, &request.ephemeral, e);
+    c->bounded = r->max_tokens < 1 || r->max_tokens > request.max_tokens;
+    c->unkept = request.ephemeral;
     if (ok) {
         if (am_options_of(x->server)->log_content) am_log(AM_LOG_INFO, "prompt", AM_LS("request_id", x->id), AM_LV("text", request.text));
         if (c->n_choices > 1 && !request.sampling.has_seed) {
@@ -193,33 +193,58 @@ static bool start(am_completion *c, const am_openai_request *r, am_str agent, am
     return ok;
 }
 
-void am_handle_chat(am_exchange *x) {
-    am_openai_request r;
+/* The request, its agent and its model. AM_AGAIN: the model is being loaded, and the handler will be run again. Else false: *e. */
+static am_status take(am_exchange *x, am_parse_fn *parse, am_completion_request *r, char agent[AM_NAME_MAX + 1], am_api_error *e) {
+    if (!parse(am_buf_str(&x->body), r, e) || !am_identity_find(&x->head, r->root, agent, e)) return AM_EINVAL;
+    am_status status = am_models_lease(x, r->model, r->stream, e);
+    if (status == AM_AGAIN) return status;
+    am_exchange_drop_body(x);
+    if (status) return status;
+    return am_completion_request_fits(r, am_instance_info(x->instance)->n_vocab, e) ? AM_OK : AM_EINVAL;
+}
+
+static bool begin(am_exchange *x, const am_completion_request *r, const char agent[AM_NAME_MAX + 1], am_api_error *e) {
+    am_completion *c = completion_create(x, r);
+    if (!c) return am_completion_no_memory(e);
+    x->state = c;
+    x->state_free = completion_free;
+    pthread_mutex_lock(&x->lock);
+    memcpy(x->agent, agent, sizeof x->agent);
+    pthread_mutex_unlock(&x->lock);
+    return start(c, r, am_str_of(agent), e);
+}
+
+static void fail(am_exchange *x, const am_api_error *e) {
+    am_models_release(x);
+    am_stream_fail(x, e);
+}
+
+void am_handle_completion(am_exchange *x) {
+    am_completion_request r;
     am_api_error e;
     char agent[AM_NAME_MAX + 1];
-    bool ok = am_openai_request_parse(am_buf_str(&x->body), AM_ANY_VOCAB, &r, &e) && am_identity_find(&x->head, r.root, agent, &e);
-    am_status leased = ok ? am_models_lease(x, r.model, r.stream, &e) : AM_OK;
-    if (leased == AM_AGAIN) {
-        am_openai_request_free(&r);
-        return;
-    }
-    am_exchange_drop_body(x);
-    ok = ok && !leased && am_openai_request_fits(&r, am_instance_info(x->instance)->n_vocab, &e);
-    if (ok) {
-        am_completion *c = completion_create(x, &r);
-        ok = c || am_api_fail(&e, 503, "out_of_memory", NULL, "out of memory");
-        if (c) {
-            x->state = c;
-            x->state_free = completion_free;
-            pthread_mutex_lock(&x->lock);
-            memcpy(x->agent, agent, sizeof agent);
-            pthread_mutex_unlock(&x->lock);
-            ok = start(c, &r, am_str_of(agent), &e);
-        }
-    }
-    if (!ok) {
+    am_status status = take(x, x->dialect->parse, &r, agent, &e);
+    if (status != AM_AGAIN && (status || !begin(x, &r, agent, &e))) fail(x, &e);
+    am_completion_request_free(&r);
+}
+
+/* The same prompt as the completion's would be, and nothing of it computed. */
+void am_handle_count_tokens(am_exchange *x) {
+    am_completion_request r;
+    am_api_error e;
+    char agent[AM_NAME_MAX + 1];
+    am_status status = take(x, x->dialect->parse_count, &r, agent, &e);
+    if (status != AM_AGAIN) {
+        am_engine_stats stats = {0};
+        am_prompt prompt = {0};
+        if (!status) am_engine_stats_get(am_instance_engine(x->instance), &stats);
+        bool ok = !status && make_prompt(x, &r, stats.n_ctx, &prompt, &e);
+        size_t n = prompt.tokens.n;
+        if (ok && prompt.cut) ok = x->dialect->too_long(stats.n_ctx, n, true, &e);
+        am_prompt_free(&prompt);
         am_models_release(x);
-        am_stream_fail(x, &e);
+        if (ok) am_reply_json(x, 200, json_pack("{s:I}", "input_tokens", (json_int_t)n));
+        else am_stream_fail(x, &e);
     }
-    am_openai_request_free(&r);
+    am_completion_request_free(&r);
 }
