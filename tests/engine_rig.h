@@ -57,6 +57,7 @@ typedef struct rig_spec {
     uint32_t max_parallel; /* 4 */
     uint32_t max_queue;    /* 64 */
     uint32_t chunk;        /* 256 */
+    uint32_t step_ms;      /* 100 */
     uint32_t n_sealed, n_open; /* pool size in blocks; 0: ample */
     uint64_t seed;
     am_lookup_mode lookup;
@@ -101,6 +102,7 @@ RIG_FN am_status rig_try_open(rig *r, const rig_spec *spec, am_error *err) {
         .max_parallel = rig_or(spec->max_parallel, 4),
         .max_queue = rig_or(spec->max_queue, 64),
         .chunk_tokens = rig_or(spec->chunk, 256),
+        .step_ms = spec->step_ms,
         .lookup = spec->lookup,
         .seed = spec->seed,
         .on_logits = spec->on_logits,

@@ -145,7 +145,7 @@ static void play_act(const char *isa, const char *dir, uint32_t n_agents, uint32
     static const uint32_t chunks[] = {1, 3, 16, 33, 100, 255, 256, 512};
     uint32_t chunk = chunks[dice(8)];
     rig r;
-    rig_open(&r, &(rig_spec){.isa = isa, .dir = dir, .chunk = chunk, .n_ctx = MAX_TOKENS, .n_threads = 1 + dice(4),
+    rig_open(&r, &(rig_spec){.isa = isa, .dir = dir, .chunk = chunk, .n_ctx = MAX_TOKENS, .n_threads = 1 + dice(4), .step_ms = dice(2) ? 100 : 3 + dice(40),
                              .max_parallel = 1 + dice(8), .n_sealed = dice(2) ? 9 : 64, .n_open = 10,
                              .lookup = dice(2) ? AM_LOOKUP_ON : dice(2) ? AM_LOOKUP_AUTO : AM_LOOKUP_OFF, .on_logits = see_logits});
     for (uint32_t round = 0; round < (chunk < 16 ? 1 : 2); round++) {

@@ -71,7 +71,12 @@ static void check_chunks(bench *b, const float *wanted) {
     free(logits);
 }
 
-/* Three sequences in random segments, random subsets and orders of a batch, with n_threads. */
+static uint32_t keep_some(void *arg, uint32_t layer, uint32_t n) {
+    (void)layer;
+    return next_random(arg) % 2 ? n : 1 + (uint32_t)next_random(arg) % n;
+}
+
+/* Three sequences in random segments, of which the last may be cut in any layer, random subsets and orders of a batch, with n_threads. */
 static void check_batch(const bench *b, const am_kernels *kernels, float *const wanted[N_SEQUENCES], size_t n_threads) {
     am_workers *workers;
     am_workspace *ws;
@@ -97,6 +102,8 @@ static void check_batch(const bench *b, const am_kernels *kernels, float *const 
             n++;
         }
         if (n == 0) continue;
+        segments[n - 1].keep = next_random(&random) % 2 ? keep_some : NULL;
+        segments[n - 1].keep_arg = &random;
         if (am_model_forward(b->model, ws, segments, (size_t)n, &err)) fail_msg("%s", err.message);
         for (int i = 0; i < n; i++) {
             uint32_t row = segments[i].n_past + segments[i].n_tokens - segments[i].n_logits;

@@ -41,6 +41,7 @@ typedef struct store {
     size_t n_vocab;
     int32_t ids[SECOND];
     float *plain, *logits; /* [SECOND][n_vocab] */
+    uint32_t dice;
 } store;
 
 static const am_tenant nobody;
@@ -74,6 +75,14 @@ static am_turn *turn_open(store *s, const char *agent, uint32_t n, bool no_reuse
     return turn;
 }
 
+/* In one layer of three some of the segment's tokens are given up. */
+static uint32_t keep_some(void *arg, uint32_t layer, uint32_t n) {
+    uint32_t *state = arg;
+    (void)layer;
+    *state = *state * 1664525u + 1013904223u;
+    return (*state >> 8) % 3 ? n : 1 + (*state >> 12) % n;
+}
+
 /* The next segment of a turn's prompt, of at most `chunk` tokens. */
 static am_segment turn_segment(store *s, const am_turn *turn, am_turn_info info, uint32_t chunk) {
     uint32_t n_past = am_turn_n_past(turn), n = info.n_prompt - n_past, room = AM_BLOCK_TOKENS - n_past % AM_BLOCK_TOKENS;
@@ -94,6 +103,8 @@ static void turns_run(store *s, am_turn **turns, const uint32_t *chunks, size_t 
             if (segments[n].n_tokens) which[n++] = i;
         }
         if (n == 2) segments[1].logits += SECOND * s->n_vocab; /* rows of their own */
+        segments[n ? n - 1 : 0].keep = keep_some;
+        segments[n ? n - 1 : 0].keep_arg = &s->dice;
         if (n && am_model_forward(s->model, s->ws, segments, n, &err)) fail_msg("%s", err.message);
         for (size_t k = 0; k < n; k++) {
             const am_segment *g = &segments[k];

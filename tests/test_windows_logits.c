@@ -106,6 +106,11 @@ typedef struct side {
     bool over;
 } side;
 
+static uint32_t keep_some(void *arg, uint32_t layer, uint32_t n) {
+    (void)layer;
+    return dice(arg, 4) ? n : 1 + dice(arg, n);
+}
+
 /* Two turns beside each other, in chunks of their own, in the same passes. */
 static void run(work *w, side *sides) {
     am_error err = {0};
@@ -126,6 +131,8 @@ static void run(work *w, side *sides) {
             of[n++] = s;
         }
         if (n == 0) return;
+        g[n - 1].keep = keep_some;
+        g[n - 1].keep_arg = w;
         if (am_model_forward(w->model, w->ws, g, n, &err)) fail_msg("%s", err.message);
         for (size_t i = 0; i < n; i++) {
             const float *want = w->plain[of[i]->text] + (size_t)g[i].n_past * N_VOCAB;

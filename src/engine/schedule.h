@@ -44,6 +44,10 @@ typedef struct am_schedule {
     am_pace decode_pace;  /* passes of decoding sequences alone, */
     am_pace mixed_pace;   /* and with a chunk */
     double sealing_ns;    /* in this step */
+    uint64_t step_start_ns;
+    uint32_t n_beside;    /* this step's rows beside its chunk, */
+    double chunk_seal_ns; /* what sealing the block that the chunk fills should take, */
+    uint32_t n_asked, n_kept; /* how often it was asked how many of its tokens go on, and the sum of the answers */
     double seal_ns;       /* moving averages: sealing a block, */
     double prefill_token_ns; /* one token of a prefill chunk, */
     double decode_token_ns;  /* one decoded token */

@@ -78,15 +78,18 @@ static uint32_t take_decoded(am_schedule *s, am_seq *seq, const am_segment *segm
 static void take_prefilled(am_schedule *s, am_seq *seq, const am_segment *segment) {
     advance(s, seq, segment->tokens, segment->n_tokens);
     am_seq_send_prefill(seq, am_turn_n_past(seq->turn));
-    if (segment->logits) take_logits(s, seq, segment->logits);
+    if (segment->n_logits) take_logits(s, seq, segment->logits);
 }
+
+/* A chunk's tokens as the pass's time knows them: the mean over its layers, where some were given up on the way. */
+static uint32_t chunk_rows(const am_schedule *s, uint32_t n_chunk) { return s->n_asked ? (s->n_kept + s->n_asked / 2) / s->n_asked : n_chunk; }
 
 static void measure(am_schedule *s, uint32_t n_rows, uint32_t n_chunk, uint32_t n_decoded, double ns) {
     if (n_chunk == 0) {
         am_pace_saw(&s->decode_pace, n_rows, ns);
         average(&s->decode_token_ns, ns / n_decoded);
     } else {
-        am_pace_saw(&s->mixed_pace, n_rows + n_chunk, ns);
+        am_pace_saw(&s->mixed_pace, n_rows + chunk_rows(s, n_chunk), ns);
         double rest = ns - (n_rows ? am_pace_ns(&s->decode_pace, n_rows) : 0);
         average(&s->prefill_token_ns, (rest > 1000 ? rest : 1000) / n_chunk);
     }
@@ -95,8 +98,9 @@ static void measure(am_schedule *s, uint32_t n_rows, uint32_t n_chunk, uint32_t 
 }
 
 void am_schedule_step(am_schedule *s) {
-    uint64_t start = am_now_ns();
+    s->step_start_ns = am_now_ns();
     s->sealing_ns = 0;
+    s->n_asked = s->n_kept = 0;
     am_schedule_plan(s);
     if (s->n_batch == 0) return;
     am_error err = {0};
@@ -119,7 +123,7 @@ void am_schedule_step(am_schedule *s) {
             take_prefilled(s, seq, &s->segments[i]);
         }
     }
-    if (s->n_batch > 0) measure(s, n_rows, n_chunk, n_decoded, (double)(am_now_ns() - start) - s->sealing_ns);
+    if (s->n_batch > 0) measure(s, n_rows, n_chunk, n_decoded, (double)(am_now_ns() - s->step_start_ns) - s->sealing_ns);
 }
 
 am_status am_schedule_warm_up(am_schedule *s, am_error *err) {

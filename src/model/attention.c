@@ -92,7 +92,18 @@ static void drop_finished(am_pass *pass) {
     pass->n_rows = pass->ws->first_row[pass->n_segments];
 }
 
+/* The last segment's owner may have no more time for all of it: rows behind those that it keeps go no further. No row before them ever looked at them. */
+static void drop_late(am_pass *pass, uint32_t layer) {
+    am_segment *last = &pass->segments[pass->n_segments - 1];
+    uint32_t n = last->keep ? last->keep(last->keep_arg, layer, last->n_tokens) : last->n_tokens, n_less = last->n_tokens - n;
+    if (n == 0 || n >= last->n_tokens) return;
+    last->n_tokens = n;
+    last->n_logits = last->n_logits > n_less ? last->n_logits - n_less : 0;
+    pass->n_rows = pass->ws->first_row[pass->n_segments] = pass->ws->first_row[pass->n_segments - 1] + n;
+}
+
 void am_op_cache(am_pass *pass, uint32_t i) {
+    drop_late(pass, i);
     layer_job job = {pass, &pass->model->layers[i], i};
     am_pass_run(pass, am_pass_share(pass, cache_tasks), cache_task, &job);
     if (i + 1 == pass->model->config.n_layer) drop_finished(pass);

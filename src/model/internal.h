@@ -166,7 +166,7 @@ struct am_pass {
     const am_model *model;
     const am_kernels *kernels;
     am_workspace *ws;
-    const am_segment *segments;
+    am_segment *segments;
     size_t n_segments;
     uint32_t n_rows;
 };

@@ -102,6 +102,9 @@ typedef struct am_segment {
     void *open;
     float *logits;     /* [n_logits][n_vocab], or NULL */
     uint32_t n_logits; /* the last n_logits tokens of the segment get logits */
+    /* Asked in each layer of the pass's last segment: how many of its n_tokens go on, 1 to n_tokens; NULL: all. What the others have left in the open block is nobody's. */
+    uint32_t (*keep)(void *arg, uint32_t layer, uint32_t n_tokens);
+    void *keep_arg;
 } am_segment;
 
 typedef struct am_workspace am_workspace;
@@ -112,8 +115,8 @@ void am_workspace_free(am_workspace *workspace);
 size_t am_workspace_bytes(const am_workspace *workspace);
 
 /* One pass over a batch: segments of different sequences (decode: one token each; prefill: up to a block). Each token's logits depend on
- * its sequence's tokens, the weights and the layout alone. Token ids out of range: AM_EINVAL, nothing written. */
-am_status am_model_forward(const am_model *model, am_workspace *workspace, const am_segment *segments, size_t n_segments,
-                           am_error *err);
+ * its sequence's tokens, the weights and the layout alone. Token ids out of range: AM_EINVAL, nothing written. Where the last segment kept fewer tokens, its
+ * n_tokens and n_logits say so afterwards. */
+am_status am_model_forward(const am_model *model, am_workspace *workspace, am_segment *segments, size_t n_segments, am_error *err);
 
 #endif

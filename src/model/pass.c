@@ -97,7 +97,7 @@ static void angle_rows(const am_row_job *job, size_t r0, size_t r1) {
     }
 }
 
-am_status am_model_forward(const am_model *model, am_workspace *ws, const am_segment *segments, size_t n_segments, am_error *err) {
+am_status am_model_forward(const am_model *model, am_workspace *ws, am_segment *segments, size_t n_segments, am_error *err) {
     am_pass pass = {.model = model, .kernels = model->kernels, .ws = ws, .segments = segments, .n_segments = n_segments};
     if (ws->model != model) return am_fail(err, AM_EINVAL, "the work space belongs to another model");
     am_status status = begin(&pass, err);

@@ -89,22 +89,26 @@ void am_exchange_gone(am_exchange *x) {
     if (on_gone) on_gone(x);
 }
 
-void am_exchange_post(am_exchange *x) {
+static void post(am_exchange *x, bool streams) {
     am_server *server = x->server;
-    bool first = false;
     pthread_mutex_lock(&server->ready_lock);
     if (!x->is_ready) {
         am_exchange_ref(x);
         x->is_ready = true;
         x->ready_next = NULL;
-        first = server->ready_first == NULL;
-        if (first) server->ready_first = x;
+        if (!server->ready_first) server->ready_first = x;
         else server->ready_last->ready_next = x;
         server->ready_last = x;
     }
+    bool wake = !server->woken && !(streams && server->batching);
+    server->woken |= wake;
+    server->streamed |= streams;
     pthread_mutex_unlock(&server->ready_lock);
-    if (first) eventfd_write(server->wake_fd, 1);
+    if (wake) eventfd_write(server->wake_fd, 1);
 }
+
+void am_exchange_post(am_exchange *x) { post(x, false); }
+void am_exchange_post_stream(am_exchange *x) { post(x, true); }
 
 void am_exchange_log(am_exchange *x, const char *outcome) {
     am_str path = x->head.path;

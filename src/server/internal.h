@@ -39,7 +39,8 @@ struct am_server {
     struct event *listeners[8];
     size_t n_listeners;
     bool listen_paused;
-    struct event *wake, *tick;
+    struct event *wake, *tick, *batch;
+    uint64_t streamed_ns; /* when it last looked because of a stream */
     int wake_fd;
     pthread_t thread;
     am_pool *pool;
@@ -54,8 +55,11 @@ struct am_server {
     atomic_uint n_exchanges;       /* that are alive anywhere */
     am_conn *conns;                /* network thread */
     uint32_t n_conns;
-    pthread_mutex_t ready_lock; /* protects ready_first, ready_last and am_exchange.ready_next, .is_ready */
+    pthread_mutex_t ready_lock; /* protects the five below and am_exchange.ready_next, .is_ready */
     am_exchange *ready_first, *ready_last;
+    bool woken;    /* wake_fd was written and not yet read */
+    bool streamed; /* a stream has written since it was read */
+    bool batching; /* a timer looks at streams soon: who writes to one wakes nobody */
 };
 
 static inline const am_server_options *am_options_of(const am_server *server) { return &atomic_load(&server->config)->options; }
@@ -125,7 +129,8 @@ void am_exchange_ref(am_exchange *x);
 void am_exchange_unref(am_exchange *x);
 void am_exchange_drop_body(am_exchange *x); /* gives its memory back early */
 void am_exchange_gone(am_exchange *x);      /* the client went away */
-void am_exchange_post(am_exchange *x);      /* tells the network thread to look at it */
+void am_exchange_post(am_exchange *x);      /* tells the network thread to look at it, */
+void am_exchange_post_stream(am_exchange *x); /* now, or together with what other tokens write within a moment */
 void am_exchange_log(am_exchange *x, const char *outcome);
 
 /* reply.c: any thread. One of send/json/error/stream_open once per exchange; headers before it. */

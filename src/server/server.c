@@ -1,6 +1,9 @@
 /* Owns the server's start and end, its network thread and the clock tick.
  *
- * Nobody else touches the libevent base: other threads put exchanges on the ready list and write to an eventfd, so libevent needs no locks. */
+ * Nobody else touches the libevent base: other threads put exchanges on the ready list and write to an eventfd, so libevent needs no locks.
+ *
+ * Each look at a stream takes a processor from the forward pass for a moment, here and at the client. Where tokens come faster than BATCH_MS, streams are looked at once
+ * in that time, by a timer that runs as long as it finds something; slower ones are sent at once. */
 #include "server/internal.h"
 
 #include "base/clock.h"
@@ -14,7 +17,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { N_REQUEST_THREADS = 4, TICK_MS = 50, LAST_WORK_MS = 5000 };
+enum { N_REQUEST_THREADS = 4, TICK_MS = 50, BATCH_MS = 2, LAST_WORK_MS = 5000 };
 
 static am_exchange *take_ready(am_server *server) {
     pthread_mutex_lock(&server->ready_lock);
@@ -46,12 +49,41 @@ static void close_idle(am_server *server) {
     if (!server->conns) event_base_loopbreak(server->base);
 }
 
+/* Whether a stream had written. */
+static bool look(am_server *server) {
+    pthread_mutex_lock(&server->ready_lock);
+    bool streamed = server->streamed;
+    server->streamed = server->batching = false;
+    pthread_mutex_unlock(&server->ready_lock);
+    flush_ready(server);
+    return streamed;
+}
+
+static void look_soon(am_server *server) {
+    pthread_mutex_lock(&server->ready_lock);
+    server->batching = event_add(server->batch, &(struct timeval){.tv_usec = BATCH_MS * 1000}) == 0;
+    pthread_mutex_unlock(&server->ready_lock);
+}
+
+static void on_batch(evutil_socket_t fd, short what, void *arg) {
+    (void)fd;
+    (void)what;
+    if (look(arg)) look_soon(arg);
+}
+
 static void on_wake(evutil_socket_t fd, short what, void *arg) {
     am_server *server = arg;
     eventfd_t ignored;
+    uint64_t now = am_now_ns();
     (void)what;
     eventfd_read(fd, &ignored);
-    flush_ready(server);
+    pthread_mutex_lock(&server->ready_lock);
+    server->woken = false; /* who came in between finds it set, and is looked at below */
+    pthread_mutex_unlock(&server->ready_lock);
+    if (look(server)) {
+        if (now - server->streamed_ns < BATCH_MS * 1000000ull) look_soon(server);
+        server->streamed_ns = now;
+    }
     if (atomic_load(&server->closing)) close_idle(server);
 }
 
@@ -84,6 +116,7 @@ static void server_free(am_server *server) {
     am_listen_close(server);
     if (server->wake) event_free(server->wake);
     if (server->tick) event_free(server->tick);
+    if (server->batch) event_free(server->batch);
     if (server->wake_fd >= 0) close(server->wake_fd);
     if (server->base) event_base_free(server->base);
     pthread_mutex_destroy(&server->ready_lock);
@@ -99,7 +132,8 @@ static am_status make_events(am_server *server, am_error *err) {
     if (!server->base || server->wake_fd < 0) return am_fail(err, AM_ENOMEM, "cannot make an event base");
     server->wake = event_new(server->base, server->wake_fd, EV_READ | EV_PERSIST, on_wake, server);
     server->tick = event_new(server->base, -1, EV_PERSIST, on_tick, server);
-    if (!server->wake || !server->tick || event_add(server->wake, NULL) || event_add(server->tick, &tick))
+    server->batch = evtimer_new(server->base, on_batch, server);
+    if (!server->wake || !server->tick || !server->batch || event_add(server->wake, NULL) || event_add(server->tick, &tick))
         return am_fail(err, AM_ENOMEM, "cannot make the server's events");
     return AM_OK;
 }

@@ -24,7 +24,7 @@ am_status am_stream_write(am_exchange *x, am_str bytes) {
         status = AM_ELIMIT;
     }
     pthread_mutex_unlock(&x->lock);
-    am_exchange_post(x);
+    am_exchange_post_stream(x);
     return status;
 }
 
