@@ -67,8 +67,17 @@ static inline void q_store(uint8_t *to, quad q) {
     const __m512i bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
     _mm512_storeu_si512(to, _mm512_shuffle_epi8(_mm512_permutexvar_epi32(fours, q), bytes));
 }
+static inline void q_cross(uint8_t *to, const quad q[4]) {
+    const __m512i low = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29), high = _mm512_add_epi32(low, _mm512_set1_epi32(2));
+    __m512i a = _mm512_permutex2var_epi32(q[0], low, q[1]), b = _mm512_permutex2var_epi32(q[2], low, q[3]);
+    __m512i c = _mm512_permutex2var_epi32(q[0], high, q[1]), d = _mm512_permutex2var_epi32(q[2], high, q[3]);
+    _mm512_storeu_si512(to, _mm512_inserti64x4(a, _mm512_castsi512_si256(b), 1));
+    _mm512_storeu_si512(to + 64, _mm512_shuffle_i64x2(a, b, 0xee));
+    _mm512_storeu_si512(to + 128, _mm512_inserti64x4(c, _mm512_castsi512_si256(d), 1));
+    _mm512_storeu_si512(to + 192, _mm512_shuffle_i64x2(c, d, 0xee));
+}
 
 #include "kernels/codes.h"
 
-const am_kernels am_kernels_avx512vnni = VECTOR_TABLE_OF("avx512vnni", am_cpu_has_avx512vnni, matmul_or_keys, rows_or_values, .matmul_int8 = matmul_int8,
+const am_kernels am_kernels_avx512vnni = VECTOR_TABLE_OF("avx512vnni", am_cpu_has_avx512vnni, matmul_or_keys, rows_or_values, mat_or_latent, .matmul_int8 = matmul_int8,
                                                          .row_int8 = row_int8, .rounds_attention = true);

@@ -11,7 +11,7 @@
  *
  * The including file defines, besides int8.h's operations: quad (64 bytes: [4][16]), q_four(p: 64 bytes) q_pairs(p: 32 bytes, low nibbles of 16
  * before high ones) q_rows(p,stride: 16 bytes of each of four rows) q_low q_high (nibbles) q_fifth(q,bits: 16 more in byte i where bit i is
- * set) q_store(to,q: transposed to [16][4]). */
+ * set) q_store(to,q: transposed to [16][4]) q_cross(to,q[4]: of [4][4][4], the first two changed places: 256 bytes). */
 enum { CODE_ROWS = 48, CODE_TOKENS = 128, CODE_PANELS = 4 };
 
 /* Rows of inputs, as codes, for at most AM_RUN inputs (or CODE_TOKENS tokens). */
@@ -107,16 +107,17 @@ static void code_tiles(code_tile a, size_t n_rows, uint32_t n) {
 
 /* ---- keys ---- */
 
+/* Inputs k to k + 3 of a panel. */
+INLINE quad keys_four(const uint8_t *panel, uint32_t n_in, uint32_t k, const am_dtype dtype) {
+    quad q = dtype == AM_C8 ? q_four(panel + (size_t)k * AM_PANEL) : q_pairs(panel + (size_t)k / 2 * AM_PANEL);
+    if (dtype != AM_C5) return q;
+    uint64_t fifth;
+    memcpy(&fifth, panel + 8 * (size_t)n_in + 2 * k, sizeof fifth);
+    return q_fifth(q, fifth);
+}
+
 INLINE void keys_open_as(uint8_t *to, const uint8_t *panel, uint32_t n_in, uint32_t k0, uint32_t n, const am_dtype dtype) {
-    for (uint32_t k = k0; k < k0 + n; k += 4, to += 4 * AM_PANEL) {
-        quad q = dtype == AM_C8 ? q_four(panel + (size_t)k * AM_PANEL) : q_pairs(panel + (size_t)k / 2 * AM_PANEL);
-        if (dtype == AM_C5) {
-            uint64_t fifth;
-            memcpy(&fifth, panel + 8 * (size_t)n_in + 2 * k, sizeof fifth);
-            q = q_fifth(q, fifth);
-        }
-        q_store(to, q);
-    }
+    for (uint32_t k = k0; k < k0 + n; k += 4, to += 4 * AM_PANEL) q_store(to, keys_four(panel, n_in, k, dtype));
 }
 
 /* Inputs [k0, k0 + n) of a panel of keys. */
@@ -215,20 +216,49 @@ static void values_rows(code_rows *rows, const float *p, size_t ld_p, size_t n_r
     }
 }
 
-static void values_int8(float *acc, size_t ld_acc, const float *p, size_t ld_p, size_t n_q, const am_rows *v, uint32_t t0, uint32_t t1) {
+/* Dimensions [d, d + 16 * panels) of n keys from t on, where those are the values: 16 of 16 tokens are four quads, which change places. */
+INLINE void latent_open_as(uint8_t *to, const am_mat *k, uint32_t t, uint32_t n, uint32_t d, uint32_t panels, const am_dtype dtype) {
+    for (uint32_t i = 0; i < n; i += AM_PANEL, to += AM_PANEL * AM_PANEL) {
+        const uint8_t *codes = mat_channel_codes(k, (t + i) / AM_PANEL);
+        for (uint32_t p = 0; p < panels; p++) {
+            quad q[4];
+            UNROLL for (uint32_t j = 0; j < 4; j++) q[j] = keys_four(codes, k->n_in, d + p * AM_PANEL + 4 * j, dtype);
+            q_cross(to + (size_t)p * AM_RUN * AM_PANEL, q);
+        }
+    }
+}
+
+static void latent_open(uint8_t *to, const am_mat *k, uint32_t t, uint32_t n, uint32_t d, uint32_t panels) {
+    switch (k->dtype) {
+    case AM_C8: latent_open_as(to, k, t, n, d, panels, AM_C8); break;
+    case AM_C5: latent_open_as(to, k, t, n, d, panels, AM_C5); break;
+    default: latent_open_as(to, k, t, n, d, panels, AM_C4);
+    }
+}
+
+/* Where values are: in rows of their own, or in keys. */
+typedef struct code_values {
+    const am_rows *rows;
+    const am_mat *keys;
+    uint32_t dims;
+} code_values;
+
+static void values_int8(float *acc, size_t ld_acc, const float *p, size_t ld_p, size_t n_q, const code_values *v, uint32_t t0, uint32_t t1) {
     _Alignas(64) uint8_t open[CODE_PANELS * AM_RUN * AM_PANEL];
     _Alignas(64) float scale[CODE_PANELS * AM_PANEL], bias[CODE_PANELS * AM_PANEL];
     code_rows rows;
-    uint32_t run = v->group < CODE_TOKENS ? v->group : CODE_TOKENS;
-    int middle = code_middle(v->dtype);
+    uint32_t group = v->rows ? v->rows->group : v->keys->group, n_channels = v->rows ? v->rows->dim : v->keys->n_in, run = group < CODE_TOKENS ? group : CODE_TOKENS;
+    int middle = code_middle(v->rows ? v->rows->dtype : v->keys->dtype);
     for (size_t r = 0, count; r < n_q; r += count, p += count * ld_p, acc += count * ld_acc) {
         count = n_q - r < CODE_ROWS ? n_q - r : CODE_ROWS;
         for (uint32_t t = t0 / run * run; t < t1; t += run) {
+            const uint16_t *channels = v->rows ? rows_channels(v->rows, t) : mat_channels(v->keys, t / AM_PANEL);
             values_rows(&rows, p, ld_p, count, t, run, t0, t1, middle);
-            for (uint32_t d = 0, panels; d < v->dim; d += panels * AM_PANEL) {
-                panels = (v->dim - d) / AM_PANEL < CODE_PANELS ? (v->dim - d) / AM_PANEL : CODE_PANELS;
-                values_open(open, v, t, run, d, panels);
-                channels_load(scale, bias, rows_channels(v, t), v->dim, d, panels * AM_PANEL);
+            for (uint32_t d = 0, panels; d < v->dims; d += panels * AM_PANEL) {
+                panels = (v->dims - d) / AM_PANEL < CODE_PANELS ? (v->dims - d) / AM_PANEL : CODE_PANELS;
+                if (v->rows) values_open(open, v->rows, t, run, d, panels);
+                else latent_open(open, v->keys, t, run, d, panels);
+                channels_load(scale, bias, channels, n_channels, d, panels * AM_PANEL);
                 for (uint32_t i = 0; i < panels * AM_PANEL; i += LANES) v_store(bias + i, v_fma(v_load(scale + i), v_set((float)middle), v_load(bias + i)));
                 code_tiles((code_tile){.y = acc + d, .ldy = ld_acc, .x = &rows, .n = run, .codes = open, .scale = scale, .bias = bias}, count, panels);
             }
@@ -241,5 +271,15 @@ static void matmul_or_keys(float *y, size_t ldy, const float *x, size_t ldx, siz
 }
 
 static void rows_or_values(float *acc, size_t ld_acc, const float *p, size_t ld_p, size_t n_q, const am_rows *v, uint32_t t0, uint32_t t1) {
-    (dtype_channels(v->dtype) ? values_int8 : rows_accumulate)(acc, ld_acc, p, ld_p, n_q, v, t0, t1);
+    if (dtype_channels(v->dtype))
+        values_int8(acc, ld_acc, p, ld_p, n_q, &(code_values){.rows = v, .dims = v->dim}, t0, t1);
+    else
+        rows_accumulate(acc, ld_acc, p, ld_p, n_q, v, t0, t1);
+}
+
+static void mat_or_latent(float *acc, size_t ld_acc, const float *p, size_t ld_p, size_t n_q, const am_mat *k, uint32_t dims, uint32_t t0, uint32_t t1) {
+    if (dtype_channels(k->dtype))
+        values_int8(acc, ld_acc, p, ld_p, n_q, &(code_values){.keys = k, .dims = dims}, t0, t1);
+    else
+        mat_accumulate(acc, ld_acc, p, ld_p, n_q, k, dims, t0, t1);
 }

@@ -119,8 +119,8 @@ typedef struct am_kernels {
     void (*rows_accumulate)(float *acc, size_t ld_acc, const float *p, size_t ld_p, size_t n_q, const am_rows *v, uint32_t t0,
                             uint32_t t1);
     /* The same from keys in panels (values that are a key's first dimensions): acc[q*ld_acc + d] += sum over t in [t0, t1) of p[q*ld_p + t] *
-     * K[t][d] for d < dims (even). The sum runs in 16 lanes by position, then by a fixed tree. p is readable from t0 rounded down to t1
-     * rounded up to a multiple of 16, and 0 outside [t0, t1). */
+     * K[t][d] for d < dims (even; of C types a multiple of 16). Where rounds_attention is not set, and of other types, the sum runs in 16 lanes by
+     * position, then by a fixed tree. p is readable from t0 rounded down to t1 rounded up to a multiple of 16, and 0 outside [t0, t1). */
     void (*mat_accumulate)(float *acc, size_t ld_acc, const float *p, size_t ld_p, size_t n_q, const am_mat *k, uint32_t dims, uint32_t t0,
                            uint32_t t1);
     void (*softmax_step)(const am_softmax *step);
