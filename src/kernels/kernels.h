@@ -111,7 +111,7 @@ typedef struct am_kernels {
     void (*matmul_int8)(float *y, size_t ldy, const void *x, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1);
     void (*row_int8)(void *dst, const float *x, size_t n_in); /* NULL where matmul_int8 is */
     /* Products with C types round the other operand to 8-bit codes in runs of AM_INT8_RUN dimensions or, from t = 0 on, tokens: splits of tokens
-     * within a group are then not exact (codes.h has the rule). */
+     * within a group are then not exact, and p is not below 0 (codes.h has the rule). */
     bool rounds_attention;
     /* dst[k] = W[o][k] for one output (embedding lookup). */
     void (*mat_row)(float *dst, const am_mat *w, uint32_t o);
