@@ -158,10 +158,11 @@ static sample sample_create(am_dtype dtype, am_dtype scale_dtype, uint32_t n_out
 
 static double middle_of(am_dtype dtype) { return dtype == AM_C8 ? 128 : dtype == AM_C5 ? 16 : 8; }
 
-/* What rounding n values of at most `most` in size to 8 bits costs in their products with codes of at most `middle` off their middle, times scales of at
+/* What rounding n values of at most 1 in size to so many levels costs in their products with codes of at most `middle` off their middle, times scales of at
  * most 2.5/16 (channels_fill). */
-static double rounding_of(const am_kernels *k, am_dtype dtype, double n, double most) {
-    return k->rounds_attention && channels_of(dtype) ? n * most * 0.501 / 127 * 2.5 / 16 * middle_of(dtype) : 0;
+enum { KEY_LEVELS = 127, VALUE_LEVELS = 255 };
+static double rounding_of(const am_kernels *k, am_dtype dtype, double n, double levels) {
+    return k->rounds_attention && channels_of(dtype) ? n * 0.501 / levels * 2.5 / 16 * middle_of(dtype) : 0;
 }
 
 /* Bound of a product: each of n_in multiply-adds and the 3 roundings of unpacking err by at most 2^-24 of the running sum of
@@ -174,7 +175,7 @@ static void product_check(const am_kernels *k, const sample *s, const float *x, 
             sum += x[i] * w;
             magnitude += fabs(x[i]) * (s->mat.group ? fabs(w) + 4 * (s->mat.dtype == AM_Q8 || s->mat.dtype == AM_C8 || s->mat.book ? 12 : s->mat.dtype == AM_Q4 || channels_of(s->mat.dtype) ? 1 : 4) : fabs(w));
         }
-        double bound = (s->mat.n_in + 3) * 0x1p-24 * magnitude * 1.01 + rounding_of(k, s->mat.dtype, s->mat.n_in, 1);
+        double bound = (s->mat.n_in + 3) * 0x1p-24 * magnitude * 1.01 + rounding_of(k, s->mat.dtype, s->mat.n_in, KEY_LEVELS);
         if (fabs(y[o] - sum) > bound)
             fail_msg("%s: output %u of %ux%u dtype %d: %g, should be %g +- %g", k->name, o, s->mat.n_out, s->mat.n_in,
                      (int)s->mat.dtype, (double)y[o], sum, bound);
@@ -237,6 +238,13 @@ static void products_are_right_and_the_same_for_any_batch_and_split(void **state
     }
 }
 
+/* What a softmax leaves: none is below 0. */
+static float *random_weights(size_t n) {
+    float *p = random_floats(n);
+    for (size_t i = 0; i < n; i++) p[i] = fabsf(p[i]);
+    return p;
+}
+
 /* Random rows for rows_accumulate and their values. */
 static am_rows rows_create(am_dtype dtype, uint32_t n_rows, uint32_t dim, uint32_t group, double *value) {
     am_rows v = {.dtype = dtype, .n_rows = n_rows, .dim = dim, .group = group};
@@ -264,7 +272,7 @@ static am_rows rows_create(am_dtype dtype, uint32_t n_rows, uint32_t dim, uint32
 
 static void rows_case(const am_kernels *k, const am_rows *v, const double *value, size_t n_q, uint32_t t0, uint32_t t1) {
     size_t ld_p = v->n_rows + 1, ld_acc = v->dim + 3;
-    float *p = random_floats((n_q - 1) * ld_p + v->n_rows), *acc = random_floats((n_q - 1) * ld_acc + v->dim);
+    float *p = random_weights((n_q - 1) * ld_p + v->n_rows), *acc = random_floats((n_q - 1) * ld_acc + v->dim);
     size_t n_acc = (n_q - 1) * ld_acc + v->dim;
     float *before = malloc(n_acc * sizeof *before), *one = floats(v->dim);
     memcpy(before, acc, n_acc * sizeof *acc);
@@ -284,7 +292,7 @@ static void rows_case(const am_kernels *k, const am_rows *v, const double *value
                 sum += p[q * ld_p + t] * value[(size_t)t * v->dim + d];
                 magnitude += fabs(p[q * ld_p + t]) * (fabs(value[(size_t)t * v->dim + d]) + (v->group ? 48 : 0));
             }
-            assert_true(fabs(acc[q * ld_acc + d] - sum) <= (t1 - t0 + 4) * 0x1p-24 * magnitude * 1.01 + rounding_of(k, v->dtype, t1 - t0, 1));
+            assert_true(fabs(acc[q * ld_acc + d] - sum) <= (t1 - t0 + 4) * 0x1p-24 * magnitude * 1.01 + rounding_of(k, v->dtype, t1 - t0, VALUE_LEVELS));
         }
     }
     free(before);
@@ -318,7 +326,7 @@ static void rows_are_right_and_the_same_for_any_split_and_any_queries(void **sta
 static void mat_accumulate_case(const am_kernels *k, const sample *s, size_t n_q, uint32_t t0, uint32_t t1) {
     uint32_t n_rows = s->mat.n_out, dims = s->mat.n_in / 2 * 2;
     size_t ld_p = n_rows + 16, ld_acc = dims + 3;
-    float *p = random_floats(n_q * ld_p), *acc = random_floats((n_q - 1) * ld_acc + dims), *one = floats(dims);
+    float *p = random_weights(n_q * ld_p), *acc = random_floats((n_q - 1) * ld_acc + dims), *one = floats(dims);
     float *before = malloc(((n_q - 1) * ld_acc + dims) * sizeof *before);
     memcpy(before, acc, ((n_q - 1) * ld_acc + dims) * sizeof *acc);
     for (size_t q = 0; q < n_q; q++)
@@ -335,7 +343,7 @@ static void mat_accumulate_case(const am_kernels *k, const sample *s, size_t n_q
                 sum += p[q * ld_p + t] * s->value[(size_t)t * s->mat.n_in + d];
                 magnitude += fabs(p[q * ld_p + t]) * (fabs(s->value[(size_t)t * s->mat.n_in + d]) + (s->mat.group ? 48 : 0));
             }
-            assert_true(fabs(acc[q * ld_acc + d] - sum) <= 32 * 0x1p-24 * magnitude);
+            assert_true(fabs(acc[q * ld_acc + d] - sum) <= 32 * 0x1p-24 * magnitude + rounding_of(k, s->mat.dtype, t1 - t0, VALUE_LEVELS));
         }
     }
     free(before);
@@ -357,6 +365,40 @@ static void values_in_keys_are_right_and_the_same_for_any_queries(void **state) 
             mat_accumulate_case(*k, &s, 3, 0, s.mat.n_out);
         }
         free(s.value);
+        guarded_free_all();
+    }
+}
+
+/* Values of their own and values in keys, sealed from the same numbers: where sums follow the rule of codes, the same bits. */
+static void values_in_keys_have_the_bits_of_values_in_rows(void **state) {
+    (void)state;
+    enum { TOKENS = 256, DIM = 96, KEY = 112, QUERIES = 7 };
+    static const am_dtype dtypes[] = {AM_C8, AM_C5, AM_C4};
+    for (size_t i = 0; i < 2 * sizeof dtypes / sizeof dtypes[0]; i++) {
+        side = i % 2 ? GUARD_AFTER : GUARD_BEFORE;
+        am_mat keys = {.dtype = dtypes[i / 2], .n_out = TOKENS, .n_in = KEY, .group = 128};
+        am_rows rows = {.dtype = dtypes[i / 2], .n_rows = TOKENS, .dim = DIM, .group = 128};
+        keys.data = guarded_alloc(am_mat_bytes(&keys), 64, side), rows.data = guarded_alloc(am_rows_bytes(&rows), 64, side);
+        uint16_t *as_keys = guarded_alloc(2 * TOKENS * KEY, 64, side), *as_rows = guarded_alloc(2 * TOKENS * DIM, 64, side);
+        float *p = random_weights(QUERIES * TOKENS), *acc = random_floats(QUERIES * DIM), *other = floats(QUERIES * DIM);
+        for (uint32_t t = 0; t < TOKENS; t++)
+            for (uint32_t d = 0; d < KEY; d++) {
+                uint16_t value = am_f32_to_f16(next_float());
+                as_keys[((size_t)(t / 16) * KEY + d) * 16 + t % 16] = value;
+                if (d < DIM) as_rows[t * DIM + d] = value;
+            }
+        for (const am_kernels *const *k = am_kernels_list(); *k; k++) {
+            if (!(*k)->rounds_attention) continue;
+            uint32_t t0 = below(TOKENS), t1 = t0 + below(TOKENS - t0 + 1);
+            for (uint32_t t = 0; t < QUERIES * TOKENS; t++)
+                if (t % TOKENS < t0 || t % TOKENS >= t1) p[t] = 0;
+            (*k)->seal_keys(&keys, as_keys);
+            (*k)->seal_values(&rows, as_rows);
+            memcpy(other, acc, QUERIES * DIM * sizeof *acc);
+            (*k)->rows_accumulate(acc, DIM, p, TOKENS, QUERIES, &rows, t0, t1);
+            (*k)->mat_accumulate(other, DIM, p, TOKENS, QUERIES, &keys, DIM, t0, t1);
+            assert_memory_equal(acc, other, QUERIES * DIM * sizeof *acc);
+        }
         guarded_free_all();
     }
 }
@@ -666,6 +708,7 @@ int main(void) {
         cmocka_unit_test(products_are_right_and_the_same_for_any_batch_and_split),
         cmocka_unit_test(rows_are_right_and_the_same_for_any_split_and_any_queries),
         cmocka_unit_test(values_in_keys_are_right_and_the_same_for_any_queries),
+        cmocka_unit_test(values_in_keys_have_the_bits_of_values_in_rows),
         cmocka_unit_test(softmax_is_right_and_the_same_for_any_queries),
         cmocka_unit_test(norms_and_gates_are_right),
         cmocka_unit_test(halves_convert_to_the_bit),

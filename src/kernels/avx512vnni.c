@@ -44,6 +44,12 @@ static inline void v_store_i8(int8_t *p, vec x) {
 
 #include "kernels/int8.h"
 
+static inline idot u_dot(idot sum, ivec w, ivec x) { return _mm512_dpbusd_epi32(sum, x, w); }
+static inline int u_sum(const uint8_t *code) {
+    __m128i sums = _mm_sad_epu8(_mm_loadu_si128((const __m128i *)(const void *)code), _mm_setzero_si128());
+    return _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_unpackhi_epi64(sums, sums)));
+}
+
 typedef __m512i quad;
 
 static inline quad q_four(const uint8_t *p) { return _mm512_loadu_si512(p); }
@@ -62,13 +68,23 @@ static inline quad q_rows(const uint8_t *p, size_t stride) {
     return _mm512_inserti32x4(q, _mm_loadu_si128((const __m128i *)(const void *)(p + 3 * stride)), 3);
 }
 static inline quad q_fifth(quad q, uint64_t bits) { return _mm512_mask_add_epi8(q, (__mmask64)bits, q, _mm512_set1_epi8(16)); }
+static inline quad q_signed(quad q) { return _mm512_xor_si512(q, _mm512_set1_epi8(-128)); }
 static inline void q_store(uint8_t *to, quad q) {
     const __m512i fours = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     const __m512i bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
     _mm512_storeu_si512(to, _mm512_shuffle_epi8(_mm512_permutexvar_epi32(fours, q), bytes));
 }
+static inline void q_cross(uint8_t *to, const quad q[4]) {
+    const __m512i low = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29), high = _mm512_add_epi32(low, _mm512_set1_epi32(2));
+    __m512i a = _mm512_permutex2var_epi32(q[0], low, q[1]), b = _mm512_permutex2var_epi32(q[2], low, q[3]);
+    __m512i c = _mm512_permutex2var_epi32(q[0], high, q[1]), d = _mm512_permutex2var_epi32(q[2], high, q[3]);
+    _mm512_storeu_si512(to, _mm512_inserti64x4(a, _mm512_castsi512_si256(b), 1));
+    _mm512_storeu_si512(to + 64, _mm512_shuffle_i64x2(a, b, 0xee));
+    _mm512_storeu_si512(to + 128, _mm512_inserti64x4(c, _mm512_castsi512_si256(d), 1));
+    _mm512_storeu_si512(to + 192, _mm512_shuffle_i64x2(c, d, 0xee));
+}
 
 #include "kernels/codes.h"
 
-const am_kernels am_kernels_avx512vnni = VECTOR_TABLE_OF("avx512vnni", am_cpu_has_avx512vnni, matmul_or_keys, rows_or_values, .matmul_int8 = matmul_int8,
+const am_kernels am_kernels_avx512vnni = VECTOR_TABLE_OF("avx512vnni", am_cpu_has_avx512vnni, matmul_or_keys, rows_or_values, mat_or_latent, .matmul_int8 = matmul_int8,
                                                          .row_int8 = row_int8, .rounds_attention = true);

@@ -2,7 +2,8 @@
  *
  *   scores   sum_d q_d (scale_d c_d + bias_d): a group's scales go into the query, q_d scale_d becomes codes in runs of AM_INT8_RUN dimensions,
  *            and with c_d = MID + c'_d the rest is one constant a query and group.
- *   values   sum_t p_t (scale_d c_td + bias_d): p becomes codes in runs of AM_INT8_RUN tokens; scale and bias come in once a group and query.
+ *   values   sum_t p_t (scale_d c_td + bias_d): p, never below 0, becomes codes of 0 to 255 in runs of AM_INT8_RUN tokens; scale and bias come in once
+ *            a group and query. These instructions multiply unsigned by signed bytes: here p is the unsigned one, and c_td of 8 bits loses 128.
  *
  * Codes are counted from their middle, so that what the rounding of q or p costs is in proportion to the spread of keys and values and not
  * to their biases. Sums of codes are exact. Float steps go run by run in ascending order, then group by group, for each row alone, so a
@@ -11,14 +12,15 @@
  *
  * The including file defines, besides int8.h's operations: quad (64 bytes: [4][16]), q_four(p: 64 bytes) q_pairs(p: 32 bytes, low nibbles of 16
  * before high ones) q_rows(p,stride: 16 bytes of each of four rows) q_low q_high (nibbles) q_fifth(q,bits: 16 more in byte i where bit i is
- * set) q_store(to,q: transposed to [16][4]). */
+ * set) q_signed(q: each byte less 128) q_store(to,q: transposed to [16][4]) q_cross(to,q[4]: of [4][4][4], the first two changed places: 256 bytes);
+ * u_dot(sum,w,x) i_dot of signed w and unsigned x, u_sum(code: of 16 unsigned). */
 enum { CODE_ROWS = 48, CODE_TOKENS = 128, CODE_PANELS = 4 };
 
 /* Rows of inputs, as codes, for at most AM_RUN inputs (or CODE_TOKENS tokens). */
 typedef struct code_rows {
-    int8_t code[CODE_ROWS][AM_RUN];
+    uint8_t code[CODE_ROWS][AM_RUN]; /* of keys signed */
     float scale[CODE_ROWS][AM_RUN / AM_INT8_RUN];
-    int32_t start[CODE_ROWS][AM_RUN / AM_INT8_RUN]; /* -MID * (sum of a run's codes) */
+    int32_t start[CODE_ROWS][AM_RUN / AM_INT8_RUN]; /* -MID * (sum of a run's codes); 0 where codes have lost MID */
     float rest[CODE_ROWS];                          /* what is not a product of codes: of keys the constant, of values the sum of p */
 } code_rows;
 
@@ -37,17 +39,30 @@ static inline int code_middle(am_dtype dtype) { return dtype == AM_C8 ? 128 : dt
 /* Codes, scales and starts of row i from n values; the rest of the last run is 0. */
 static void code_row(code_rows *rows, uint32_t i, const float *x, uint32_t n, int middle) {
     for (uint32_t k = 0, run = 0; k < n; k += AM_INT8_RUN, run++) {
-        int8_t *code = rows->code[i] + k;
+        int8_t *code = (int8_t *)rows->code[i] + k;
         rows->scale[i][run] = run_int8(code, x + k, n - k < AM_INT8_RUN ? n - k : AM_INT8_RUN);
         rows->start[i][run] = -middle * (i_sum(code) + i_sum(code + 16));
     }
 }
 
-INLINE void code_tile_run(const code_tile *a, const int r, const int p) {
+INLINE void code_step(idot dot[INT8_ROWS][INT8_MAX_PANELS * PANEL_VECS], const uint8_t *const x[INT8_ROWS], const uint8_t *codes, uint32_t k, const int r,
+                      const int p, const bool values) {
+    UNROLL for (uint32_t b = k; b < k + AM_INT8_RUN; b += 4) {
+        UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
+            ivec w = i_load(codes + ((size_t)(v / PANEL_VECS) * AM_RUN + b) * AM_PANEL + v % PANEL_VECS * LANES * 4);
+            UNROLL for (int i = 0; i < r; i++) {
+                ivec four = i_four((const int8_t *)x[i] + b);
+                dot[i][v] = values ? u_dot(dot[i][v], w, four) : i_dot(dot[i][v], w, four, true);
+            }
+        }
+    }
+}
+
+INLINE void code_tile_run(const code_tile *a, const int r, const int p, const bool values) {
     vec sum[INT8_ROWS][INT8_MAX_PANELS * PANEL_VECS];
     const uint8_t *x[INT8_ROWS];
     UNROLL for (int i = 0; i < r; i++) {
-        x[i] = (const uint8_t *)a->x->code[a->row + (uint32_t)i];
+        x[i] = a->x->code[a->row + (uint32_t)i];
         UNROLL for (int v = 0; v < p * PANEL_VECS; v++) sum[i][v] = v_zero();
     }
     for (uint32_t k = 0; k < a->n; k += AM_INT8_RUN) {
@@ -57,7 +72,7 @@ INLINE void code_tile_run(const code_tile *a, const int r, const int p) {
             start[i] = &a->x->start[a->row + (uint32_t)i][k / AM_INT8_RUN];
             UNROLL for (int v = 0; v < p * PANEL_VECS; v++) dot[i][v] = i_begin(*start[i]);
         }
-        int8_step(dot, x, a->codes + (size_t)k * AM_PANEL, NULL, AM_RUN * AM_PANEL, k, r, p, PACKED_8, AM_INT8_RUN, NULL);
+        code_step(dot, x, a->codes, k, r, p, values);
         UNROLL for (int i = 0; i < r; i++) {
             vec scale = v_set(a->x->scale[a->row + (uint32_t)i][k / AM_INT8_RUN]);
             UNROLL for (int v = 0; v < p * PANEL_VECS; v++) sum[i][v] = v_fma(i_end(dot[i][v], *start[i], true), scale, sum[i][v]);
@@ -67,7 +82,7 @@ INLINE void code_tile_run(const code_tile *a, const int r, const int p) {
         vec rest = v_set(a->x->rest[a->row + (uint32_t)i]);
         UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
             float *y = a->y + (size_t)i * a->ldy + v * LANES;
-            if (a->scale)
+            if (values)
                 v_store(y, v_fma(rest, v_load(a->bias + v * LANES), v_fma(sum[i][v], v_load(a->scale + v * LANES), v_load(y))));
             else
                 v_store(y, v_add(a->fresh ? rest : v_add(rest, v_load(y)), sum[i][v]));
@@ -76,10 +91,10 @@ INLINE void code_tile_run(const code_tile *a, const int r, const int p) {
 }
 
 #define CODE_SIZE(r)                                                                                                   \
-    if (panels == 1) code_tile_run(a, r, 1);                                                                           \
-    else code_tile_run(a, r, INT8_WIDE(r));                                                                            \
+    if (panels == 1) code_tile_run(a, r, 1, values);                                                                   \
+    else code_tile_run(a, r, INT8_WIDE(r), values);                                                                    \
     break;
-static void code_tile_of(const code_tile *a, size_t rows, uint32_t panels) {
+INLINE void code_tile_of(const code_tile *a, size_t rows, uint32_t panels, const bool values) {
     switch (rows) {
     case 1: CODE_SIZE(1)
     case 2: CODE_SIZE(2)
@@ -89,6 +104,8 @@ static void code_tile_of(const code_tile *a, size_t rows, uint32_t panels) {
     case 6: CODE_SIZE(INT8_ROWS < 6 ? 1 : 6)
     }
 }
+static void code_tile_of_keys(const code_tile *a, size_t rows, uint32_t panels) { code_tile_of(a, rows, panels, false); }
+static void code_tile_of_values(const code_tile *a, size_t rows, uint32_t panels) { code_tile_of(a, rows, panels, true); }
 
 /* All rows by n opened panels. */
 static void code_tiles(code_tile a, size_t n_rows, uint32_t n) {
@@ -100,23 +117,24 @@ static void code_tiles(code_tile a, size_t n_rows, uint32_t n) {
             b.y = a.y + (size_t)p * AM_PANEL;
             b.codes = a.codes + (size_t)p * AM_RUN * AM_PANEL;
             if (a.scale) b.scale = a.scale + (size_t)p * AM_PANEL, b.bias = a.bias + (size_t)p * AM_PANEL;
-            code_tile_of(&b, rows, wide);
+            (a.scale ? code_tile_of_values : code_tile_of_keys)(&b, rows, wide);
         }
     }
 }
 
 /* ---- keys ---- */
 
+/* Inputs k to k + 3 of a panel. */
+INLINE quad keys_four(const uint8_t *panel, uint32_t n_in, uint32_t k, const am_dtype dtype) {
+    quad q = dtype == AM_C8 ? q_four(panel + (size_t)k * AM_PANEL) : q_pairs(panel + (size_t)k / 2 * AM_PANEL);
+    if (dtype != AM_C5) return q;
+    uint64_t fifth;
+    memcpy(&fifth, panel + 8 * (size_t)n_in + 2 * k, sizeof fifth);
+    return q_fifth(q, fifth);
+}
+
 INLINE void keys_open_as(uint8_t *to, const uint8_t *panel, uint32_t n_in, uint32_t k0, uint32_t n, const am_dtype dtype) {
-    for (uint32_t k = k0; k < k0 + n; k += 4, to += 4 * AM_PANEL) {
-        quad q = dtype == AM_C8 ? q_four(panel + (size_t)k * AM_PANEL) : q_pairs(panel + (size_t)k / 2 * AM_PANEL);
-        if (dtype == AM_C5) {
-            uint64_t fifth;
-            memcpy(&fifth, panel + 8 * (size_t)n_in + 2 * k, sizeof fifth);
-            q = q_fifth(q, fifth);
-        }
-        q_store(to, q);
-    }
+    for (uint32_t k = k0; k < k0 + n; k += 4, to += 4 * AM_PANEL) q_store(to, keys_four(panel, n_in, k, dtype));
 }
 
 /* Inputs [k0, k0 + n) of a panel of keys. */
@@ -186,6 +204,7 @@ INLINE void values_open_as(uint8_t *to, const am_rows *v, uint32_t t, uint32_t n
             quad q = q_rows(row + (dtype == AM_C8 ? at : at / 32 * 16), stride);
             if (dtype != AM_C8) q = at % 32 ? q_high(q) : q_low(q);
             if (dtype == AM_C5) q = q_fifth(q, values_fifth(row, stride, v->dim, at));
+            if (dtype == AM_C8) q = q_signed(q);
             q_store(to + (size_t)p * AM_RUN * AM_PANEL, q);
         }
 }
@@ -195,6 +214,19 @@ static void values_open(uint8_t *to, const am_rows *v, uint32_t t, uint32_t n, u
     case AM_C8: values_open_as(to, v, t, n, d, panels, AM_C8); break;
     case AM_C5: values_open_as(to, v, t, n, d, panels, AM_C5); break;
     default: values_open_as(to, v, t, n, d, panels, AM_C4);
+    }
+}
+
+/* As code_row: n, whole runs, of numbers that are not below 0. */
+static void code_row_unsigned(code_rows *rows, uint32_t i, const float *x, uint32_t n, int middle) {
+    for (uint32_t k = 0, run = 0; k < n; k += AM_INT8_RUN, run++) {
+        uint8_t *code = rows->code[i] + k;
+        vec most = v_zero();
+        for (int j = 0; j < AM_INT8_RUN; j += LANES) most = v_max(most, v_load(x + k + j));
+        float largest = v_most(most), inverse = largest > 0 ? 255 / largest : 0;
+        for (int j = 0; j < AM_INT8_RUN; j += LANES) v_store_u8(code + j, v_mul(v_load(x + k + j), v_set(inverse)));
+        rows->scale[i][run] = largest / 255;
+        rows->start[i][run] = -middle * (u_sum(code) + u_sum(code + 16));
     }
 }
 
@@ -211,24 +243,57 @@ static void values_rows(code_rows *rows, const float *p, size_t ld_p, size_t n_r
         vec sum = v_zero();
         for (uint32_t k = 0; k < n; k += LANES) sum = v_add(sum, v_load(x + k));
         rows->rest[i] = v_sum(sum);
-        code_row(rows, i, x, n, middle);
+        code_row_unsigned(rows, i, x, n, middle);
     }
 }
 
-static void values_int8(float *acc, size_t ld_acc, const float *p, size_t ld_p, size_t n_q, const am_rows *v, uint32_t t0, uint32_t t1) {
+/* Dimensions [d, d + 16 * panels) of n keys from t on, where those are the values: 16 of 16 tokens are four quads, which change places. */
+INLINE void latent_open_as(uint8_t *to, const am_mat *k, uint32_t t, uint32_t n, uint32_t d, uint32_t panels, const am_dtype dtype) {
+    for (uint32_t i = 0; i < n; i += AM_PANEL, to += AM_PANEL * AM_PANEL) {
+        const uint8_t *codes = mat_channel_codes(k, (t + i) / AM_PANEL);
+        for (uint32_t p = 0; p < panels; p++) {
+            quad q[4];
+            UNROLL for (uint32_t j = 0; j < 4; j++) {
+                q[j] = keys_four(codes, k->n_in, d + p * AM_PANEL + 4 * j, dtype);
+                if (dtype == AM_C8) q[j] = q_signed(q[j]);
+            }
+            q_cross(to + (size_t)p * AM_RUN * AM_PANEL, q);
+        }
+    }
+}
+
+static void latent_open(uint8_t *to, const am_mat *k, uint32_t t, uint32_t n, uint32_t d, uint32_t panels) {
+    switch (k->dtype) {
+    case AM_C8: latent_open_as(to, k, t, n, d, panels, AM_C8); break;
+    case AM_C5: latent_open_as(to, k, t, n, d, panels, AM_C5); break;
+    default: latent_open_as(to, k, t, n, d, panels, AM_C4);
+    }
+}
+
+/* Where values are: in rows of their own, or in keys. */
+typedef struct code_values {
+    const am_rows *rows;
+    const am_mat *keys;
+    uint32_t dims;
+} code_values;
+
+static void values_int8(float *acc, size_t ld_acc, const float *p, size_t ld_p, size_t n_q, const code_values *v, uint32_t t0, uint32_t t1) {
     _Alignas(64) uint8_t open[CODE_PANELS * AM_RUN * AM_PANEL];
     _Alignas(64) float scale[CODE_PANELS * AM_PANEL], bias[CODE_PANELS * AM_PANEL];
     code_rows rows;
-    uint32_t run = v->group < CODE_TOKENS ? v->group : CODE_TOKENS;
-    int middle = code_middle(v->dtype);
+    uint32_t group = v->rows ? v->rows->group : v->keys->group, n_channels = v->rows ? v->rows->dim : v->keys->n_in, run = group < CODE_TOKENS ? group : CODE_TOKENS;
+    am_dtype dtype = v->rows ? v->rows->dtype : v->keys->dtype;
+    int middle = code_middle(dtype);
     for (size_t r = 0, count; r < n_q; r += count, p += count * ld_p, acc += count * ld_acc) {
         count = n_q - r < CODE_ROWS ? n_q - r : CODE_ROWS;
         for (uint32_t t = t0 / run * run; t < t1; t += run) {
-            values_rows(&rows, p, ld_p, count, t, run, t0, t1, middle);
-            for (uint32_t d = 0, panels; d < v->dim; d += panels * AM_PANEL) {
-                panels = (v->dim - d) / AM_PANEL < CODE_PANELS ? (v->dim - d) / AM_PANEL : CODE_PANELS;
-                values_open(open, v, t, run, d, panels);
-                channels_load(scale, bias, rows_channels(v, t), v->dim, d, panels * AM_PANEL);
+            const uint16_t *channels = v->rows ? rows_channels(v->rows, t) : mat_channels(v->keys, t / AM_PANEL);
+            values_rows(&rows, p, ld_p, count, t, run, t0, t1, dtype == AM_C8 ? 0 : middle);
+            for (uint32_t d = 0, panels; d < v->dims; d += panels * AM_PANEL) {
+                panels = (v->dims - d) / AM_PANEL < CODE_PANELS ? (v->dims - d) / AM_PANEL : CODE_PANELS;
+                if (v->rows) values_open(open, v->rows, t, run, d, panels);
+                else latent_open(open, v->keys, t, run, d, panels);
+                channels_load(scale, bias, channels, n_channels, d, panels * AM_PANEL);
                 for (uint32_t i = 0; i < panels * AM_PANEL; i += LANES) v_store(bias + i, v_fma(v_load(scale + i), v_set((float)middle), v_load(bias + i)));
                 code_tiles((code_tile){.y = acc + d, .ldy = ld_acc, .x = &rows, .n = run, .codes = open, .scale = scale, .bias = bias}, count, panels);
             }
@@ -241,5 +306,15 @@ static void matmul_or_keys(float *y, size_t ldy, const float *x, size_t ldx, siz
 }
 
 static void rows_or_values(float *acc, size_t ld_acc, const float *p, size_t ld_p, size_t n_q, const am_rows *v, uint32_t t0, uint32_t t1) {
-    (dtype_channels(v->dtype) ? values_int8 : rows_accumulate)(acc, ld_acc, p, ld_p, n_q, v, t0, t1);
+    if (dtype_channels(v->dtype))
+        values_int8(acc, ld_acc, p, ld_p, n_q, &(code_values){.rows = v, .dims = v->dim}, t0, t1);
+    else
+        rows_accumulate(acc, ld_acc, p, ld_p, n_q, v, t0, t1);
+}
+
+static void mat_or_latent(float *acc, size_t ld_acc, const float *p, size_t ld_p, size_t n_q, const am_mat *k, uint32_t dims, uint32_t t0, uint32_t t1) {
+    if (dtype_channels(k->dtype))
+        values_int8(acc, ld_acc, p, ld_p, n_q, &(code_values){.keys = k, .dims = dims}, t0, t1);
+    else
+        mat_accumulate(acc, ld_acc, p, ld_p, n_q, k, dims, t0, t1);
 }

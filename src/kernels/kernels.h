@@ -111,7 +111,7 @@ typedef struct am_kernels {
     void (*matmul_int8)(float *y, size_t ldy, const void *x, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1);
     void (*row_int8)(void *dst, const float *x, size_t n_in); /* NULL where matmul_int8 is */
     /* Products with C types round the other operand to 8-bit codes in runs of AM_INT8_RUN dimensions or, from t = 0 on, tokens: splits of tokens
-     * within a group are then not exact (codes.h has the rule). */
+     * within a group are then not exact, and p is not below 0 (codes.h has the rule). */
     bool rounds_attention;
     /* dst[k] = W[o][k] for one output (embedding lookup). */
     void (*mat_row)(float *dst, const am_mat *w, uint32_t o);
@@ -119,8 +119,8 @@ typedef struct am_kernels {
     void (*rows_accumulate)(float *acc, size_t ld_acc, const float *p, size_t ld_p, size_t n_q, const am_rows *v, uint32_t t0,
                             uint32_t t1);
     /* The same from keys in panels (values that are a key's first dimensions): acc[q*ld_acc + d] += sum over t in [t0, t1) of p[q*ld_p + t] *
-     * K[t][d] for d < dims (even). The sum runs in 16 lanes by position, then by a fixed tree. p is readable from t0 rounded down to t1
-     * rounded up to a multiple of 16, and 0 outside [t0, t1). */
+     * K[t][d] for d < dims (even; of C types a multiple of 16). Where rounds_attention is not set, and of other types, the sum runs in 16 lanes by
+     * position, then by a fixed tree. p is readable from t0 rounded down to t1 rounded up to a multiple of 16, and 0 outside [t0, t1). */
     void (*mat_accumulate)(float *acc, size_t ld_acc, const float *p, size_t ld_p, size_t n_q, const am_mat *k, uint32_t dims, uint32_t t0,
                            uint32_t t1);
     void (*softmax_step)(const am_softmax *step);

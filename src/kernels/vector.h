@@ -687,11 +687,11 @@ static void f16_to_f32(float *dst, const uint16_t *src, size_t n) {
 
 #include "kernels/seal.h"
 
-/* The two products may be others than this file's; more members may follow. */
-#define VECTOR_TABLE_OF(table_name, test, product, accumulate, ...)                                                    \
+/* The three products may be others than this file's; more members may follow. */
+#define VECTOR_TABLE_OF(table_name, test, product, accumulate, latent, ...)                                            \
     {                                                                                                                  \
         .name = table_name, .supported = test, .matmul = product, .mat_row = mat_row, .rows_accumulate = accumulate,   \
-        .mat_accumulate = mat_accumulate, .softmax_step = softmax_step, .rmsnorm = rmsnorm, .silu_mul = silu_mul,      \
+        .mat_accumulate = latent, .softmax_step = softmax_step, .rmsnorm = rmsnorm, .silu_mul = silu_mul,      \
         .f32_to_f16 = f32_to_f16, .f16_to_f32 = f16_to_f32, .seal_keys = seal_keys, .seal_values = seal_values, __VA_ARGS__ \
     }
-#define VECTOR_TABLE(table_name, test, ...) VECTOR_TABLE_OF(table_name, test, matmul, rows_accumulate, __VA_ARGS__)
+#define VECTOR_TABLE(table_name, test, ...) VECTOR_TABLE_OF(table_name, test, matmul, rows_accumulate, mat_accumulate, __VA_ARGS__)
