@@ -2,7 +2,8 @@
  *
  * "after a restart": the cache is opened anew, its memory has never been touched. "after eviction": its memory has been in use. Pages of the files are in
  * the page cache (warm) or dropped before (cold). Beside them, into memory that was touched: the files read one after the other by one thread, and by two, and
- * cold ones with O_DIRECT too (direct needs whole sectors: files are read up to their last one).
+ * cold ones with O_DIRECT too (direct needs whole sectors: files are read up to their last one). Before each, other memory is written, so that nobody finds
+ * bytes in the processor's caches that the one before left there.
  *
  *   build/bench/bench_restore [MODEL [TOKENS [RUNS]]]      default: the embedded model's layout, 4000, 5; TMPDIR says which disk */
 #include "base/fs.h"
@@ -53,6 +54,12 @@ static void drop_pages(void) {
     }
 }
 
+static void empty_caches(void) {
+    static char other[128 << 20];
+    static char value;
+    memset(other, ++value, sizeof other);
+}
+
 /* ---- plain reading ---- */
 
 typedef struct reader {
@@ -75,6 +82,7 @@ static void *read_files(void *arg) {
 static double plain_ms(uint32_t n_readers, bool direct) {
     reader readers[MAX_READERS];
     for (uint32_t i = 0; i < n_readers; i++) readers[i] = (reader){.first = i, .step = n_readers, .direct = direct, .to = found.memory};
+    empty_caches();
     uint64_t start = am_now_ns();
     for (uint32_t i = 0; i < n_readers; i++)
         if (pthread_create(&readers[i].thread, NULL, read_files, &readers[i])) return 0;
@@ -131,6 +139,7 @@ static am_status make_agent(bench *b, am_error *err) {
 /* From a turn's opening to where it can run: ms. */
 static am_status restore(bench *b, double *ms, am_error *err) {
     am_turn *turn;
+    empty_caches();
     uint64_t start = am_now_ns();
     am_status status = open_turn(b, &turn, err);
     while (!status && (status = am_turn_ready(turn)) == AM_AGAIN) {

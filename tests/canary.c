@@ -1,13 +1,16 @@
 #include "canary.h"
 
+#include "base/fs.h"
 #include "base/hash.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 enum { DIM = 32, HEADS = 2, LAYERS = 3 };
@@ -123,3 +126,16 @@ am_turn_info canary_turn(am_cache *cache, const am_kv_layout *layout, const am_t
     }
     return info;
 }
+
+static am_status drop_pages(void *arg, const char *name) {
+    char path[4096];
+    if (am_fs_join(path, sizeof path, arg, name, NULL)) return AM_OK;
+    int fd = open(path, O_RDONLY);
+    if (fd < 0) return AM_OK;
+    fdatasync(fd);
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    close(fd);
+    return AM_OK;
+}
+
+void canary_drop_pages(const char *dir) { am_fs_list(dir, drop_pages, (void *)dir, NULL); }

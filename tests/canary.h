@@ -16,5 +16,7 @@ void canary_check(am_turn *turn, const am_kv_layout *layout, const char *tenant,
 am_turn *canary_open(am_cache *cache, const am_turn_request *request);
 /* A whole turn: open, check, extend to n tokens, check, commit, wait until it is on disk or has failed. */
 am_turn_info canary_turn(am_cache *cache, const am_kv_layout *layout, const am_turn_request *request, const int32_t *tokens, uint32_t n);
+/* The files of a folder are on disk alone, where the system does as it is asked: reading them waits. */
+void canary_drop_pages(const char *dir);
 
 #endif

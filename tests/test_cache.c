@@ -94,6 +94,7 @@ static void after_a_restart_it_is_warm_with_every_row(void **state) {
     int32_t *t = stream(2);
     turn(p, "a/b c\xc3\xa4", t, 700, 790);
     reopen(p);
+    canary_drop_pages(p->dir);
     am_turn_info i = turn(p, "a/b c\xc3\xa4", t, 800, 810);
     assert_int_equal(i.tier, AM_WARM);
     assert_int_equal(i.n_cached, 790);

@@ -31,6 +31,7 @@ static void reopen(place *p) {
     am_cache_close(p->cache);
     am_error err = {0};
     if (am_cache_open(&p->options, &p->cache, &err)) fail_msg("%s", err.message);
+    canary_drop_pages(p->dir);
 }
 
 static void place_open(place *p, uint32_t window, uint32_t windowed) {

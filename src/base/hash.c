@@ -1,9 +1,16 @@
-/* Owns which hash is used for what; libsodium and xxHash do the work. */
+/* Owns which hash is used for what; libsodium and xxHash do the work.
+ *
+ * On x86-64 xxHash's own choice by the processor is asked for: the library's plain functions are those of the oldest one (SSE2), at 20 GB/s where AVX-512
+ * goes at 57, and every byte of an agent that comes back is summed. */
 #include "base/hash.h"
 
 #include <sodium.h>
 #include <string.h>
+#ifdef __x86_64__
+#include <xxh_x86dispatch.h>
+#else
 #include <xxhash.h>
+#endif
 
 am_hash am_hash_parts(const uint8_t key[32], const am_hash_part *parts, size_t n_parts) {
     crypto_generichash_state state;

@@ -128,6 +128,7 @@ static am_status read_checked(am_cache *c, const am_part *p, int fd, const char 
     if (!status && (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))) status = am_fail(err, AM_EFORMAT, "%s: not a regular file", path);
     if (!status && (uint64_t)st.st_size != wanted.n + kv_bytes + 16)
         status = am_fail(err, AM_EFORMAT, "%s: %llu bytes, must be %zu", path, (unsigned long long)st.st_size, wanted.n + kv_bytes + 16);
+    if (!status) am_read_ahead(c, fd, 0, wanted.n + kv_bytes + 16);
     am_sum_state *state = am_sum_begin();
     if (!state) status = am_fail(err, AM_ENOMEM, "no memory for a checksum");
     if (!status) status = check_head(fd, path, wanted.p, wanted.n, state, err);

@@ -183,7 +183,7 @@ static void populate_ahead(am_cache *c) {
             if (h->chain[i]->part[kind] && h->chain[i]->part[kind]->on_disk) c->n_ahead += am_part_units(c, h->chain[i]->part[kind]);
     if (c->n_ahead > MAX_AHEAD_BYTES / c->sealed.slot_bytes) c->n_ahead = (uint32_t)(MAX_AHEAD_BYTES / c->sealed.slot_bytes);
     c->populate_job = (am_job){.run = populate, .done = populated};
-    am_io_queue_add(c->io, &c->populate_job, false);
+    am_io_queue_add(c->io, &c->populate_job);
 }
 
 am_status am_cache_open(const am_cache_options *options, am_cache **out, am_error *err) {

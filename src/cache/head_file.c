@@ -336,6 +336,7 @@ am_status am_head_file_read_rows(am_cache *c, am_job *job, am_error *err) {
     if (fd < 0) return am_fail(err, fd == -ENOENT ? AM_ENOTFOUND : AM_EIO, "%s: %s", path, strerror(-fd));
     size_t n_bytes = am_kv_rows_bytes(l, t->rows_in_file);
     am_head_rows rows = {t->rows_sum.b, t->rows_sum_at, n_bytes, n_bytes / am_kv_rows_pieces(l), take_rows, t};
+    am_read_ahead(c, fd, (off_t)t->rows_sum_at, n_bytes + 32);
     status = am_head_rows_read(fd, path, &rows, err);
     am_io->close(fd);
     if (status == AM_EFORMAT || status == AM_ECORRUPT) am_refuse_file(c, t->rows_file, status, err->message);

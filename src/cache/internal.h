@@ -30,6 +30,8 @@ struct am_job {
     void (*done)(am_cache *cache, am_job *job);                    /* on the engine thread */
     am_status status;
     am_error err;
+    uint64_t batch; /* of reads that were added together; 0: of none */
+    bool ahead;     /* its file was told to the disk before its turn came */
     am_part *part;
     uint64_t file_bytes; /* of a part's file that was written */
     am_turn *turn;
@@ -207,10 +209,13 @@ void am_pool_give(am_pool *pool, void *slot);
 void am_pool_trim(am_pool *pool); /* pages of free slots go back to the system */
 void am_pool_populate(const am_pool *pool, uint32_t n_slots); /* the first slots get their pages now; any thread */
 
-/* io_queue.c: a few threads that run jobs; reads go before writes. */
+/* io_queue.c: a few threads that run jobs; reads go before others. */
 am_status am_io_queue_create(am_cache *cache, uint32_t n_threads, am_io_queue **out, am_error *err);
 void am_io_queue_free(am_io_queue *queue); /* runs what is queued, then ends the threads */
-void am_io_queue_add(am_io_queue *queue, am_job *job, bool urgent);
+void am_io_queue_add(am_io_queue *queue, am_job *job);
+void am_io_queue_add_reads(am_io_queue *queue, am_job *first); /* linked by next; may be NULL. options.wake is called when the last of them is done */
+/* Calls fn with the next jobs to read parts, at most n, that it was not called with before. Under the queue's lock. */
+void am_io_queue_look_ahead(am_io_queue *queue, uint32_t n, void (*fn)(void *arg, const am_job *job), void *arg);
 am_job *am_io_queue_take_done(am_io_queue *queue);            /* all finished jobs, oldest first, linked by next */
 bool am_io_queue_wait(am_io_queue *queue, uint32_t timeout_ms); /* until something is done; false: nothing is under way */
 void am_io_queue_sync_later(am_io_queue *queue, const char *name); /* AM_DURABLE_EVERYSEC: fsync this file within a second */
@@ -253,6 +258,10 @@ am_hash am_model_tag(const am_kv_spec *spec, const uint8_t fingerprint[16]);
 char *am_head_file_name(const char *tenant, am_str agent, const char *tag_hex); /* allocated */
 void am_block_file_name(am_kv_part part, const am_hash *hash, char out[96]);
 bool am_block_file_parse(const char *name, am_kv_part *part, am_hash *hash); /* whether it is the name of a block's file */
+
+/* read_ahead.c: a job that is about to read n bytes of a file at `at` says so. When they are not in memory the disk is told of all of them, and of the next
+ * jobs' files. */
+void am_read_ahead(const am_cache *cache, int fd, off_t at, size_t n);
 
 /* block_file.c, head_file.c */
 am_status am_block_file_read(am_cache *cache, am_job *job, am_error *err);

@@ -1,5 +1,6 @@
 /* Owns the threads that touch the disk. The engine thread adds jobs and later takes them back finished; it never waits here except in flush.
- * Two lists: urgent jobs (reads that a turn waits for) go before writes. One more thread exists under AM_DURABLE_EVERYSEC: it fsyncs, once a
+ * Two lists: reads that a turn waits for go before writes. A turn's reads are added together and told of together: threads that are woken one by one run on the
+ * engine's core before it has said what is for the others, and an engine that is woken for each block takes a core from who reads the next. One more thread exists under AM_DURABLE_EVERYSEC: it fsyncs, once a
  * second, the files written since. */
 #include "cache/internal.h"
 
@@ -32,7 +33,9 @@ struct am_io_queue {
     am_cache *cache;
     pthread_mutex_t lock; /* protects all below */
     pthread_cond_t work, finished, sync_stop;
-    list urgent, normal, done;
+    list reads, normal, done;
+    uint64_t last_batch, running[MAX_IO_THREADS]; /* running: the batch of what each thread reads, 0: none */
+    uint32_t n_begun; /* threads */
     uint32_t n_under_way; /* queued, running, or done and not taken */
     bool stop;
     late_sync *syncs;
@@ -55,29 +58,41 @@ static am_job *list_pop(list *l) {
     return job;
 }
 
+/* Whether some of a batch is still to come. Its jobs stand together in the list. */
+static bool batch_goes_on(const am_io_queue *q, uint64_t batch) {
+    if (q->reads.first && q->reads.first->batch == batch) return true;
+    for (uint32_t i = 0; i < q->n_begun; i++)
+        if (q->running[i] == batch) return true;
+    return false;
+}
+
 static void *io_thread(void *arg) {
     am_io_queue *q = arg;
     am_thread_begin("am-io");
     pthread_mutex_lock(&q->lock);
+    uint32_t self = q->n_begun++;
     for (;;) {
-        am_job *job = list_pop(&q->urgent);
-        bool reads = job != NULL;
+        am_job *job = list_pop(&q->reads);
+        uint64_t batch = job ? job->batch : 0;
         if (!job) job = list_pop(&q->normal);
         if (!job && q->stop) break;
         if (!job) {
             pthread_cond_wait(&q->work, &q->lock);
             continue;
         }
+        q->running[self] = batch;
         pthread_mutex_unlock(&q->lock);
         job->err = (am_error){0};
         uint64_t start = am_now_ns();
         job->status = job->run(q->cache, job, &job->err);
-        if (job->part || job->turn || job->head) am_metric_observe(reads ? &am_metric_read_time : &am_metric_save_time, 0, am_now_ns() - start);
+        if (job->part || job->turn || job->head) am_metric_observe(batch ? &am_metric_read_time : &am_metric_save_time, 0, am_now_ns() - start);
         pthread_mutex_lock(&q->lock);
         list_add(&q->done, job);
+        q->running[self] = 0;
+        bool tell = !batch || !batch_goes_on(q, batch);
         pthread_cond_signal(&q->finished);
         pthread_mutex_unlock(&q->lock);
-        if (q->cache->options.wake) q->cache->options.wake(q->cache->options.wake_arg);
+        if (tell && q->cache->options.wake) q->cache->options.wake(q->cache->options.wake_arg);
         pthread_mutex_lock(&q->lock);
     }
     pthread_mutex_unlock(&q->lock);
@@ -125,7 +140,7 @@ am_status am_io_queue_create(am_cache *cache, uint32_t n_threads, am_io_queue **
     am_io_queue *q = am_calloc(1, sizeof *q);
     if (!q) return am_fail(err, AM_ENOMEM, "no memory for the cache's I/O queue");
     q->cache = cache;
-    list_init(&q->urgent);
+    list_init(&q->reads);
     list_init(&q->normal);
     list_init(&q->done);
     pthread_mutex_init(&q->lock, NULL);
@@ -161,11 +176,38 @@ void am_io_queue_free(am_io_queue *q) {
     free(q);
 }
 
-void am_io_queue_add(am_io_queue *q, am_job *job, bool urgent) {
+void am_io_queue_add(am_io_queue *q, am_job *job) {
     pthread_mutex_lock(&q->lock);
-    list_add(urgent ? &q->urgent : &q->normal, job);
+    job->batch = 0;
+    list_add(&q->normal, job);
     q->n_under_way++;
     pthread_cond_signal(&q->work);
+    pthread_mutex_unlock(&q->lock);
+}
+
+void am_io_queue_add_reads(am_io_queue *q, am_job *first) {
+    if (!first) return;
+    pthread_mutex_lock(&q->lock);
+    q->last_batch++;
+    for (am_job *job = first, *next; job; job = next) {
+        next = job->next;
+        job->batch = q->last_batch;
+        job->ahead = false;
+        list_add(&q->reads, job);
+        q->n_under_way++;
+    }
+    pthread_cond_broadcast(&q->work);
+    pthread_mutex_unlock(&q->lock);
+}
+
+void am_io_queue_look_ahead(am_io_queue *q, uint32_t n, void (*fn)(void *arg, const am_job *job), void *arg) {
+    pthread_mutex_lock(&q->lock);
+    for (am_job *job = q->reads.first; job && n > 0; job = job->next) {
+        if (!job->part) continue;
+        n--;
+        if (!job->ahead) fn(arg, job);
+        job->ahead = true;
+    }
     pthread_mutex_unlock(&q->lock);
 }
 

@@ -103,7 +103,7 @@ void am_keep_write_part(am_cache *c, am_part *p) {
     if (p->busy || p->on_disk || !p->resident) return;
     p->busy = AM_PART_WRITING;
     p->job = (am_job){.run = am_block_file_write, .done = part_written, .part = p};
-    am_io_queue_add(c->io, &p->job, false);
+    am_io_queue_add(c->io, &p->job);
 }
 
 bool am_keep_evictable(const am_part *p) {
@@ -176,7 +176,7 @@ static void start_writing(am_cache *c, am_head *h) {
     h->waiters = NULL;
     h->writing = true;
     h->job = (am_job){.run = am_head_file_write, .done = head_written, .head = h};
-    am_io_queue_add(c->io, &h->job, false);
+    am_io_queue_add(c->io, &h->job);
 }
 
 static void end_removed(am_cache *c, am_head *h) {

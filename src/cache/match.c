@@ -161,7 +161,6 @@ static void find_rows(am_turn *t) {
     snprintf(t->rows_file, sizeof t->rows_file, "%s", from->file);
     snprintf(t->rows_agent, sizeof t->rows_agent, "%s", from->agent);
     t->rows_job = (am_job){.run = am_head_file_read_rows, .done = rows_read, .turn = t};
-    am_io_queue_add(c->io, &t->rows_job, true);
 }
 
 static void part_read(am_cache *c, am_job *job) {
@@ -197,7 +196,8 @@ static void part_read(am_cache *c, am_job *job) {
     am_keep_settle(c, p);
 }
 
-static void start_read(am_turn *t, am_part *p) {
+/* Adds the job that reads p, where one is needed, to a list. */
+static void add_read(am_turn *t, am_part *p, am_job ***last) {
     if (!p || p->resident) return;
     t->from_disk = true;
     if (p->busy == AM_PART_READING) return;
@@ -205,14 +205,21 @@ static void start_read(am_turn *t, am_part *p) {
     for (uint32_t i = 0; i < am_part_units(t->cache, p); i++) p->incoming[i] = t->units[--t->n_units];
     if (p->kind == AM_KV_WINDOW) p->payer = t;
     p->job = (am_job){.run = am_block_file_read, .done = part_read, .part = p, .turn = t};
-    am_io_queue_add(t->cache->io, &p->job, true);
+    **last = &p->job;
+    *last = &p->job.next;
 }
 
 void am_turn_start_reads(am_turn *t) {
-    for (uint32_t i = 0; i < t->n_usable; i++) {
-        start_read(t, am_part_of(t, t->blocks[i], AM_KV_GLOBAL));
-        if (t->window[i]) start_read(t, t->blocks[i]->part[AM_KV_WINDOW]);
+    am_job *reads = NULL, **last = &reads;
+    if (t->reading_rows) { /* the turn is being opened; the longest read first */
+        reads = &t->rows_job;
+        last = &t->rows_job.next;
     }
+    for (uint32_t i = 0; i < t->n_usable; i++) {
+        add_read(t, am_part_of(t, t->blocks[i], AM_KV_GLOBAL), &last);
+        if (t->window[i]) add_read(t, t->blocks[i]->part[AM_KV_WINDOW], &last);
+    }
+    am_io_queue_add_reads(t->cache->io, reads);
 }
 
 /* What is known before anything is read; am_turn_ready completes it. */

@@ -6,7 +6,8 @@
 
 /* Gives back everything a turn holds. */
 void am_turn_release(am_turn *turn);
-/* Starts reading what the first n_usable blocks lack: global parts, and window parts that the turn holds. */
+/* Starts reading the rows of the open block, when the turn is being opened and they are on disk, and what the first n_usable blocks lack: global parts, and window
+ * parts that the turn holds. */
 void am_turn_start_reads(am_turn *turn);
 
 /* A part that is in memory, can be read, or is being read. */
