@@ -213,7 +213,7 @@ static void bench_open(bench *b, const char *path) {
     am_model *model;
     am_kv_spec spec;
     am_status status = am_kernels_pick(NULL, &b->kernels, &err);
-    if (!status) status = am_workers_create((size_t)sysconf(_SC_NPROCESSORS_ONLN), &workers, &err);
+    if (!status) status = am_workers_create(am_cpus_threads(), &workers, &err);
     if (!status) status = am_model_load(path, &(am_model_options){.kernels = b->kernels, .workers = workers}, &model, &err);
     if (!status) status = am_model_kv_spec(b->model = model, 32, 32, &spec, &err);
     if (!status) status = am_kv_layout_init(&b->layout, &spec, &err);

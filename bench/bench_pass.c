@@ -137,7 +137,9 @@ static am_status once(bench *b, const row *r, double *seconds, am_error *err) {
 
 static am_status run(bench *b, const row *r, am_error *err) {
     double seconds[MAX_RUNS], warm_up;
+    uint64_t waits = am_workers_runs(b->workers);
     am_status status = once(b, r, &warm_up, err);
+    waits = (am_workers_runs(b->workers) - waits) / (r->n_streams ? r->n_tokens : (r->n_tokens + AM_BLOCK_TOKENS - 1) / AM_BLOCK_TOKENS);
     for (int i = 0; !status && i < b->runs; i++) status = once(b, r, &seconds[i], err);
     if (status) return status;
     qsort(seconds, (size_t)b->runs, sizeof *seconds, by_value);
@@ -145,10 +147,11 @@ static am_status run(bench *b, const row *r, am_error *err) {
     double s = seconds[b->runs / 2], rate = r->n_tokens * (r->n_streams ? r->n_streams : 1) / s;
     printf("%-28s %9.1f tok/s", r->name, rate);
     if (r->n_streams)
-        printf("   weights read at %5.1f GB/s, %3.0f%% of the memory's %.1f\n", (double)info->weight_bytes * r->n_tokens / s * 1e-9,
+        printf("   weights read at %5.1f GB/s, %3.0f%% of the memory's %.1f", (double)info->weight_bytes * r->n_tokens / s * 1e-9,
                100 * (double)info->weight_bytes * r->n_tokens / s / b->memory_rate, b->memory_rate * 1e-9);
     else
-        printf("   %6.0f GFLOP/s in products with weights\n", 2 * (double)info->n_params * rate * 1e-9);
+        printf("   %6.0f GFLOP/s in products with weights", 2 * (double)info->n_params * rate * 1e-9);
+    printf("; %" PRIu64 " waits for all threads a pass\n", waits);
     return AM_OK;
 }
 
@@ -212,7 +215,7 @@ int main(int argc, char **argv) {
     if (b.runs < 1 || b.runs > MAX_RUNS) b.runs = 5;
     const char *path = argc > 1 && *argv[1] ? argv[1] : NULL;
     am_status status = am_kernels_pick(argc > 2 ? argv[2] : NULL, &b.kernels, &err);
-    if (!status) status = am_workers_create(argc > 4 ? strtoul(argv[4], NULL, 10) : (size_t)sysconf(_SC_NPROCESSORS_ONLN), &b.workers, &err);
+    if (!status) status = am_workers_create(argc > 4 ? strtoul(argv[4], NULL, 10) : am_cpus_threads(), &b.workers, &err);
     if (!status) b.memory_rate = memory_rate(b.workers);
     if (!status) status = open_model(&b, path, &err);
     if (!status && !serving) {

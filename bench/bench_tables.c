@@ -93,7 +93,7 @@ int main(int argc, char **argv) {
     am_error err = {0};
     if (argc < 5 || argc > 3 + MAX_FORMS) return fprintf(stderr, "usage: bench_tables MODEL TEXT WINDOWS TABLE:K,V...\n"), 2;
     am_buf_init(&text, 1 << 28);
-    am_status status = am_workers_create((size_t)sysconf(_SC_NPROCESSORS_ONLN), &workers, &err);
+    am_status status = am_workers_create(am_cpus_threads(), &workers, &err);
     const char *exact = "scalar"; /* the first table that takes inputs as they are */
     for (const am_kernels *const *k = am_kernels_list(); *k; k++)
         if (!(*k)->matmul_int8) {

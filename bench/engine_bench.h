@@ -40,7 +40,7 @@ BENCH_FN am_status bench_load(bench_engine *b, const char *path, am_error *err) 
     am_log_setup(AM_LOG_ERROR, false);
     *b = (bench_engine){.dir = "/tmp/am_bench_XXXXXX"};
     const char *threads = getenv("AM_THREADS");
-    long n = threads ? atol(threads) : sysconf(_SC_NPROCESSORS_ONLN);
+    long n = threads ? atol(threads) : (long)am_cpus_threads();
     am_status status = am_kernels_pick(getenv("AM_ISA"), &b->kernels, err);
     if (!status) status = am_workers_create((size_t)(n > 0 ? n : 1), &b->workers, err);
     if (!status) status = am_model_load(path, &(am_model_options){.kernels = b->kernels, .workers = b->workers}, &b->model, err);

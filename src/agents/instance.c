@@ -2,15 +2,14 @@
  * step that fails gives back what the earlier ones took; the end is the same way backwards, in steps that the registry logs one by one. */
 #include "agents/instance.h"
 
+#include "base/footprint.h"
 #include "base/fs.h"
 #include "base/log.h"
 
 #include <malloc.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 struct am_instance {
     char name[256];
@@ -33,16 +32,9 @@ void am_model_entry_name(const am_model_entry *entry, char out[256]) {
     snprintf(out, 256, "%.*s", (int)(end < 255 ? end : 255), from);
 }
 
-static uint32_t core_count(void) {
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return n < 1 ? 1 : (uint32_t)n;
-}
-
 /* A quarter of the machine, but never less than one sequence of full length with an open block for everybody who may run. */
 static size_t default_kv_memory(const am_kv_layout *layout, uint32_t n_ctx, uint32_t max_parallel) {
-    long n_pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    size_t quarter = n_pages > 0 && page > 0 ? (size_t)n_pages / 4 * (size_t)page : 0;
+    size_t quarter = (size_t)(am_memory_total() / 4);
     size_t least = am_cache_least_bytes(layout, n_ctx) + layout->sealed_bytes + (size_t)(max_parallel + 1) * layout->open_bytes;
     return quarter > least ? quarter : least;
 }
@@ -51,7 +43,8 @@ static uint32_t choose(uint32_t own, uint32_t general, uint32_t otherwise) { ret
 
 static am_status load_model(am_instance *in, const am_instance_options *o, const am_model_entry *entry, am_error *err) {
     char vocab_dir[4096], packed_dir[4096];
-    am_status status = am_workers_create(choose(entry->n_threads, o->n_threads, core_count()), &in->workers, err);
+    am_status status = am_workers_create(choose(entry->n_threads, o->n_threads, o->cpus ? o->cpus->n : am_cpus_threads()), &in->workers, err);
+    if (!status && o->cpus) status = am_workers_pin(in->workers, o->cpus, err);
     if (!status) status = am_fs_join(vocab_dir, sizeof vocab_dir, o->data_dir, "vocabularies", err);
     if (!status) status = am_fs_join(packed_dir, sizeof packed_dir, o->data_dir, "packed", err);
     if (status) return status;

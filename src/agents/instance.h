@@ -29,7 +29,8 @@ typedef struct am_instance_options {
     uint32_t n_ctx;           /* 0: the model's */
     uint64_t kv_memory_bytes; /* 0: a quarter of the machine's memory, at least one full context */
     uint32_t bits_k, bits_v;  /* 0: 5 and 4 */
-    uint32_t n_threads;       /* 0: the cores of the machine */
+    uint32_t n_threads;       /* 0: one for each of cpus, or of the cores there are (am_cpus_threads) */
+    const am_cpus *cpus;      /* where workers stay; NULL: where the system puts them */
     uint64_t disk_bytes;
     uint64_t packed_least_bytes; /* models that take so much are kept packed in the data folder; 0: none */
     uint32_t n_unnamed;

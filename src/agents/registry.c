@@ -3,6 +3,7 @@
 #include "agents/registry_int.h"
 
 #include "base/clock.h"
+#include "base/footprint.h"
 #include "base/inhand.h"
 #include "base/log.h"
 
@@ -19,12 +20,7 @@ static const char *const gates[] = {"open", "paused", "draining", "drained"};
 const char *am_model_state_name(am_model_state state) { return states[state]; }
 const char *am_gate_state_name(am_gate_state state) { return gates[state]; }
 
-uint64_t am_machine_bytes(void) {
-    long n_pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    return n_pages > 0 && page > 0 ? (uint64_t)n_pages * (uint64_t)page : 0;
-}
-
-uint64_t am_registry_memory_limit(const am_registry *r) { return r->options.memory_bytes ? r->options.memory_bytes : am_machine_bytes() / 4 * 3; }
+uint64_t am_registry_memory_limit(const am_registry *r) { return r->options.memory_bytes ? r->options.memory_bytes : am_memory_total() / 4 * 3; }
 am_absent_usage am_registry_absent(const am_registry *r, const am_tenant *tenant, am_str agent) {
     return am_cache_absent_usage(r->options.instance.folder, tenant, agent);
 }
@@ -33,7 +29,7 @@ uint64_t am_registry_disk_bytes(const am_registry *r) { return atomic_load(&r->o
 
 uint64_t am_registry_kv_bytes(const am_registry *r, const am_slot *slot) {
     uint64_t own = slot->entry.kv_memory_bytes, general = r->options.instance.kv_memory_bytes;
-    return own ? own : general ? general : am_machine_bytes() / 4;
+    return own ? own : general ? general : am_memory_total() / 4;
 }
 
 /* * stands for any run of characters. */

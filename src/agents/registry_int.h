@@ -61,7 +61,6 @@ am_slot *am_registry_slot(const am_registry *r, am_str name); /* empty: the defa
 bool am_registry_wait(am_registry *r, uint32_t ms);           /* for `changed`; false: the time is over */
 void am_registry_count_past(am_slot *slot, const am_engine_stats *stats);
 uint64_t am_registry_kv_bytes(const am_registry *r, const am_slot *slot); /* pool it will ask for; no lock */
-uint64_t am_machine_bytes(void);
 
 /* registry_load.c; on the registry's thread, without the lock. */
 typedef struct am_change {

@@ -3,6 +3,7 @@
 #include "agents/registry_int.h"
 
 #include "base/clock.h"
+#include "base/footprint.h"
 #include "base/log.h"
 
 #include <stdio.h>
@@ -211,9 +212,9 @@ static am_status find_room(am_registry *r, am_slot *slot, am_slot *first, const 
     am_slot *stay[256];
     size_t n = 0;
     *out = (room){.n_leave = 0};
-    if (facts->weight_bytes > am_machine_bytes())
+    if (facts->weight_bytes > am_memory_total())
         return am_fail(err, AM_ELIMIT, "model '%s' has %llu MiB of weights, this machine %llu MiB of memory", slot->entry.name, mib(facts->weight_bytes),
-                       mib(am_machine_bytes()));
+                       mib(am_memory_total()));
     pthread_mutex_lock(&r->lock);
     for (size_t i = 0; i < r->n_slots && n < 256; i++) {
         am_slot *s = r->slots[i];

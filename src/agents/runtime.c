@@ -44,7 +44,7 @@ static am_status make_registry(am_runtime *rt, const am_runtime_options *o, am_e
     one.pin = !o->serves;
     am_registry_options options = {
         .instance = {.data_dir = rt->data_dir, .cache_dir = rt->cache_dir, .folder = &rt->folder, .kernels = rt->kernels, .n_ctx = o->n_ctx,
-                     .kv_memory_bytes = o->kv_memory_bytes, .bits_k = o->bits_k, .bits_v = o->bits_v, .n_threads = o->n_threads,
+                     .kv_memory_bytes = o->kv_memory_bytes, .bits_k = o->bits_k, .bits_v = o->bits_v, .n_threads = o->n_threads, .cpus = o->cpus,
                      .disk_bytes = o->disk_bytes,
                      .n_unnamed = o->n_unnamed, .packed_least_bytes = o->packed_least_bytes, .max_parallel = o->max_parallel, .max_queue = o->max_queue, .chunk_tokens = o->chunk_tokens,
                      .step_ms = o->step_ms, .lookup = o->lookup, .durability = o->durability, .seed = o->seed, .progress = o->progress, .progress_arg = o->progress_arg},

@@ -24,7 +24,8 @@ typedef struct am_runtime_options {
     uint64_t packed_least_bytes; /* models that take so much are kept packed in the data folder too; 0: none */
     uint32_t n_unnamed;   /* as in am_cache_options */
     uint32_t bits_k, bits_v;  /* 0: 5 and 4 */
-    uint32_t n_threads;   /* 0: the cores of the machine */
+    uint32_t n_threads;   /* 0: one for each of cpus, or of the cores there are (am_cpus_threads) */
+    const am_cpus *cpus;  /* where workers stay, as long as the runtime lives; NULL: where the system puts them */
     uint32_t max_parallel, max_queue, chunk_tokens, step_ms; /* 0: the engine's defaults */
     am_lookup_mode lookup;
     am_durability durability;

@@ -15,7 +15,8 @@ typedef struct am_footprint {
 void am_footprint_read(am_footprint *out);
 uint64_t am_footprint_rss(void); /* that alone; exact, which /proc/self/statm need not be */
 
-/* Memory that a process can still get without swapping, by the machine and by its control group (version 2); UINT64_MAX: nobody says. */
+uint64_t am_memory_total(void); /* the machine's, or what the control group allows of it */
+/* Memory that a process can still get without swapping, by the machine and by its control group; UINT64_MAX: nobody says. */
 uint64_t am_memory_available(void);
 
 /* How many bytes of n from p on are resident, by whole pages. */

@@ -14,7 +14,6 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 struct am_workers {
     size_t n_threads;
@@ -29,6 +28,9 @@ struct am_workers {
     _Atomic bool caller_asleep; /* run waits for n_busy on `done` */
     _Atomic bool stop;
     int n_spins;
+    uint64_t n_runs; /* the running thread's */
+    bool pinned;
+    cpu_set_t seat; /* worker 0's processor, when pinned */
     pthread_mutex_t lock; /* protects sleeping on wake and done; the fields above are atomics */
     pthread_cond_t wake;
     pthread_cond_t done;
@@ -100,8 +102,9 @@ am_status am_workers_create(size_t n_threads, am_workers **out, am_error *err) {
     if (n_threads < 1 || n_threads > 1024) return am_fail(err, AM_EINVAL, "threads must be 1..1024, not %zu", n_threads);
     am_workers *w = am_calloc(1, sizeof *w);
     if (!w) return am_fail(err, AM_ENOMEM, "no memory for the worker team");
-    long n_cores = sysconf(_SC_NPROCESSORS_ONLN);
-    w->n_spins = n_cores > 0 && (size_t)n_cores >= n_threads ? 4000 : 0;
+    am_cpus allowed;
+    am_cpus_allowed(&allowed);
+    w->n_spins = allowed.n >= n_threads ? 4000 : 0;
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->wake, NULL);
     pthread_cond_init(&w->done, NULL);
@@ -138,6 +141,25 @@ void am_workers_free(am_workers *w) {
     free(w);
 }
 
+am_status am_workers_pin(am_workers *w, const am_cpus *cpus, am_error *err) {
+    for (size_t i = 0; i < w->n_threads; i++) {
+        cpu_set_t seat;
+        uint16_t id = cpus->id[i % cpus->n];
+        CPU_ZERO(&seat);
+        CPU_SET(id, &seat);
+        if (i == 0) w->seat = seat;
+        else if (pthread_setaffinity_np(w->threads[i - 1], sizeof seat, &seat)) return am_fail(err, AM_EINVAL, "worker %zu cannot stay on processor %u", i, id);
+    }
+    w->pinned = true;
+    return AM_OK;
+}
+
+void am_workers_pin_self(const am_workers *w) {
+    if (w && w->pinned) pthread_setaffinity_np(pthread_self(), sizeof w->seat, &w->seat);
+}
+
+uint64_t am_workers_runs(const am_workers *w) { return w->n_runs; }
+
 size_t am_workers_count(const am_workers *w) { return w->n_threads; }
 
 void am_workers_run(am_workers *w, size_t n_tasks, am_workers_fn *fn, void *arg) {
@@ -145,6 +167,7 @@ void am_workers_run(am_workers *w, size_t n_tasks, am_workers_fn *fn, void *arg)
         for (size_t task = 0; task < n_tasks; task++) fn(arg, task, 0);
         return;
     }
+    w->n_runs++;
     w->fn = fn;
     w->arg = arg;
     w->n_tasks = n_tasks;

@@ -28,6 +28,7 @@ struct am_engine {
     am_seq_limits limits;
     am_engine_meter own_meter; /* when no other was given */
     pthread_t thread;
+    am_workers *workers;       /* of the options */
     bool has_lock;
 
     pthread_mutex_t lock; /* protects all below */
@@ -152,6 +153,7 @@ static void *thread_main(void *arg) {
     am_engine *e = arg;
     am_schedule *s = &e->schedule;
     am_thread_begin("am-engine");
+    am_workers_pin_self(e->workers);
     for (;;) {
         mail m = take_mail(e, am_schedule_runnable(s));
         for (am_seq *seq = m.incoming, *next; seq; seq = next) {
@@ -237,6 +239,7 @@ am_status am_engine_start(const am_engine_options *options, am_engine **out, am_
     o.cache.n_turns = o.max_parallel;
     o.cache.n_ctx = o.n_ctx;
     e->limits = (am_seq_limits){o.model, o.n_ctx, am_model_info_of(o.model)->n_vocab, longest_piece(o.model), o.meter ? o.meter : &e->own_meter};
+    e->workers = o.workers;
     e->admitting = true;
     if ((status = init_lock(e, err))) goto failed;
     am_engine_seed(e, o.seed);

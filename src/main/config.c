@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "agents/instance.h"
 #include "main/setting.h"
+#include "main/start.h"
 #include "server/gate.h"
 #include "server/keyring.h"
 
@@ -94,6 +95,8 @@ static am_status check_values(const am_settings *settings, am_error *err) {
         return am_fail(err, AM_EPERM, "host: %s is a public address and there are no keys: serve would refuse to start", settings->host);
     if (settings->admin_remote && !settings->admin_key)
         printf("note: admin-remote without admin-key: an admin key of keys.json is wanted\n");
+    am_cpus cpus;
+    if ((status = am_start_cpus(settings, &cpus, err))) return status;
     for (size_t i = 0; i < settings->n_entries; i++) {
         const char *path = settings->entries[i].path;
         if (path && access(path, R_OK)) return am_fail(err, AM_ENOTFOUND, "model: %s cannot be read", path);

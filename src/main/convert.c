@@ -6,7 +6,6 @@
 #include "model/convert.h"
 
 #include <string.h>
-#include <unistd.h>
 
 int am_command_convert(am_settings *settings) {
     am_error err = {0};
@@ -16,8 +15,7 @@ int am_command_convert(am_settings *settings) {
     const char *name;
     am_convert_options options = {.to = settings->args[1], .form = (am_convert_form)settings->to,
                                   .progress = am_progress_update, .progress_arg = &progress};
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    size_t n_threads = settings->threads ? settings->threads : cores > 0 ? (size_t)cores : 1;
+    size_t n_threads = settings->threads ? settings->threads : am_cpus_threads();
     am_status status = am_served_find(settings, settings->args[0], &options.from, &name, &err);
     if (!status) status = am_workers_create(n_threads, &workers, &err);
     options.workers = workers;

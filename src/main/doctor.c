@@ -43,22 +43,6 @@ void am_doctor_fixed(am_doctor *d, const char *check, const char *format, ...) {
     add(d, "fixed", check, text, "");
 }
 
-double am_doctor_field(const char *path, const char *word) {
-    char small[65536];
-    FILE *f = fopen(path, "re"); /* files of /proc have no length, so am_fs_read_file is not for them */
-    size_t n = f ? fread(small, 1, sizeof small - 1, f) : 0;
-    if (f) fclose(f);
-    small[n] = 0;
-    const char *at = *word ? strstr(small, word) : small;
-    if (!n || !at) return -1;
-    at += strlen(word);
-    char *end;
-    double value = strtod(at, &end);
-    return end == at ? -1 : value;
-}
-
-double am_doctor_number(const char *path) { return am_doctor_field(path, ""); }
-
 static void find_dirs(am_doctor *d) {
     const char *data = d->settings->data_dir ? d->settings->data_dir : am_settings_home();
     snprintf(d->data_dir, sizeof d->data_dir, "%s", data);

@@ -2,6 +2,7 @@
 #ifndef AM_MAIN_DOCTOR_H
 #define AM_MAIN_DOCTOR_H
 
+#include "base/cgroup.h"
 #include "base/json.h"
 #include "main/settings.h"
 
@@ -43,9 +44,5 @@ void am_doctor_limits(am_doctor *doctor);
 void am_doctor_cpu(am_doctor *doctor);
 void am_doctor_clock(am_doctor *doctor);
 
-/* A number at the start of a small file of /proc, /sys or a cgroup; negative: not there, or no number ("max"). */
-double am_doctor_number(const char *path);
-/* The number after a word in such a file; negative when the word is not there. */
-double am_doctor_field(const char *path, const char *word);
 
 #endif

@@ -14,53 +14,22 @@
 enum { MIB = 1 << 20 };
 #define MEMINFO "/proc/meminfo"
 
-static double meminfo_mib(const char *word) { return am_doctor_field(MEMINFO, word) / 1024; }
-
-/* The folder of the cgroup for a controller: v2's, or v1's; "" when there is none. A namespace shows it as the root. */
-static void cgroup_dir(const am_doctor *d, const char *controller, char out[512]) {
-    char line[512], path_of[64];
-    snprintf(path_of, sizeof path_of, "/proc/%d/cgroup", d->server ? d->server : getpid());
-    FILE *f = fopen(path_of, "re");
-    out[0] = 0;
-    while (f && fgets(line, sizeof line, f)) {
-        line[strcspn(line, "\n")] = 0;
-        char *names = strchr(line, ':'), *path = names ? strchr(names + 1, ':') : NULL;
-        if (!path) continue;
-        *path++ = 0;
-        if (names[1] == 0)
-            snprintf(out, 512, "/sys/fs/cgroup%.400s", path);
-        else if (strstr(names + 1, controller))
-            snprintf(out, 512, "/sys/fs/cgroup/%.30s%.400s", controller, path);
-        if (names[1] && strstr(names + 1, controller)) break;
-    }
-    if (f) fclose(f);
-    if (out[0] && access(out, F_OK) != 0)
-        snprintf(out, 512,
-                 access("/sys/fs/cgroup/cgroup.controllers", F_OK) == 0 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/%.30s",
-                 controller);
-}
+static double meminfo_mib(const char *word) { return am_number_in_file(MEMINFO, word) / 1024; }
 
 static const char *whose(const am_doctor *d) { return d->server ? "the server's" : "this"; }
-
-static double cgroup_number(const am_doctor *d, const char *controller, const char *v2, const char *v1, const char *word) {
-    char dir[512], path[600];
-    cgroup_dir(d, controller, dir);
-    if (!dir[0]) return -1;
-    snprintf(path, sizeof path, "%s/%s", dir, v2);
-    if (access(path, F_OK) != 0) snprintf(path, sizeof path, "%s/%s", dir, v1);
-    return am_doctor_field(path, word);
-}
 
 void am_doctor_memory(am_doctor *d) {
     double total = meminfo_mib("MemTotal:"), free_mib = meminfo_mib("MemAvailable:"), locked = meminfo_mib("Mlocked:"),
            swap = meminfo_mib("SwapTotal:"), swap_free = meminfo_mib("SwapFree:"),
-           huge = am_doctor_field(MEMINFO, "HugePages_Total:"), huge_free = am_doctor_field(MEMINFO, "HugePages_Free:"),
-           huge_kib = am_doctor_field(MEMINFO, "Hugepagesize:");
+           huge = am_number_in_file(MEMINFO, "HugePages_Total:"), huge_free = am_number_in_file(MEMINFO, "HugePages_Free:"),
+           huge_kib = am_number_in_file(MEMINFO, "Hugepagesize:");
+    am_cgroup group;
+    am_cgroup_of(d->server, &group);
     if (total < 0) return;
     am_doctor_level level = free_mib < 256 ? AM_DOCTOR_BAD : free_mib < 1024 ? AM_DOCTOR_WARN : AM_DOCTOR_OK;
     am_doctor_say(
         d, level, "memory",
-        level ? "end what is not needed, or give the server less --kv-memory (default: a quarter of the machine)" : "",
+        level ? "end what is not needed, or give the server less --kv-memory (default: a quarter of the machine, or of a container's limit)" : "",
         "%.0f of %.0f MiB can be had; %.0f MiB are locked, %.0f of %.0f MiB of swap are used", free_mib, total, locked,
         swap - swap_free, swap);
     if (locked > 0.7 * total)
@@ -72,15 +41,15 @@ void am_doctor_memory(am_doctor *d) {
                       "memory",
                       huge_free == huge ? "we use none of them: sysctl vm.nr_hugepages=0 gives the memory back" : "",
                       "%.0f huge pages of %.0f KiB are set aside, %.0f of them free", huge, huge_kib, huge_free);
-    double limit = cgroup_number(d, "memory", "memory.max", "memory.limit_in_bytes", ""),
-           used = cgroup_number(d, "memory", "memory.current", "memory.usage_in_bytes", "");
+    double limit = (double)am_cgroup_memory_limit(&group),
+           used = am_cgroup_number(group.memory, "memory.current", "memory.usage_in_bytes", "");
     if (limit > 0 && limit / MIB < total) {
         bool tight = limit - used < 256.0 * MIB;
         am_doctor_say(d, tight ? AM_DOCTOR_WARN : AM_DOCTOR_NOTE, "memory",
-                      "set --kv-memory to fit: its default goes by the machine, not by the limit",
+                      tight ? "raise the limit or lower --kv-memory" : "",
                       "%s cgroup may have %.0f MiB and has %.0f", whose(d), limit / MIB, used / MIB);
     }
-    double kills = cgroup_number(d, "memory", "memory.events", "memory.oom_control", "oom_kill ");
+    double kills = am_cgroup_number(group.memory, "memory.events", "memory.oom_control", "oom_kill ");
     if (kills > 0)
         am_doctor_say(d, AM_DOCTOR_WARN, "memory", "raise the limit or lower --kv-memory",
                       "the kernel has ended %.0f processes of %s cgroup for want of memory", kills, whose(d));
@@ -163,20 +132,22 @@ void am_doctor_clock(am_doctor *d) {
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d", i);
         if (access(path, F_OK) != 0) break;
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/thermal_throttle/core_throttle_count", i);
-        double n = am_doctor_number(path);
+        double n = am_number_in_file(path, "");
         if (n > 0) throttled += n;
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cpufreq/scaling_max_freq", i);
-        double now = am_doctor_number(path);
+        double now = am_number_in_file(path, "");
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cpufreq/cpuinfo_max_freq", i);
-        double most = am_doctor_number(path);
+        double most = am_number_in_file(path, "");
         if (now > 0 && most > 0 && now / most < worst) worst = now / most;
     }
     FILE *f = fopen("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "re");
     if (f && !fgets(governor, sizeof governor, f)) governor[0] = 0;
     if (f) fclose(f);
     governor[strcspn(governor, "\n")] = 0;
-    double waits = cgroup_number(d, "cpu", "cpu.stat", "cpu.stat", "nr_throttled "),
-           quota = cgroup_number(d, "cpu", "cpu.max", "cpu.cfs_quota_us", "");
+    am_cgroup group;
+    am_cgroup_of(d->server, &group);
+    double waits = am_cgroup_number(group.cpu, "cpu.stat", "cpu.stat", "nr_throttled "),
+           quota = am_cgroup_cpu_limit(&group);
     if (throttled > 0)
         am_doctor_say(d, AM_DOCTOR_WARN, "clock", "better cooling",
                       "the processor was slowed down for heat %.0f times since boot", throttled);
@@ -188,8 +159,8 @@ void am_doctor_clock(am_doctor *d) {
                       "the governor is powersave (with intel_pstate that is harmless)");
     if (quota > 0)
         am_doctor_say(d, waits > 0 ? AM_DOCTOR_WARN : AM_DOCTOR_NOTE, "clock",
-                      "set --threads to the quota's processors, or raise the quota",
-                      "%s cgroup has a quota of processor time and was held up %.0f times", whose(d), waits > 0 ? waits : 0);
+                      waits > 0 ? "raise the quota, or set --threads below it" : "",
+                      "%s cgroup has a quota of %.1f processors' time and was held up %.0f times", whose(d), quota, waits > 0 ? waits : 0);
     if (throttled <= 0 && worst >= 0.9 && quota <= 0)
         am_doctor_say(d, AM_DOCTOR_OK, "clock", "", "nothing slows the processor down, as far as can be seen");
 }

@@ -158,8 +158,7 @@ static am_status eval_load(am_eval *e, am_error *err) {
     const am_settings *s = e->settings;
     static const char *const usual[] = {"16,16", "8,8", "5,4", "4,4"};
     am_progress progress = {0};
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    am_status status = am_workers_create(s->threads ? s->threads : cores > 0 ? (size_t)cores : 1, &e->workers, err);
+    am_status status = am_workers_create(s->threads ? s->threads : am_cpus_threads(), &e->workers, err);
     if (!status) status = am_kernels_pick(s->isa, &e->kernels, err);
     am_model_options options = {.kernels = e->kernels, .workers = e->workers, .progress = am_progress_update, .progress_arg = &progress};
     if (!status) status = am_model_load(s->model, &options, &e->model, err);

@@ -236,9 +236,8 @@ int am_command_logits(am_settings *settings) {
         fputs("agent-memory: logits needs --ids FILE and --out FILE\n", stderr);
         return AM_EXIT_USAGE;
     }
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
     am_status status = read_lists(&j, &err);
-    if (!status) status = am_workers_create(settings->threads ? settings->threads : cores > 0 ? (size_t)cores : 1, &j.workers, &err);
+    if (!status) status = am_workers_create(settings->threads ? settings->threads : am_cpus_threads(), &j.workers, &err);
     if (!status) status = am_kernels_pick(settings->isa, &j.kernels, &err);
     if (!status) status = load_model(&j, &err);
     if (!status) status = open_cache(&j, &err);

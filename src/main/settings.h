@@ -34,7 +34,7 @@ typedef struct am_settings {
     size_t n_file_models, n_entries;
     const char *model, *isa; /* model: the first one's path, for commands of one */
     const char *models_dir;  /* NULL: see am_models_dir */
-    const char *default_model;
+    const char *default_model, *cpus;
     uint64_t model_memory_bytes, model_idle_ms, packed_least_bytes;
     uint64_t ctx, kv_memory_bytes, disk_bytes, unnamed_agents, threads, seed;
     uint64_t bits_k, bits_v; /* adjacent: one setting */

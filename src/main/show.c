@@ -4,6 +4,7 @@
 #include "main/commands.h"
 
 #include "base/clock.h"
+#include "base/footprint.h"
 #include "base/json.h"
 #include "cache/cache.h"
 #include "main/progress.h"
@@ -11,7 +12,6 @@
 #include "model/model.h"
 
 #include <string.h>
-#include <unistd.h>
 
 typedef struct kv_form {
     uint32_t bits_k, bits_v;
@@ -34,8 +34,7 @@ typedef struct showing {
 } showing;
 
 static uint64_t default_budget(void) {
-    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    return pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page / 4 : 0;
+    return am_memory_total() / 4;
 }
 
 static double bytes_a_token(const am_kv_layout *layout) { return (double)layout->sealed_bytes / AM_BLOCK_TOKENS; }
@@ -180,7 +179,6 @@ static am_status load(showing *s, am_settings *settings, am_model **out, am_erro
     am_workers *workers = NULL;
     uint64_t start = am_now_ns();
     am_model_options options = {.survey = !settings->load, .n_ctx = (uint32_t)settings->ctx, .progress = am_progress_update, .progress_arg = &progress};
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
     am_status status = settings->n_args ? am_served_find(settings, settings->args[0], &path, &name, err) : AM_OK;
     if (settings->tensors) {
         options.weight = note_tensor;
@@ -188,7 +186,7 @@ static am_status load(showing *s, am_settings *settings, am_model **out, am_erro
     }
     if (!status && settings->load) {
         status = am_kernels_pick(settings->isa, &options.kernels, err);
-        if (!status) status = am_workers_create(settings->threads ? settings->threads : cores > 0 ? (size_t)cores : 1, &workers, err);
+        if (!status) status = am_workers_create(settings->threads ? settings->threads : am_cpus_threads(), &workers, err);
         options.workers = workers;
     }
     if (!status) status = am_model_load(path, &options, out, err);

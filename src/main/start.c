@@ -5,7 +5,23 @@
 
 enum { LOCK_WAIT_MS = 5000 };
 
+am_status am_start_cpus(const am_settings *settings, am_cpus *out, am_error *err) {
+    am_cpus allowed;
+    out->n = 0;
+    if (!settings->cpus) return AM_OK;
+    am_cpus_allowed(&allowed);
+    if (am_cpus_parse(am_str_of(settings->cpus), &allowed, out, err)) return am_error_prefix(err, "cpus");
+    uint64_t most = settings->threads;
+    for (size_t i = 0; i < settings->n_entries; i++)
+        if (settings->entries[i].n_threads > most) most = settings->entries[i].n_threads;
+    if (most > out->n) return am_fail(err, AM_EINVAL, "cpus: '%s' are %u processors, for %llu threads", settings->cpus, out->n, (unsigned long long)most);
+    return AM_OK;
+}
+
 am_status am_start_runtime(const am_settings *settings, const char *who, am_runtime **out, am_error *err) {
+    static am_cpus cpus; /* of the one runtime of the process */
+    am_status status = am_start_cpus(settings, &cpus, err);
+    if (status) return status;
     am_progress progress = {0};
     am_runtime_options options = {
         .model = settings->model,
@@ -27,6 +43,7 @@ am_status am_start_runtime(const am_settings *settings, const char *who, am_runt
         .bits_k = (uint32_t)settings->bits_k,
         .bits_v = (uint32_t)settings->bits_v,
         .n_threads = (uint32_t)settings->threads,
+        .cpus = cpus.n ? &cpus : NULL,
         .max_parallel = (uint32_t)settings->parallel,
         .drain_ms = (uint32_t)settings->drain_ms,
         .max_queue = (uint32_t)settings->queue,
@@ -38,7 +55,7 @@ am_status am_start_runtime(const am_settings *settings, const char *who, am_runt
         .progress = am_progress_update,
         .progress_arg = &progress,
     };
-    am_status status = am_runtime_start(&options, out, err);
+    status = am_runtime_start(&options, out, err);
     am_progress_end(&progress);
     return status;
 }

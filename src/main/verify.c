@@ -43,8 +43,7 @@ static void show(void *arg, const am_finding *f) {
 static am_status load_model(verifier *v, am_verify_options *o, am_error *err) {
     const am_settings *s = v->settings;
     am_kv_spec spec;
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    am_status status = am_workers_create(s->threads ? s->threads : cores > 0 ? (size_t)cores : 1, &v->workers, err);
+    am_status status = am_workers_create(s->threads ? s->threads : am_cpus_threads(), &v->workers, err);
     if (!status) status = am_kernels_pick(s->isa, &o->kernels, err);
     am_model_options options = {
         .kernels = o->kernels, .workers = v->workers, .progress = am_progress_update, .progress_arg = &v->progress};

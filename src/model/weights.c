@@ -263,7 +263,8 @@ size_t am_weight_row(const am_weight *weight, uint32_t o) { return weight->part 
 /* Shows a weight to whoever asked for it; what is shown is not kept. */
 static am_status show_matrix(am_loader *l, const am_matrix *m, am_mat *mat, am_error *err) {
     char name[NAME_MAX_BYTES];
-    name_of(l, m->path, "", name);
+    bool both_ends = l->config->tied && strcmp(m->path, "lm_head") == 0; /* is the embedding, whatever it is stored as */
+    name_of(l, both_ends ? "model.embed_tokens" : m->path, "", name);
     am_weight w = {name, m->of ? m->of : m->n_out, m->n_in, m->expert, m->n_expert, m->n_out, mat, NULL, l->form, m};
     am_status status = l->options->weight(l->options->weight_arg, &w, err);
     uint64_t packed_bytes = l->packed_bytes;

@@ -48,11 +48,27 @@ def test_config_default_and_show_read_back():
                [line.split("  # ")[0] for line in shown.splitlines() if "api-key" not in line], again + err)
 
 
+def test_compute_threads_stay_on_their_processors():
+    """A thread's own list is in /proc; those of the network and the disk keep all."""
+    all_of_them = sorted(os.sched_getaffinity(0))
+    chosen = all_of_them[-2:]
+    with temp_dir() as d, Server(d, "--cpus", ",".join(map(str, chosen))) as server:
+        server.chat([{"role": "user", "content": "hello"}], max_tokens=4)
+        seen = {}
+        for task in os.listdir(f"/proc/{server.process.pid}/task"):
+            with open(f"/proc/{server.process.pid}/task/{task}/comm", encoding="utf-8") as f:
+                seen.setdefault(f.read().strip(), []).append(sorted(os.sched_getaffinity(int(task))))
+        expect(seen["am-engine"] == [chosen[:1]], seen)
+        expect(seen.get("am-worker", []) == [[cpu] for cpu in chosen[1:]], seen)
+        expect(seen["am-network"] == [all_of_them] and all(cpus == all_of_them for cpus in seen["am-io"]), seen)
+
+
 def test_config_check_says_what_serve_would():
     with temp_dir() as d:
         for text, says, code in (("prot: 1\n", "did you mean 'port'", 2), ("port: [1, 2]\n", "must be one value", 2), ("cors-origin: {a: b}\n", "must be one value", 2),
                                  ("cors-origin: ['*']\n", "every page", 1), ("cors-origin: [[a]]\n", "list of words", 2), ("host: 0.0.0.0\n", "no keys", 1),
-                                 ("model: /nowhere/at/all\n", "cannot be read", 1), ("- a\n", "lines of 'name: value'", 2), ("log-level: loud\n", "must be one of", 2)):
+                                 ("model: /nowhere/at/all\n", "cannot be read", 1), ("cpus: 0-\n", "cpus: '0-' is no list of processors", 1),
+                                 ("cpus: 999999\n", "none that this process may use", 1), ("cpus: 0\nthreads: 2\n", "cpus: '0' are 1 processors, for 2 threads", 1), ("- a\n", "lines of 'name: value'", 2), ("log-level: loud\n", "must be one of", 2)):
             write(d, text)
             got, out, err = run("config", "check", "--data-dir", d)
             expect(got == code and says in err, f"{text!r}: {got} {out}{err}")

@@ -130,6 +130,27 @@ def test_halves_keep_halves():
             expect(far < 1e-3, f"{case} as {form}: {far:.1e} deviations")
 
 
+def test_one_matrix_for_both_ends_under_the_heads_name():
+    """transformers keeps one of the two names, which of them depends on its version."""
+    golden = os.path.join(TOP, "tests", "data", "golden", "gemma2-hd40-bias")
+    with temp_dir() as d:
+        shutil.copytree(golden, d + "/head", copy_function=shutil.copyfile)
+        with open(d + "/head/model.safetensors", "rb") as f:
+            length = int.from_bytes(f.read(8), "little")
+            header, data = json.loads(f.read(length)), f.read()
+        header["lm_head.weight"] = header.pop("model.embed_tokens.weight")
+        text = json.dumps(header).encode()
+        with open(d + "/head/model.safetensors", "wb") as f:
+            f.write(len(text).to_bytes(8, "little") + text + data)
+        for form, out in (("gguf-f32", d + "/m.gguf"), ("mlx-8", d + "/m")):
+            convert(d + "/head", out, form)
+            _, far = differences(d, golden, out)
+            expect(far < (1e-3 if form == "gguf-f32" else .5), f"{form}: {far:.1e} deviations")
+        with open(d + "/m/model.safetensors", "rb") as f:
+            names = json.loads(f.read(int.from_bytes(f.read(8), "little")))
+        expect("model.embed_tokens.weight" in names and "lm_head.weight" not in names, "other readers look for the embedding's name")
+
+
 def smollm3(config):
     del config["no_rope_layers"]
 

@@ -187,7 +187,7 @@ def test_limits_of_a_cgroup():
         found = in_a_made_up_machine(d, free_port(), FAKE_CGROUP)
         has(found, "memory", "warning", "this cgroup may have 100 MiB and has 86")
         has(found, "memory", "warning", "ended 3 processes of this cgroup for want of memory")
-        has(found, "clock", "warning", "this cgroup has a quota of processor time and was held up 7 times")
+        has(found, "clock", "warning", "this cgroup has a quota of 0.5 processors' time and was held up 7 times")
         with Server(d) as s:
             has(in_a_made_up_machine(d, s.live_port, FAKE_CGROUP), "memory", "warning", "the server's cgroup may have 100 MiB")
 

@@ -1,4 +1,4 @@
-/* Invariant 7: no allocation while decoding. malloc and its kin are replaced in this program and counted on the engine thread, from the third
+/* What a step of decoding must not do: wait for all threads more often than its data flow asks for, and allocate (invariant 7). malloc and its kin are replaced in this program and counted on the engine thread, from the third
  * token of an answer to its last, over a block border, with penalties, stop strings, logprobs and drafts at work. */
 #include "engine_rig.h"
 
@@ -109,7 +109,43 @@ static void decoding_allocates_nothing(void **state) {
     rig_models_free();
 }
 
+typedef struct waits {
+    uint64_t at_first, at_last;
+    uint32_t last; /* token */
+} waits;
+
+static void count_waits(answer *a, const am_event *event) {
+    waits *w = a->arg;
+    if (event->kind != AM_EVENT_TOKEN) return;
+    if (a->n_tokens == 2) w->at_first = am_workers_runs(a->rig->workers);
+    if (a->n_tokens == w->last) w->at_last = am_workers_runs(a->rig->workers);
+}
+
+static void a_step_waits_five_times_a_layer(void **state) {
+    (void)state;
+    enum { LAYERS = 8, STEPS = 30 };
+    am_log_setup(AM_LOG_ERROR, false);
+    rig r;
+    rig_open(&r, &(rig_spec){.n_threads = 2, .lookup = AM_LOOKUP_OFF});
+    int32_t ids[20];
+    rig_random_ids(ids, 20, 6);
+    am_request request = rig_request("waits", ids, 20, 2 + STEPS + 1);
+    request.ignore_eos = true;
+    waits w = {.last = 2 + STEPS};
+    answer *a = answer_new(&r);
+    a->hook = count_waits;
+    a->arg = &w;
+    assert_int_equal(rig_submit(a, &request, NULL), AM_OK);
+    rig_wait(a);
+    assert_int_equal(a->n_generated, 2 + STEPS + 1);
+    /* q, k and v; attention; its output; gate and up; down. And the head. */
+    assert_int_equal(w.at_last - w.at_first, STEPS * (5 * LAYERS + 1));
+    answer_free(a);
+    rig_close(&r);
+    rig_models_free();
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(decoding_allocates_nothing)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(decoding_allocates_nothing), cmocka_unit_test(a_step_waits_five_times_a_layer)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
