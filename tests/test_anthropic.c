@@ -182,6 +182,11 @@ static void thoughts_and_calls(void **state) {
     assert_non_null(strstr(story, want));
     assert_non_null(strstr(story, " stop1 start2:tool_use delta2:input_json_delta={\"b\":1,\"a\":\"x\"} stop2 message_delta message_stop"));
     assert_string_equal(of(last_delta, "delta", "stop_reason"), "tool_use");
+    /* arguments as a text: an object all the same */
+    ask("say:<tool_call>{\\\"name\\\": \\\"get\\\", \\\"arguments\\\": \\\"no, \\\\\\\"json\\\"}</tool_call>", TOOLS);
+    assert_string_equal(member("content.0.input.arguments"), "no, \"json");
+    ask("say:<tool_call>{\\\"name\\\": \\\"get\\\", \\\"arguments\\\": \\\"{\\\\\\\"a\\\\\\\": 1}\\\"}</tool_call>", TOOLS);
+    assert_string_equal(member("content.0.input.a"), "1");
 }
 
 static void wishes(void **state) {

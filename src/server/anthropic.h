@@ -22,7 +22,7 @@ void am_anthropic_block_stop(am_choice *choice);
 void am_anthropic_finish(am_choice *choice);
 void am_anthropic_stop(am_completion *c);
 void am_anthropic_block(am_choice *choice, am_str text, const char *signature); /* a whole text or thought, into choice->parts */
-void am_anthropic_call(am_choice *choice, const char *id, am_str name, am_str arguments); /* a whole call, into choice->parts */
+void am_anthropic_call(am_choice *choice, const char *id, am_str name, am_str input); /* a whole call, into choice->parts; input: a JSON object */
 am_status am_anthropic_whole(am_completion *c, am_buf *out);
 void am_anthropic_error(const am_exchange *x, const am_api_error *e, am_buf *out);
 int am_anthropic_status(const am_api_error *e);

@@ -51,20 +51,37 @@ static void on_reasoning(void *arg, am_str text) {
     if (choice->completion->stream) am_anthropic_delta(choice, "thinking_delta", "thinking", text);
 }
 
+/* Models may write arguments as a text that is no object; an input is always one. What it is then is the caller's to free. */
+static am_str input_of(am_str arguments, am_buf *made) {
+    json_t *v = NULL;
+    bool object = am_json_parse(arguments, false, &v, NULL) == AM_OK && json_is_object(v);
+    json_decref(v);
+    if (object) return arguments;
+    if (arguments.n == 0) return AM_STR("{}");
+    am_buf_printf(made, "{\"arguments\":");
+    am_json_quote(arguments, made);
+    return am_buf_putc(made, '}') ? AM_STR("{}") : am_buf_str(made);
+}
+
 static void on_call(void *arg, uint32_t index, am_str name, am_str arguments) {
     am_choice *choice = arg;
     char id[40];
+    am_buf made;
     (void)index;
+    am_buf_init(&made, SIZE_MAX / 2);
+    am_str input = input_of(arguments, &made);
+    if (made.failed) am_completion_out_of_memory(choice->completion);
     close_block(choice);
     am_random_id("toolu_", id, sizeof id);
     choice->open_block = AM_BLOCK_CALL;
     if (choice->completion->stream) {
         am_anthropic_block_start(choice, id, name);
-        am_anthropic_delta(choice, "input_json_delta", "partial_json", arguments);
+        am_anthropic_delta(choice, "input_json_delta", "partial_json", input);
     } else {
-        am_anthropic_call(choice, id, name, arguments);
+        am_anthropic_call(choice, id, name, input);
     }
     close_block(choice);
+    am_buf_free(&made);
 }
 
 static void begin(am_choice *choice) {

@@ -131,9 +131,9 @@ void am_anthropic_block(am_choice *choice, am_str text, const char *signature) {
     put_block(choice->open_block, text, signature, &choice->parts);
 }
 
-void am_anthropic_call(am_choice *choice, const char *id, am_str name, am_str arguments) {
+void am_anthropic_call(am_choice *choice, const char *id, am_str name, am_str input) {
     part(choice);
-    put_call(id, name, arguments, &choice->parts);
+    put_call(id, name, input, &choice->parts);
 }
 
 am_status am_anthropic_whole(am_completion *c, am_buf *out) {
