@@ -11,7 +11,9 @@
  * disk use it too:
  *
  *   am_mat, panel p (outputs 16p .. 16p+15; rows past n_out are zero), panels back to back:
- *     F32 F16 BF16   [n_in][16] elements
+ *     F32 F16        [n_in][16] elements
+ *     BF16           [ceil(n_in/2)][16][2] elements: two neighbouring inputs of an output side by side, as products of pairs take them; behind an odd
+ *                    n_in a zero
  *     Q8             for each group of `group` inputs: scale[16], bias[16] (scale_dtype), codes u8 [group/4][16][4]: four
  *                    neighbouring inputs of an output side by side, as integer dot products take them
  *     Q4             for each group of `group` inputs: scale[16], bias[16] (scale_dtype), codes [group/8][16][4] bytes,

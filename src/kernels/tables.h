@@ -102,6 +102,9 @@ static inline const uint8_t *mat_panel(const am_mat *mat, uint32_t panel) {
     return (const uint8_t *)mat->data + panel * am_mat_panel_bytes(mat);
 }
 
+/* An even number of inputs: BF16 has them in pairs. */
+static inline uint32_t mat_paired(uint32_t n_in) { return (n_in + 1) / 2 * 2; }
+
 /* How many outputs of a panel are real. */
 static inline uint32_t mat_lanes(const am_mat *mat, uint32_t panel) {
     uint32_t left = mat->n_out - panel * AM_PANEL;
