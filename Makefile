@@ -23,14 +23,15 @@ LIBS    := $(shell pkg-config --libs $(PKGS)) -lm -pthread $(SAN) $(LDFLAGS)
 ARCH    := $(shell $(CC) -dumpmachine | cut -d- -f1)
 SRC     := $(sort $(wildcard src/*/*.c))
 # one instruction set, one file, one set of flags; the rest is built for the portable baseline
-ISA_x86_64  := avx2 avx512 avx512vnni amx
+ISA_x86_64  := avx2 avx512 avx512vnni avx512bf16 amx
 ISA_aarch64 := neon neondot neoni8mm
-ISA_ALL     := avx2 avx512 avx512vnni amx neon neondot neoni8mm
+ISA_ALL     := $(ISA_x86_64) neon neondot neoni8mm
 SRC     := $(filter-out $(foreach i,$(filter-out $(ISA_$(ARCH)),$(ISA_ALL)),src/kernels/$(i).c),$(SRC))
 FLAGS_scalar := -O3
 FLAGS_avx2   := -O3 -mavx2 -mfma -mf16c
 FLAGS_avx512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 FLAGS_avx512vnni := $(FLAGS_avx512) -mavx512vnni
+FLAGS_avx512bf16 := $(FLAGS_avx512) -mavx512bf16
 FLAGS_amx    := $(FLAGS_avx512)
 FLAGS_neon   := -O3
 FLAGS_neondot := -O3 -march=armv8.2-a+dotprod
@@ -113,7 +114,7 @@ fuzz:
 	    -artifact_prefix=build/fuzz/found/$(FUZZ)- $(patsubst %,-dict=%,$(wildcard tests/fuzz/$(FUZZ).dict)) build/fuzz/corpus/$(FUZZ) tests/data/fuzz/$(FUZZ)
 
 # prints the objects of the kernels' room, built for ARM by a cross compiler without libraries (tools/test-arm)
-ARM_OBJ := $(patsubst src/%.c,$(BUILD)/%.o,$(filter-out $(patsubst %,src/kernels/%.c,avx2 avx512 avx512vnni amx),$(wildcard src/kernels/*.c))              src/base/buf.c src/base/fault.c src/base/status.c)
+ARM_OBJ := $(patsubst src/%.c,$(BUILD)/%.o,$(filter-out $(patsubst %,src/kernels/%.c,$(ISA_x86_64)),$(wildcard src/kernels/*.c))              src/base/buf.c src/base/fault.c src/base/status.c)
 arm-objects: $(ARM_OBJ)
 	@echo $^
 $(ARM_OBJ): $(BUILD)/%.o: src/%.c Makefile

@@ -84,6 +84,17 @@ __attribute__((target("avx512f,avx512vnni"))) static void dot_avx512(void *arg, 
     sink = (float)_mm512_reduce_add_epi32(a[0]);
 }
 
+__attribute__((target("avx512f,avx512bf16"))) static void pairs_avx512(void *arg, size_t i) {
+    (void)arg, (void)i;
+    __m512 a[12];
+    __m512i x = _mm512_set1_epi32(0x3f003f00);
+    UNROLL for (int j = 0; j < 12; j++) a[j] = _mm512_set1_ps((float)j);
+    for (int n = 0; n < 1000; n++)
+        UNROLL for (int j = 0; j < 12; j++) a[j] = _mm512_dpbf16_ps(a[j], (__m512bh)x, (__m512bh)x);
+    UNROLL for (int j = 1; j < 12; j++) a[0] = _mm512_add_ps(a[0], a[j]);
+    sink = _mm512_cvtss_f32(a[0]);
+}
+
 __attribute__((target("avx2"))) static void dot_avx2(void *arg, size_t i) {
     (void)arg, (void)i;
     __m256i a[12], x = _mm256_set1_epi8(1);
@@ -100,15 +111,19 @@ static double peak_flops(const am_kernels *k) {
     return 0;
 }
 
+/* Of products of pairs of bf16. */
+static double peak_pairs(const am_kernels *k) { return strcmp(k->name, "avx512bf16") == 0 ? 12000 * 64 / seconds_of(pairs_avx512, NULL) : 0; }
+
 /* Of products of codes: vpdpbusd, or a vpmaddubsw and an addition of 16 bits. */
 static double peak_dots(const am_kernels *k) {
-    if (strcmp(k->name, "avx512vnni") == 0) return 12000 * 128 / seconds_of(dot_avx512, NULL);
+    if (strcmp(k->name, "avx512vnni") == 0 || strcmp(k->name, "avx512bf16") == 0) return 12000 * 128 / seconds_of(dot_avx512, NULL);
     if (strcmp(k->name, "avx2") == 0) return 12000 * 64 / seconds_of(dot_avx2, NULL);
     return 0;
 }
 #else
 static double peak_flops(const am_kernels *k) { return k ? 0 : 0; }
 static double peak_dots(const am_kernels *k) { return k ? 0 : 0; }
+static double peak_pairs(const am_kernels *k) { return k ? 0 : 0; }
 #endif
 
 enum { POOL_BYTES = 192 << 20 };
@@ -130,7 +145,7 @@ typedef struct product {
     am_mat mat;
     size_t n_rows, n_copies;
     float *x, *y;
-    void *x8; /* NULL: float32 inputs */
+    void *x8, *x16; /* NULL, both: float32 inputs */
 } product;
 
 static void product_run(void *arg, size_t i) {
@@ -139,6 +154,8 @@ static void product_run(void *arg, size_t i) {
     mat.data = pool + i % p->n_copies * am_mat_bytes(&mat);
     if (p->x8)
         p->kernels->matmul_int8(p->y, mat.n_out, p->x8, p->n_rows, &mat, 0, am_mat_panels(&mat));
+    else if (p->x16)
+        p->kernels->matmul_bf16(p->y, mat.n_out, p->x16, p->n_rows, &mat, 0, am_mat_panels(&mat));
     else
         p->kernels->matmul(p->y, mat.n_out, p->x, mat.n_in, p->n_rows, &mat, 0, am_mat_panels(&mat));
 }
@@ -162,11 +179,16 @@ typedef struct shape {
     uint32_t n_in, n_out;
 } shape;
 
-/* Quantised weights times codes where the table has that. */
-static void product_bench(const am_kernels *k, const format *f, shape at, size_t n_rows, double peak, double dots) {
+/* Operations a second of one thread, by kind; 0: not known. */
+typedef struct peaks {
+    double floats, codes, pairs;
+} peaks;
+
+/* Quantised weights times codes, and BF16 ones times bf16, where the table has that. */
+static void product_bench(const am_kernels *k, const format *f, shape at, size_t n_rows, const peaks *peak) {
     uint32_t n_in = at.n_in, n_out = at.n_out;
     product p = {.kernels = k, .mat = {.dtype = f->dtype, .scale_dtype = f->scale_dtype, .n_out = n_out, .n_in = n_in, .group = f->group, .zero_point = f->zero_point, .book = f->book}, .n_rows = n_rows};
-    bool int8 = f->group && k->matmul_int8;
+    bool int8 = f->group && k->matmul_int8, bf16 = f->dtype == AM_BF16 && k->matmul_bf16;
     size_t bytes = am_mat_bytes(&p.mat);
     p.n_copies = (size_t)n_in * n_out >= (4 << 20) ? POOL_BYTES / bytes : 1;
     p.x = calloc(n_rows * n_in, sizeof(float));
@@ -174,13 +196,16 @@ static void product_bench(const am_kernels *k, const format *f, shape at, size_t
     for (size_t i = 0; i < n_rows * n_in; i++) p.x[i] = (float)(i % 7) - 3;
     if (int8) p.x8 = am_alloc_aligned(n_rows * am_int8_row_bytes(n_in));
     for (size_t r = 0; p.x8 && r < n_rows; r++) k->row_int8((uint8_t *)p.x8 + r * am_int8_row_bytes(n_in), p.x + r * n_in, n_in);
+    if (bf16) p.x16 = am_alloc_aligned(n_rows * am_bf16_row_bytes(n_in));
+    for (size_t r = 0; p.x16 && r < n_rows; r++) k->row_bf16((uint8_t *)p.x16 + r * am_bf16_row_bytes(n_in), p.x + r * n_in, n_in);
     double s = seconds_of(product_run, &p), flops = 2.0 * (double)n_rows * n_in * n_out / s;
-    if (int8) peak = dots;
+    double most = int8 ? peak->codes : bf16 ? peak->pairs : peak->floats;
     printf("%-10s %-10s %5u x %-5u rows %3zu  %8.1f G%s/s", k->name, f->name, n_in, n_out, n_rows, flops * 1e-9, int8 ? "OP" : "FLOP");
-    if (peak > 0) printf(" (%3.0f%%)", 100 * flops / peak);
+    if (most > 0) printf(" (%3.0f%%)", 100 * flops / most);
     printf("  %7.2f GB/s %s\n", (double)bytes / s * 1e-9, p.n_copies > 1 ? "from memory" : "");
     free(p.x);
     free(p.x8);
+    free(p.x16);
     free(p.y);
 }
 
@@ -234,17 +259,18 @@ static void attention_bench(const am_kernels *k, uint32_t bits_k, uint32_t bits_
 static void table_bench(const am_kernels *k, const char *only) {
     static const shape shapes[] = {{512, 512}, {512, 1536}, {2048, 8192}};
     static const size_t rows[] = {1, 2, 4, 8, 16, 256}, queries[] = {1, 4, 256};
-    double peak = peak_flops(k), dots = peak_dots(k);
-    if (peak > 0) printf("%-10s fused multiply-add peak, one thread: %.1f GFLOP/s\n", k->name, peak * 1e-9);
-    if (dots > 0) printf("%-10s peak of products of codes, one thread: %.1f GOP/s\n", k->name, dots * 1e-9);
+    const peaks peak = {peak_flops(k), peak_dots(k), peak_pairs(k)};
+    if (peak.floats > 0) printf("%-10s fused multiply-add peak, one thread: %.1f GFLOP/s\n", k->name, peak.floats * 1e-9);
+    if (peak.codes > 0) printf("%-10s peak of products of codes, one thread: %.1f GOP/s\n", k->name, peak.codes * 1e-9);
+    if (peak.pairs > 0) printf("%-10s peak of products of pairs of bf16, one thread: %.1f GFLOP/s\n", k->name, peak.pairs * 1e-9);
     for (size_t f = 0; f < sizeof formats / sizeof formats[0]; f++) {
         if (only && strcmp(only, formats[f].name)) continue;
         for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
-            for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) product_bench(k, &formats[f], shapes[s], rows[r], peak, dots);
+            for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) product_bench(k, &formats[f], shapes[s], rows[r], &peak);
     }
     if (only && strcmp(only, "attention")) return;
-    for (size_t q = 0; q < 3; q++) attention_bench(k, AM_KV_BITS_K, AM_KV_BITS_V, queries[q], peak);
-    for (size_t q = 0; q < 3; q++) attention_bench(k, 16, 16, queries[q], peak);
+    for (size_t q = 0; q < 3; q++) attention_bench(k, AM_KV_BITS_K, AM_KV_BITS_V, queries[q], peak.floats);
+    for (size_t q = 0; q < 3; q++) attention_bench(k, 16, 16, queries[q], peak.floats);
 }
 
 int main(int argc, char **argv) {

@@ -114,8 +114,11 @@ static double compare(const golden *g, test_sequence *seq, const char *which, bo
     return (rounded ? sqrt(square / (double)n_logits) : worst) / g->logit_std;
 }
 
-/* Measured: 0.07 at most; 0.3 where a token goes to other experts because their scores were all but equal. */
-static double int8_bound(const char *architecture) { return strstr(architecture, "gpt_oss") || strstr(architecture, "deepseek") ? 0.4 : 0.1; }
+/* Measured: 0.07 at most with inputs in 8 bits, 0.019 with bf16; 0.3 where a token goes to other experts because their scores were all but equal. */
+static double rounded_bound(const char *architecture, bool codes) {
+    if (strstr(architecture, "gpt_oss") || strstr(architecture, "deepseek")) return 0.4;
+    return codes ? 0.1 : 0.03;
+}
 
 static bool quantised(const char *format) { return strcmp(format, "f32") && strcmp(format, "bf16") && strcmp(format, "f16"); }
 
@@ -132,9 +135,11 @@ static double check_one(const golden *g, const char *folder, const am_kernels *k
         am_workspace_create(model, &layout, NULL, MAX_TOKENS, MAX_TOKENS, &ws, &err))
         fail_msg("%s", err.message);
     test_sequence_init(&seq, kernels, model, ws, &layout, 512);
-    bool rounded = kernels->matmul_int8 && quantised(am_model_info_of(model)->format);
+    const char *format = am_model_info_of(model)->format;
+    bool rounded = quantised(format) ? kernels->matmul_int8 != NULL : kernels->matmul_bf16 && strcmp(format, "bf16") == 0;
     double worst = compare(g, &seq, which, rounded);
-    if (worst >= (rounded ? int8_bound(am_model_info_of(model)->architecture) : 1e-3)) fail_msg("%s, %s: %.1e of the logits' deviation", kernels->name, which, worst);
+    double most = rounded ? rounded_bound(am_model_info_of(model)->architecture, quantised(format)) : 1e-3;
+    if (worst >= most) fail_msg("%s, %s: %.1e of the logits' deviation", kernels->name, which, worst);
     test_sequence_free(&seq);
     am_workspace_free(ws);
     am_model_free(model);

@@ -58,7 +58,7 @@ static void pack_blocks(void *dst, const am_mat *mat, const void *const src[3], 
 
 static void numbers(void **state) {
     (void)state;
-    static const uint32_t ins[] = {2, 4, 6, 8, 14, 16, 30, 64, 130};
+    static const uint32_t ins[] = {1, 2, 4, 6, 7, 8, 14, 16, 30, 64, 129, 130};
     for (am_dtype dtype = AM_F32; dtype <= AM_BF16; dtype++)
         for (size_t r = 0; r < N_ROWS; r++)
             for (size_t i = 0; i < sizeof ins / sizeof ins[0]; i++) {
@@ -68,7 +68,8 @@ static void numbers(void **state) {
                 fill(src, n);
                 for (size_t o = 0; o < mat.n_out; o++)
                     for (size_t k = 0; k < mat.n_in; k++)
-                        memcpy(wanted + ((o / 16 * mat.n_in + k) * 16 + o % 16) * e, src + (o * mat.n_in + k) * e, e);
+                        memcpy(wanted + (dtype == AM_BF16 ? (o / 16 * ((mat.n_in + 1) / 2) + k / 2) * 32 + o % 16 * 2 + k % 2 : (o / 16 * mat.n_in + k) * 16 + o % 16) * e,
+                               src + (o * mat.n_in + k) * e, e);
                 check(&mat, pack_plain, (const void *[]){src, NULL, NULL}, wanted);
                 test_free(wanted);
                 guarded_free_all();

@@ -1,5 +1,5 @@
-/* The table of AMX: as avx512vnni, and many rows of 8-bit inputs times quantised weights by tiles. Sums of codes are exact whatever adds them up, and
- * what follows is int8.h's rule operation by operation, so this table gives the bits of avx512vnni. It proves that before it is offered: a processor,
+/* The table of AMX: as avx512vnni, BF16 weights times inputs of bf16 by tiles (amx_bf16.h), and many rows of 8-bit inputs times quantised weights. Sums of codes are exact whatever adds them up, and
+ * what follows is int8.h's rule operation by operation, so there this table gives the bits of avx512vnni. It proves itself before it is offered: a processor,
  * hypervisor or system that gets tiles wrong costs speed, not answers.
  *
  * A tile of inputs is 16 rows of one step (32 or 16 codes, as int8.h says), straight from the rows; a tile of weights is the same step of a panel, whose
@@ -8,6 +8,8 @@
  * cache (1 MiB at 2048 inputs), CHUNK inputs of a panel in the first. */
 #include "kernels/avx512.h"
 #include "kernels/scales.h"
+
+#include <math.h>
 
 #ifndef AM_AMX_TEST /* a test puts tiles in plain C and small sizes here */
 #include "kernels/amx_tiles.h"
@@ -158,8 +160,10 @@ static void matmul_int8(float *y, size_t ldy, const void *x, size_t n_rows, cons
     am_kernels_avx512vnni.matmul_int8(y + n_tiled * ldy, ldy, (const uint8_t *)x + n_tiled * am_int8_row_bytes(w->n_in), n_rows - n_tiled, w, p0, p1);
 }
 
+#include "kernels/amx_bf16.h"
+
 /* Every form of strip once, against the other table. */
-static bool proves_itself(void) {
+static bool strips_prove_themselves(void) {
     enum { N_IN = 320, N_OUT = 27, N_ROWS = TILE + 1, PANELS = 2 };
     static const am_mat forms[] = {{AM_Q4, AM_F16, N_OUT, N_IN, 32, 8, NULL, 0},  {AM_Q4, AM_F16, N_OUT, N_IN, 64, 0, NULL, 0},
                                    {AM_Q8, AM_BF16, N_OUT, N_IN, 32, 32, NULL, 0}, {AM_Q8, AM_BF16, N_OUT, N_IN, 16, 128, NULL, 0},
@@ -196,7 +200,9 @@ static bool supported(void) {
     am_kernels_amx.name = "amx";
     am_kernels_amx.supported = supported;
     am_kernels_amx.matmul_int8 = matmul_int8;
-    return proves_itself();
+    am_kernels_amx.matmul_bf16 = matmul_bf16;
+    am_kernels_amx.row_bf16 = row_bf16;
+    return strips_prove_themselves() && pairs_prove_themselves();
 }
 
 am_kernels am_kernels_amx = {.name = "amx", .supported = supported};

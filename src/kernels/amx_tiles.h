@@ -28,12 +28,15 @@ static inline void tiles_release(void) { __asm__ volatile("tilerelease" ::: "mem
 #define TILE_DOT_UNSIGNED(to, a, b) __asm__ volatile("tdpbsud %%tmm" #b ", %%tmm" #a ", %%tmm" #to ::: "memory")
 #define TILE_DOT_SIGNED(to, a, b) __asm__ volatile("tdpbssd %%tmm" #b ", %%tmm" #a ", %%tmm" #to ::: "memory")
 
-/* The processor has tiles and their products of bytes, and the system lets this process use them: it gives no thread room for 8 KiB of tiles
+/* to += a by b: sums of two products of neighbours of bf16. */
+#define TILE_DOT_HALVES(to, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #to ::: "memory")
+
+/* The processor has tiles and their products of bytes and of bf16, and the system lets this process use them: it gives no thread room for 8 KiB of tiles
  * unless asked. */
 static inline bool tiles_usable(void) {
-    enum { TILE_AND_INT8 = 1 << 24 | 1 << 25, ARCH_REQ_XCOMP_PERM = 0x1023, XTILE_DATA = 18 };
+    enum { TILE_PRODUCTS = 1 << 22 /* bf16 */ | 1 << 24 | 1 << 25 /* int8 */, ARCH_REQ_XCOMP_PERM = 0x1023, XTILE_DATA = 18 };
     uint32_t a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & TILE_AND_INT8) != TILE_AND_INT8) return false;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & TILE_PRODUCTS) != TILE_PRODUCTS) return false;
     return am_cpu_saves(3ull << 17 /* tile configuration and data */) && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILE_DATA) == 0;
 }
 

@@ -65,6 +65,12 @@ static inline vec v_load_bf16(const uint16_t *p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
 
+static inline void v_load_bf16_pairs(const uint8_t *p, vec *even, vec *odd) {
+    __m256i w = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    *even = _mm256_castsi256_ps(_mm256_slli_epi32(w, 16));
+    *odd = _mm256_castsi256_ps(_mm256_and_si256(w, _mm256_set1_epi32((int)0xffff0000)));
+}
+
 static inline __m256i bytes_widen(const uint8_t *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)); }
 static inline vec v_load_u8(const uint8_t *p) { return _mm256_cvtepi32_ps(bytes_widen(p)); }
 

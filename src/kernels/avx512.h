@@ -54,6 +54,12 @@ static inline vec v_load_bf16(const uint16_t *p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
+static inline void v_load_bf16_pairs(const uint8_t *p, vec *even, vec *odd) {
+    __m512i w = _mm512_loadu_si512(p);
+    *even = _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
+    *odd = _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32((int)0xffff0000)));
+}
+
 static inline __m512i bytes_widen(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)); }
 static inline vec v_load_u8(const uint8_t *p) { return _mm512_cvtepi32_ps(bytes_widen(p)); }
 

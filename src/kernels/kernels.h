@@ -11,7 +11,9 @@
  * disk use it too:
  *
  *   am_mat, panel p (outputs 16p .. 16p+15; rows past n_out are zero), panels back to back:
- *     F32 F16 BF16   [n_in][16] elements
+ *     F32 F16        [n_in][16] elements
+ *     BF16           [ceil(n_in/2)][16][2] elements: two neighbouring inputs of an output side by side, as products of pairs take them; behind an odd
+ *                    n_in a zero
  *     Q8             for each group of `group` inputs: scale[16], bias[16] (scale_dtype), codes u8 [group/4][16][4]: four
  *                    neighbouring inputs of an output side by side, as integer dot products take them
  *     Q4             for each group of `group` inputs: scale[16], bias[16] (scale_dtype), codes [group/8][16][4] bytes,
@@ -69,6 +71,10 @@ enum { AM_INT8_RUN = 32 };
 static inline size_t am_int8_runs(size_t n_in) { return (n_in + 4 * AM_INT8_RUN - 1) / (4 * AM_INT8_RUN) * 4; }
 static inline size_t am_int8_row_bytes(size_t n_in) { return ((am_int8_runs(n_in) * 57 + 63) / 64 | 1) * 64; }
 
+/* A row of inputs as bf16, for tables that multiply pairs of those: each rounded to nearest even (NaN stays NaN), zeros up to a multiple of 32. An odd
+ * number of 64 bytes here too. */
+static inline size_t am_bf16_row_bytes(size_t n_in) { return ((n_in * 2 + 63) / 64 | 1) * 64; }
+
 typedef struct am_rows {
     am_dtype dtype;
     uint32_t n_rows, dim, group; /* rows that share a scale; C types only */
@@ -100,7 +106,7 @@ typedef struct am_softmax {
 } am_softmax;
 
 typedef struct am_kernels {
-    const char *name; /* "scalar", "avx2", "avx512", "avx512vnni", "amx", "neon", "neondot", "neoni8mm" */
+    const char *name; /* "scalar", "avx2", "avx512", "avx512vnni", "avx512bf16", "amx", "neon", "neondot", "neoni8mm" */
     bool (*supported)(void);
 
     /* y[r*ldy + o] = sum_k x[r*ldx + k] * W[o][k] for the outputs of panels [p0, p1), o < n_out. */
@@ -110,6 +116,10 @@ typedef struct am_kernels {
      * inputs, in ascending order (int8.h has the rule, which is the same in all tables to the bit). */
     void (*matmul_int8)(float *y, size_t ldy, const void *x, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1);
     void (*row_int8)(void *dst, const float *x, size_t n_in); /* NULL where matmul_int8 is */
+    /* The product of a BF16 matrix with rows of bf16, am_bf16_row_bytes apart and 64-byte aligned; NULL where the table has no such instructions. An output
+     * is reduced as the file of the table says: the bits are a table's own. */
+    void (*matmul_bf16)(float *y, size_t ldy, const void *x, size_t n_rows, const am_mat *w, uint32_t p0, uint32_t p1);
+    void (*row_bf16)(void *dst, const float *x, size_t n_in); /* NULL where matmul_bf16 is */
     /* Products with C types round the other operand to 8-bit codes in runs of AM_INT8_RUN dimensions or, from t = 0 on, tokens: splits of tokens
      * within a group are then not exact, and p is not below 0 (codes.h has the rule). */
     bool rounds_attention;

@@ -49,6 +49,12 @@ static inline vec v_range(uint32_t t, uint32_t from, uint32_t to, vec a, vec b) 
 static inline vec v_load_f16(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 static inline vec v_load_bf16(const uint16_t *p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
 
+static inline void v_load_bf16_pairs(const uint8_t *p, vec *even, vec *odd) {
+    uint32x4_t w = vreinterpretq_u32_u8(vld1q_u8(p));
+    *even = vreinterpretq_f32_u32(vshlq_n_u32(w, 16));
+    *odd = vreinterpretq_f32_u32(vandq_u32(w, vdupq_n_u32(0xffff0000)));
+}
+
 static inline uint32x4_t bytes_widen(const uint8_t *p) {
     uint32_t four;
     memcpy(&four, p, sizeof four);

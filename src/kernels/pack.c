@@ -32,6 +32,7 @@ const uint8_t am_books[AM_N_BOOK][16] = {
 };
 
 size_t am_mat_panel_bytes(const am_mat *mat) {
+    if (mat->dtype == AM_BF16) return (size_t)mat_paired(mat->n_in) * AM_PANEL * sizeof(uint16_t);
     if (!am_dtype_quantised(mat->dtype)) return (size_t)mat->n_in * AM_PANEL * dtype_bytes(mat->dtype);
     return mat_levels_bytes(mat) + mat->n_in / mat->group * mat_group_bytes(mat);
 }
@@ -46,17 +47,27 @@ size_t am_rows_bytes(const am_rows *rows) {
     return (size_t)rows->n_rows * rows->dim * dtype_bytes(rows->dtype);
 }
 
-static void panel_transpose_32(uint8_t *dst, const uint8_t *src, size_t n_in, uint32_t lanes) {
+/* Words [0, n) of rows that are row_bytes apart. */
+static void panel_transpose_32(uint8_t *dst, const uint8_t *src, size_t row_bytes, size_t n, uint32_t lanes) {
     size_t i = 0;
-    for (; lanes == AM_PANEL && i + 4 <= n_in; i += 4)
+    for (; lanes == AM_PANEL && i + 4 <= n; i += 4)
         for (uint32_t j = 0; j < AM_PANEL; j += 4) {
             four m[4];
-            for (uint32_t k = 0; k < 4; k++) m[k] = four_load(src + ((j + k) * n_in + i) * 4);
+            for (uint32_t k = 0; k < 4; k++) m[k] = four_load(src + (j + k) * row_bytes + i * 4);
             four_turn(m);
             for (uint32_t k = 0; k < 4; k++) memcpy(dst + ((i + k) * AM_PANEL + j) * 4, &m[k], sizeof m[k]);
         }
-    for (; i < n_in; i++)
-        for (uint32_t j = 0; j < lanes; j++) memcpy(dst + (i * AM_PANEL + j) * 4, src + (j * n_in + i) * 4, 4);
+    for (; i < n; i++)
+        for (uint32_t j = 0; j < lanes; j++) memcpy(dst + (i * AM_PANEL + j) * 4, src + j * row_bytes + i * 4, 4);
+}
+
+/* Pairs of neighbours are words; of an odd n_in the last has a zero behind it. */
+static void panel_transpose_pairs(uint8_t *dst, const uint8_t *src, size_t n_in, uint32_t lanes) {
+    panel_transpose_32(dst, src, 2 * n_in, n_in / 2, lanes);
+    for (uint32_t j = 0; n_in % 2 && j < lanes; j++) {
+        uint16_t last[2] = {load_u16(src + (j * n_in + n_in - 1) * 2), 0};
+        memcpy(dst + (n_in / 2 * AM_PANEL + j) * 4, last, sizeof last);
+    }
 }
 
 /* Rows of 8 values of 16 bits, as pairs of neighbours turned like words; then the pairs are taken apart. */
@@ -90,7 +101,9 @@ void am_pack_plain(void *dst, const am_mat *mat, const void *src, uint32_t p0, u
         uint32_t lanes = mat_lanes(mat, p);
         if (lanes < AM_PANEL) memset(to, 0, panel_bytes);
         if (size == 4)
-            panel_transpose_32(to, from, mat->n_in, lanes);
+            panel_transpose_32(to, from, 4 * (size_t)mat->n_in, mat->n_in, lanes);
+        else if (mat->dtype == AM_BF16)
+            panel_transpose_pairs(to, from, mat->n_in, lanes);
         else
             panel_transpose_16(to, from, mat->n_in, lanes);
     }

@@ -53,7 +53,8 @@ static void panel_unpack(float *dst, const am_mat *w, uint32_t p, uint32_t k0, u
         for (size_t i = 0; i < count; i++) dst[i] = f16_expand(load_u16(panel + 2 * (first + i)));
         break;
     case AM_BF16:
-        for (size_t i = 0; i < count; i++) dst[i] = bf16_expand(load_u16(panel + 2 * (first + i)));
+        for (uint32_t k = 0; k < n; k++)
+            for (uint32_t j = 0; j < AM_PANEL; j++) *dst++ = bf16_expand(load_u16(panel + 2 * ((size_t)(k0 + k) / 2 * 2 * AM_PANEL + 2 * j + (k0 + k) % 2)));
         break;
     default:
         for (uint32_t k = 0; k < n; k += w->group) group_unpack(dst + (size_t)k * AM_PANEL, w, panel, k0 + k);

@@ -8,7 +8,7 @@
 
 static const am_kernels *const compiled[] = {
 #if defined(__x86_64__)
-    &am_kernels_amx, &am_kernels_avx512vnni, &am_kernels_avx512, &am_kernels_avx2,
+    &am_kernels_amx, &am_kernels_avx512bf16, &am_kernels_avx512vnni, &am_kernels_avx512, &am_kernels_avx2,
 #elif defined(__aarch64__)
     &am_kernels_neoni8mm, &am_kernels_neondot, &am_kernels_neon,
 #endif
@@ -46,6 +46,11 @@ bool am_cpu_has_avx512(void) {
 bool am_cpu_has_avx512vnni(void) {
     uint32_t a, b, c, d;
     return am_cpu_has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && c & bit_AVX512VNNI;
+}
+
+bool am_cpu_has_avx512bf16(void) {
+    uint32_t a, b, c, d;
+    return am_cpu_has_avx512vnni() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & bit_AVX512BF16;
 }
 #endif
 

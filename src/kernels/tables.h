@@ -19,11 +19,12 @@ extern const am_kernels am_kernels_scalar;
 extern const am_kernels am_kernels_avx2;
 extern const am_kernels am_kernels_avx512;
 extern const am_kernels am_kernels_avx512vnni;
-extern am_kernels am_kernels_amx; /* whole once its `supported` has said yes */
+extern am_kernels am_kernels_avx512bf16, am_kernels_amx; /* whole once their `supported` has said yes */
 /* What cpuid and XCR0 say, together: the instructions exist and the kernel saves their registers. */
 bool am_cpu_has_avx2(void);
 bool am_cpu_has_avx512(void);
 bool am_cpu_has_avx512vnni(void);
+bool am_cpu_has_avx512bf16(void); /* and vnni */
 bool am_cpu_saves(uint64_t states); /* bits of XCR0; only where there is AVX */
 #elif defined(__aarch64__)
 extern const am_kernels am_kernels_neon;
@@ -101,6 +102,9 @@ static inline const uint8_t *mat_level(const am_mat *mat, const uint8_t *panel, 
 static inline const uint8_t *mat_panel(const am_mat *mat, uint32_t panel) {
     return (const uint8_t *)mat->data + panel * am_mat_panel_bytes(mat);
 }
+
+/* An even number of inputs: BF16 has them in pairs. */
+static inline uint32_t mat_paired(uint32_t n_in) { return (n_in + 1) / 2 * 2; }
 
 /* How many outputs of a panel are real. */
 static inline uint32_t mat_lanes(const am_mat *mat, uint32_t panel) {

@@ -11,7 +11,7 @@
  * The including file defines: vec, LANES (4, 8 or 16), and v_zero v_set v_load v_store v_add v_sub v_mul v_div v_fma(a,b,c = a*b+c)
  * v_min v_max (of a NaN and x in either place: the second operand) v_round (to integer) v_scale2(y,n = y * 2^n) v_sum v_least v_most
  * v_number (NaN to 0) v_zero_below(y,x,low: y, 0 where x < low) v_range(t,from,to,a,b: a where from <= t + lane < to, else b)
- * v_load_f16 v_load_bf16 v_load_u8 v_load_nibbles v_load_8_nibbles(p,out: of 4 bytes a lane, the low
+ * v_load_f16 v_load_bf16 v_load_bf16_pairs(p,even,odd: of two neighbours a lane) v_load_u8 v_load_nibbles v_load_8_nibbles(p,out: of 4 bytes a lane, the low
  * nibbles, then the high ones) v_load_4_bytes(p,out: the same of bytes) v_add_fifth(x,bits: 16 more in lane i where bit i is set) v_store_f16 v_store_u8; TILE_PANELS and the two rules of how many panels a tile
  * of r rows takes, PLAIN_PANELS(r) and QUANT_PANELS(r), chosen so that accumulators fill the registers. */
 #include "kernels/scales.h"
@@ -26,7 +26,7 @@ enum {
     ROWS_RUN = 64, /* tokens of values unpacked at a time: 64 dims of them are 16 KiB */
 };
 
-/* y[r][16 * panel + j] += x[r][k] * w[panel][k][j] for k < n. Plain weights: w is typed and strides count elements. Quantised: w is
+/* y[r][16 * panel + j] += x[r][k] * w[panel][k][j] for k < n. F32 and F16: w is typed and strides count elements. Others: w is
  * the first panel and w_panel counts bytes. */
 typedef struct tile {
     float *y;
@@ -58,8 +58,7 @@ INLINE void acc_end(vec acc[TILE_ROWS][TILE_VECS], const tile *a, const int r, c
 }
 
 INLINE vec plain_load(const void *w, size_t at, const am_dtype dtype) {
-    if (dtype == AM_F32) return v_load((const float *)w + at);
-    return dtype == AM_F16 ? v_load_f16((const uint16_t *)w + at) : v_load_bf16((const uint16_t *)w + at);
+    return dtype == AM_F32 ? v_load((const float *)w + at) : v_load_f16((const uint16_t *)w + at);
 }
 
 INLINE void tile_plain(const tile *a, const int r, const int p, const am_dtype dtype) {
@@ -103,6 +102,27 @@ INLINE void tile_pair(vec acc[TILE_ROWS][TILE_VECS], const tile *a, const int r,
         acc[i][v] = v_fma(v_set(a->x[(size_t)i * a->ldx + k]), low, acc[i][v]);
         acc[i][v] = v_fma(v_set(a->x[(size_t)i * a->ldx + k + 1]), high, acc[i][v]);
     }
+}
+
+INLINE void tile_pairs(const tile *a, const int r, const int p) {
+    vec acc[TILE_ROWS][TILE_VECS];
+    acc_begin(acc, a, r, p);
+    const uint8_t *at = a->w;
+    for (uint32_t k = 0; k + 2 <= a->n; k += 2, at += 4 * AM_PANEL) {
+        UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
+            vec even, odd;
+            v_load_bf16_pairs(at + (size_t)(v / PANEL_VECS) * a->w_panel + v % PANEL_VECS * LANES * 4, &even, &odd);
+            tile_pair(acc, a, r, v, k, even, odd);
+        }
+    }
+    if (a->n % 2) {
+        UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
+            vec even, odd;
+            v_load_bf16_pairs(at + (size_t)(v / PANEL_VECS) * a->w_panel + v % PANEL_VECS * LANES * 4, &even, &odd);
+            UNROLL for (int i = 0; i < r; i++) acc[i][v] = v_fma(v_set(a->x[(size_t)i * a->ldx + a->n - 1]), even, acc[i][v]);
+        }
+    }
+    acc_end(acc, a, r, p);
 }
 
 INLINE void tile_quantised(const tile *a, const int r, const int p, const am_dtype dtype) {
@@ -191,7 +211,7 @@ static void tile_f16(const tile *a, uint32_t rows, uint32_t panels) {
 }
 
 static void tile_bf16(const tile *a, uint32_t rows, uint32_t panels) {
-#define CALL(r, p) tile_plain(a, r, p, AM_BF16)
+#define CALL(r, p) tile_pairs(a, r, p)
     TILE_SWITCH(PLAIN_PANELS, CALL)
 #undef CALL
 }
@@ -272,11 +292,25 @@ static void group_unpack(float *dst, const am_mat *w, const uint8_t *panel, uint
     }
 }
 
+/* dst [n][16] = n inputs; the last of an odd n has no neighbour. */
+static void pairs_unpack(float *dst, const uint8_t *pairs, uint32_t n) {
+    for (uint32_t k = 0; k < n; k += 2, pairs += 4 * AM_PANEL, dst += 2 * AM_PANEL) {
+        UNROLL for (int v = 0; v < PANEL_VECS; v++) {
+            vec even, odd;
+            v_load_bf16_pairs(pairs + v * LANES * 4, &even, &odd);
+            v_store(dst + v * LANES, even);
+            if (k + 1 < n) v_store(dst + AM_PANEL + v * LANES, odd);
+        }
+    }
+}
+
 /* dst [n][16] = inputs [k0, k0 + n) of a panel; k0 is a multiple of AM_RUN, n at most AM_RUN. */
 static void panel_unpack(float *dst, const am_mat *w, const uint8_t *panel, uint32_t k0, uint32_t n) {
     size_t first = (size_t)k0 * AM_PANEL, count = (size_t)n * AM_PANEL;
     if (am_dtype_quantised(w->dtype)) {
         for (uint32_t k = 0; k < n; k += w->group) group_unpack(dst + (size_t)k * AM_PANEL, w, panel, k0 + k);
+    } else if (w->dtype == AM_BF16) {
+        pairs_unpack(dst, panel + 2 * first, n);
     } else {
         for (size_t i = 0; i < count; i += LANES) v_store(dst + i, plain_load(panel, first + i, w->dtype));
     }
@@ -319,7 +353,7 @@ static void matmul_few(tile a, size_t n_rows, const am_mat *w, uint32_t p0, uint
     a.n = w->n_in;
     a.fresh = true;
     a.w_step = AM_PANEL;
-    a.w_panel = quantised ? am_mat_panel_bytes(w) : (size_t)w->n_in * AM_PANEL;
+    a.w_panel = quantised || w->dtype == AM_BF16 ? am_mat_panel_bytes(w) : (size_t)w->n_in * AM_PANEL;
     a.mat = w;
     for (uint32_t p = p0, n; p < p1; p += n, a.y += n * AM_PANEL) {
         bool full = (p + wide) * AM_PANEL <= w->n_out && p + wide <= p1;

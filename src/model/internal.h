@@ -144,7 +144,7 @@ struct am_workspace {
     float *heads;                /* [T][n_head][nope + turned], later [T][n_head][value_dim] */
     float *latent_kv;            /* [T][kv_lora + turned] */
     float *shared;               /* [T][n_embd]: what shared experts say */
-    uint8_t *int8;               /* rows of am_int8_row_bytes: what goes into quantised projections; NULL: the table takes float32 */
+    uint8_t *rounded;            /* rows of am_int8_row_bytes and am_bf16_row_bytes: what goes into projections that take those; NULL: none does */
     float *last;                 /* [L][n_embd]: rows that get logits */
     float *logits;               /* [L][n_vocab] */
     float *router;               /* [T][E] */

@@ -5,7 +5,7 @@
 #include <string.h>
 
 enum {
-    ROWS_PER_INT8_TASK = 16,
+    ROWS_PER_ROUND_TASK = 16,
     LEAST_PANELS = 4,         /* of a task: what a tile of few rows takes at once */
     TASK_BYTES = 512 << 10,   /* at most, of weights that many rows read: half of a second cache */
     MANY_ROWS = 8,
@@ -130,40 +130,51 @@ typedef struct linear_job {
     uint32_t share;    /* a task takes one share-th of the panels that are left */
 } linear_job;
 
-static bool rounded(const am_pass *pass, const am_projection *p) { return pass->ws->int8 && am_dtype_quantised(p->linear->w.dtype); }
+/* What the rows of a projection become before they are multiplied: nothing else, 8-bit codes, bf16. */
+typedef enum row_form { AS_FLOATS, AS_CODES, AS_HALVES, N_ROW_FORMS } row_form;
 
-/* The way along projections whose rows become codes: those of each lie behind those of the one before it, or are the same. */
-typedef struct code_walk {
-    const am_projection *last;
-    uint8_t *codes, *end;
+static row_form form_of(const am_kernels *kernels, const am_projection *p) {
+    if (am_dtype_quantised(p->linear->w.dtype)) return kernels->matmul_int8 ? AS_CODES : AS_FLOATS;
+    return p->linear->w.dtype == AM_BF16 && kernels->matmul_bf16 ? AS_HALVES : AS_FLOATS;
+}
+
+/* The way along projections whose rows are rounded: those of each lie behind those of the one before it, or are the same as the last of their form. */
+typedef struct row_walk {
+    const am_projection *last[N_ROW_FORMS];
+    uint8_t *rows[N_ROW_FORMS], *end;
+    size_t row_bytes;
     size_t first_row, end_row; /* counted over all */
-} code_walk;
+} row_walk;
 
-static code_walk walk_begin(const am_pass *pass) { return (code_walk){.codes = pass->ws->int8, .end = pass->ws->int8}; }
+static row_walk walk_begin(const am_pass *pass) { return (row_walk){.end = pass->ws->rounded}; }
 
-/* Whether p reads other rows than the one before. */
-static bool walk_to(code_walk *walk, const am_projection *p) {
-    const am_projection *last = walk->last;
-    walk->last = p;
+/* Whether p reads other rows than the last of its form. */
+static bool walk_to(row_walk *walk, const am_projection *p, row_form form) {
+    const am_projection *last = walk->last[form];
+    walk->last[form] = p;
+    walk->row_bytes = form == AS_CODES ? am_int8_row_bytes(p->linear->w.n_in) : am_bf16_row_bytes(p->linear->w.n_in);
     if (last && last->x == p->x && last->ldx == p->ldx && last->n_rows == p->n_rows && last->linear->w.n_in == p->linear->w.n_in) return false;
-    walk->codes = walk->end;
-    walk->end += p->n_rows * am_int8_row_bytes(p->linear->w.n_in);
+    walk->rows[form] = walk->end;
+    walk->end += p->n_rows * walk->row_bytes;
     walk->first_row = walk->end_row;
     walk->end_row += p->n_rows;
     return true;
 }
 
-static void int8_task(void *arg, size_t task, size_t worker) {
+static void round_task(void *arg, size_t task, size_t worker) {
     const linear_job *job = arg;
+    const am_kernels *kernels = job->pass->kernels;
     (void)worker;
-    size_t r0 = task * ROWS_PER_INT8_TASK, r1 = r0 + ROWS_PER_INT8_TASK;
-    code_walk walk = walk_begin(job->pass);
+    size_t r0 = task * ROWS_PER_ROUND_TASK, r1 = r0 + ROWS_PER_ROUND_TASK;
+    row_walk walk = walk_begin(job->pass);
     for (size_t i = 0; i < job->n_projections && walk.end_row < r1; i++) {
         const am_projection *p = &job->projections[i];
-        if (!rounded(job->pass, p) || !walk_to(&walk, p)) continue;
-        size_t n_in = p->linear->w.n_in, ldx = p->ldx ? p->ldx : n_in, row_bytes = am_int8_row_bytes(n_in);
+        row_form form = form_of(kernels, p);
+        if (form == AS_FLOATS || !walk_to(&walk, p, form)) continue;
+        size_t n_in = p->linear->w.n_in, ldx = p->ldx ? p->ldx : n_in;
         size_t from = r0 > walk.first_row ? r0 - walk.first_row : 0, to = r1 < walk.end_row ? r1 - walk.first_row : p->n_rows;
-        for (size_t r = from; r < to; r++) job->pass->kernels->row_int8(walk.codes + r * row_bytes, p->x + r * ldx, n_in);
+        void (*row)(void *dst, const float *x, size_t n_in) = form == AS_CODES ? kernels->row_int8 : kernels->row_bf16;
+        for (size_t r = from; r < to; r++) row(walk.rows[form] + r * walk.row_bytes, p->x + r * ldx, n_in);
     }
 }
 
@@ -193,12 +204,14 @@ static void add_bias(float *restrict y, const float *restrict bias, uint32_t o, 
     for (; o < end; o++) y[o] += bias[o];
 }
 
-/* codes: of its rows; NULL: it takes them as they are */
-static void project(const am_pass *pass, const am_projection *p, const uint8_t *codes, uint32_t p0, uint32_t p1) {
+/* rows: in their form; as floats they are the projection's */
+static void project(const am_pass *pass, const am_projection *p, row_form form, const uint8_t *rows, uint32_t p0, uint32_t p1) {
     const am_mat *w = &p->linear->w;
     size_t ldy = p->ldy ? p->ldy : w->n_out, ldx = p->ldx ? p->ldx : w->n_in;
-    if (codes)
-        pass->kernels->matmul_int8(p->y, ldy, codes, p->n_rows, w, p0, p1);
+    if (form == AS_CODES)
+        pass->kernels->matmul_int8(p->y, ldy, rows, p->n_rows, w, p0, p1);
+    else if (form == AS_HALVES)
+        pass->kernels->matmul_bf16(p->y, ldy, rows, p->n_rows, w, p0, p1);
     else
         pass->kernels->matmul(p->y, ldy, p->x, ldx, p->n_rows, w, p0, p1);
     for (size_t r = 0; p->linear->bias && r < p->n_rows; r++) add_bias(p->y + r * ldy, p->linear->bias, p0 * AM_PANEL, p1 * AM_PANEL < w->n_out ? p1 * AM_PANEL : w->n_out);
@@ -211,12 +224,12 @@ static void linear_task(void *arg, size_t task, size_t worker) {
     uint32_t at = (uint32_t)i * job->most, end;
     for (; i < task; i++) at += task_panels(job, at);
     end = at + task_panels(job, at);
-    code_walk walk = walk_begin(job->pass);
+    row_walk walk = walk_begin(job->pass);
     for (const am_projection *p = job->projections; at < end; p++) { /* those that the task's panels are of */
         uint32_t n = am_mat_panels(&p->linear->w);
-        bool codes = rounded(job->pass, p);
-        if (codes) walk_to(&walk, p);
-        if (at < n) project(job->pass, p, codes ? walk.codes : NULL, at, end < n ? end : n);
+        row_form form = form_of(job->pass->kernels, p);
+        if (form != AS_FLOATS) walk_to(&walk, p, form);
+        if (at < n) project(job->pass, p, form, walk.rows[form], at, end < n ? end : n);
         at = at < n ? 0 : at - n;
         end = end < n ? 0 : end - n;
     }
@@ -225,10 +238,11 @@ static void linear_task(void *arg, size_t task, size_t worker) {
 void am_op_linear(const am_pass *pass, const am_projection *projections, size_t n) {
     linear_job job = {.pass = pass, .projections = projections, .n_projections = n};
     size_t n_workers = pass->ws->workers ? am_workers_count(pass->ws->workers) : 1, n_rows = 0, widest = 1;
-    code_walk walk = walk_begin(pass);
+    row_walk walk = walk_begin(pass);
     if (pass->n_rows == 0) return; /* all have left */
     for (size_t i = 0; i < n; i++) {
-        if (rounded(pass, &projections[i])) walk_to(&walk, &projections[i]);
+        row_form form = form_of(pass->kernels, &projections[i]);
+        if (form != AS_FLOATS) walk_to(&walk, &projections[i], form);
         uint32_t n_panels = am_mat_panels(&projections[i].linear->w);
         size_t bytes = am_mat_bytes(&projections[i].linear->w) / n_panels;
         job.n_panels += n_panels;
@@ -238,7 +252,7 @@ void am_op_linear(const am_pass *pass, const am_projection *projections, size_t 
     size_t fit = TASK_BYTES / widest / LEAST_PANELS * LEAST_PANELS;
     job.most = n_rows < MANY_ROWS || fit == 0 ? job.n_panels : (uint32_t)fit;
     job.share = (uint32_t)(2 * n_workers);
-    am_pass_run(pass, (walk.end_row + ROWS_PER_INT8_TASK - 1) / ROWS_PER_INT8_TASK, int8_task, &job);
+    am_pass_run(pass, (walk.end_row + ROWS_PER_ROUND_TASK - 1) / ROWS_PER_ROUND_TASK, round_task, &job);
     am_pass_run(pass, count_tasks(&job), linear_task, &job);
 }
 

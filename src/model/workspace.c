@@ -70,23 +70,27 @@ static void carve_mla(am_workspace *ws, carver *c) {
     ws->latent_kv = carve(c, t, m->kv_lora + m->turned_dim, sizeof *ws->latent_kv);
 }
 
+/* A row in every form that the table rounds it to: projections of one row may be of several types. */
+static size_t rounded_bytes(const am_model *m, size_t n_in) {
+    return (m->kernels->matmul_int8 ? am_int8_row_bytes(n_in) : 0) + (m->kernels->matmul_bf16 ? am_bf16_row_bytes(n_in) : 0);
+}
+
 /* Of a token, in one am_op_linear: what goes into attention and a dense MLP; heads' parts; experts, beside what is common to all rows. */
-static size_t int8_token_bytes(const am_model *m) {
-    size_t embd = am_int8_row_bytes(m->config.n_embd), n_head = m->config.n_head, heads = n_head * most(m->cache_dim_v, m->value_dim);
-    size_t n = most(most(embd, am_int8_row_bytes(m->config.n_ff)), am_int8_row_bytes(heads));
+static size_t rounded_token_bytes(const am_model *m) {
+    size_t embd = rounded_bytes(m, m->config.n_embd), n_head = m->config.n_head, heads = n_head * most(m->cache_dim_v, m->value_dim);
+    size_t n = most(most(embd, rounded_bytes(m, m->config.n_ff)), rounded_bytes(m, heads));
     if (m->kv_lora) {
-        n = most(n, am_int8_row_bytes(m->q_lora) + embd);
-        n = most(n, n_head * most(am_int8_row_bytes(m->nope_dim), am_int8_row_bytes(m->kv_lora)));
+        n = most(n, rounded_bytes(m, m->q_lora) + embd);
+        n = most(n, n_head * most(rounded_bytes(m, m->nope_dim), rounded_bytes(m, m->kv_lora)));
     }
     if (!m->n_expert) return n;
     n = most(n, m->n_expert_used * embd);
-    return most(n, m->n_expert_used * am_int8_row_bytes(m->n_ff_expert) + am_int8_row_bytes(m->n_ff_shared));
+    return most(n, m->n_expert_used * rounded_bytes(m, m->n_ff_expert) + rounded_bytes(m, m->n_ff_shared));
 }
 
-static void carve_int8(am_workspace *ws, carver *c) {
-    size_t row = int8_token_bytes(ws->model), last = am_int8_row_bytes(ws->model->config.n_embd);
-    if (!ws->model->kernels->matmul_int8) return;
-    ws->int8 = carve(c, most(ws->max_tokens, (ws->max_logits * last + row - 1) / row), row, 1);
+static void carve_rounded(am_workspace *ws, carver *c) {
+    size_t row = rounded_token_bytes(ws->model), last = rounded_bytes(ws->model, ws->model->config.n_embd);
+    if (row) ws->rounded = carve(c, most(ws->max_tokens, (ws->max_logits * last + row - 1) / row), row, 1);
 }
 
 static void carve_all(am_workspace *ws, carver *c) {
@@ -107,7 +111,7 @@ static void carve_all(am_workspace *ws, carver *c) {
         ws->rope_cos[i] = carve(c, t, ws->model->ropes[i].dims / 2, f);
         ws->rope_sin[i] = carve(c, t, ws->model->ropes[i].dims / 2, f);
     }
-    carve_int8(ws, c);
+    carve_rounded(ws, c);
     ws->last = carve(c, l, m->n_embd, f);
     ws->logits = carve(c, l, m->n_vocab, f);
     carve_mla(ws, c);

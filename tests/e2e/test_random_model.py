@@ -28,7 +28,7 @@ def test_forms():
     with temp_dir() as d:
         with open(d + "/tiny.json", "w", encoding="utf-8") as f:
             json.dump(TINY, f)
-        for form, words in (("gguf-q4_0", "Q4_0 16"), ("gguf-q8_0", "Q8_0 16"), ("gguf-q4_k", "Q6_K 4"), ("gguf-f16", "f16 16")):
+        for form, words in (("gguf-q4_0", "Q4_0 16"), ("gguf-q8_0", "Q8_0 16"), ("gguf-q4_k", "Q6_K 4"), ("gguf-f16", "f16 16"), ("gguf-bf16", "bf16 16")):
             make(d + "/tiny.json", f"{d}/{form}.gguf", "--form", form)
             answers(d, f"{d}/{form}.gguf", words)
         for form in ("mlx-4", "mlx-8"):
