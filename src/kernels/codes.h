@@ -47,11 +47,11 @@ static void code_row(code_rows *rows, uint32_t i, const float *x, uint32_t n, in
 
 INLINE void code_step(idot dot[INT8_ROWS][INT8_MAX_PANELS * PANEL_VECS], const uint8_t *const x[INT8_ROWS], const uint8_t *codes, uint32_t k, const int r,
                       const int p, const bool values) {
-    UNROLL for (uint32_t b = k; b < k + AM_INT8_RUN; b += 4) {
+    UNROLL for (uint32_t b = 0; b < AM_INT8_RUN; b += 4) {
         UNROLL for (int v = 0; v < p * PANEL_VECS; v++) {
-            ivec w = i_load(codes + ((size_t)(v / PANEL_VECS) * AM_RUN + b) * AM_PANEL + v % PANEL_VECS * LANES * 4);
+            ivec w = i_load(codes + ((size_t)(v / PANEL_VECS) * AM_RUN + k + b) * AM_PANEL + v % PANEL_VECS * LANES * 4);
             UNROLL for (int i = 0; i < r; i++) {
-                ivec four = i_four((const int8_t *)x[i] + b);
+                ivec four = i_four((const int8_t *)x[i] + k + b);
                 dot[i][v] = values ? u_dot(dot[i][v], w, four) : i_dot(dot[i][v], w, four, true);
             }
         }
