@@ -112,8 +112,8 @@ am_status am_engine_submit(am_engine *engine, const am_request *request, uint64_
     pthread_mutex_unlock(&plays_lock);
     pthread_attr_t small;
     pthread_attr_init(&small);
-    pthread_attr_setstacksize(&small, 128 << 10);
-    pthread_create(&p->thread, &small, play_main, p);
+    pthread_attr_setstacksize(&small, 256 << 10); /* what each thread keeps for kernels and crashes is of it */
+    if (pthread_create(&p->thread, &small, play_main, p)) abort();
     return AM_OK;
 }
 
