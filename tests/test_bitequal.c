@@ -31,7 +31,7 @@ typedef struct conversation {
 static conversation talks[N_AGENTS];
 static bool recording;
 static atomic_uint n_compared, n_different;
-static uint32_t n_vocab, n_of_tier[3], n_drafted, n_accepted;
+static uint32_t n_vocab, n_of_tier[3], n_drafted, n_accepted, n_drafted_in_all, n_accepted_in_all;
 
 static void see_logits(void *arg, const char *request, uint32_t position, float *logits) {
     (void)arg;
@@ -199,7 +199,8 @@ static void play(const char *isa, uint32_t n_agents, uint32_t n_turns, uint32_t 
     print_message("%s: %u positions compared, %u different; %u turns cold, %u warm, %u hot; %u tokens drafted, %u of them right (%.0f ms alone, %.0f ms in all)\n", isa,
                   atomic_load(&n_compared), atomic_load(&n_different), n_of_tier[AM_COLD], n_of_tier[AM_WARM], n_of_tier[AM_HOT],
                   n_drafted, n_accepted, record_ms, am_ms_since(start));
-    assert_true(n_accepted > 0 && n_accepted < n_drafted);
+    n_drafted_in_all += n_drafted;
+    n_accepted_in_all += n_accepted;
     assert_true(n_of_tier[AM_WARM] + n_of_tier[AM_HOT] > 0);
     assert_true(atomic_load(&n_compared) >= n_schedules * n_agents * n_turns);
     assert_int_equal(atomic_load(&n_different), 0);
@@ -214,6 +215,8 @@ static void logits_never_differ_on_any_table(void **state) {
         bool slow = SLOW || strcmp(tables[i]->name, "scalar") == 0;
         play(tables[i]->name, slow ? 3 : N_AGENTS, slow ? 2 : 3, slow ? n_rounds : 2 * n_rounds);
     }
+    /* how many there are beside chunks is up to the clock: a slow table may have none */
+    assert_true(n_accepted_in_all > 0 && n_accepted_in_all < n_drafted_in_all);
 }
 
 static int setup(void **state) {
