@@ -75,24 +75,28 @@ static am_turn *turn_open(store *s, const char *agent, uint32_t n, bool no_reuse
     return turn;
 }
 
-/* In one layer of three some of the segment's tokens are given up. */
-static uint32_t keep_some(void *arg, uint32_t layer, uint32_t n) {
-    uint32_t *state = arg;
-    (void)layer;
+/* n in two cases of three, else 1 to n. */
+static uint32_t some_of(uint32_t *state, uint32_t n) {
     *state = *state * 1664525u + 1013904223u;
     return (*state >> 8) % 3 ? n : 1 + (*state >> 12) % n;
 }
 
-/* The next segment of a turn's prompt, of at most `chunk` tokens. */
+/* In one layer of three some of the segment's tokens are given up. */
+static uint32_t keep_some(void *arg, uint32_t layer, uint32_t n) {
+    (void)layer;
+    return some_of(arg, n);
+}
+
+/* The next segment of a turn's prompt, of at most `chunk` tokens, with logits for all of them or for the last. */
 static am_segment turn_segment(store *s, const am_turn *turn, am_turn_info info, uint32_t chunk) {
     uint32_t n_past = am_turn_n_past(turn), n = info.n_prompt - n_past, room = AM_BLOCK_TOKENS - n_past % AM_BLOCK_TOKENS;
     n = n < chunk ? n : chunk;
     n = n < room ? n : room;
     return (am_segment){.tokens = s->ids + n_past, .n_tokens = n, .n_past = n_past, .sealed = am_turn_sealed(turn),
-                        .open = am_turn_open_block((am_turn *)(uintptr_t)turn), .logits = s->logits + n_past * s->n_vocab, .n_logits = n};
+                        .open = am_turn_open_block((am_turn *)(uintptr_t)turn), .logits = s->logits + n_past * s->n_vocab, .n_logits = n ? some_of(&s->dice, n) : 0};
 }
 
-/* Runs prompts to their ends side by side, each in its own chunks, and compares every row of logits with the plain ones. */
+/* Runs prompts to their ends side by side, each in its own chunks, and compares the rows of logits with the plain ones. */
 static void turns_run(store *s, am_turn **turns, const uint32_t *chunks, size_t n_turns) {
     am_error err = {0};
     for (bool more = true; more;) {
@@ -108,8 +112,9 @@ static void turns_run(store *s, am_turn **turns, const uint32_t *chunks, size_t 
         if (n && am_model_forward(s->model, s->ws, segments, n, &err)) fail_msg("%s", err.message);
         for (size_t k = 0; k < n; k++) {
             const am_segment *g = &segments[k];
-            if (memcmp(g->logits, s->plain + g->n_past * s->n_vocab, g->n_tokens * s->n_vocab * sizeof *s->logits) != 0)
-                fail_msg("rows %u to %u differ (chunks of %u, %s)", g->n_past, g->n_past + g->n_tokens, chunks[which[k]],
+            uint32_t end = g->n_past + g->n_tokens, row = end - g->n_logits;
+            if (memcmp(g->logits, s->plain + row * s->n_vocab, g->n_logits * s->n_vocab * sizeof *s->logits) != 0)
+                fail_msg("rows %u to %u differ (chunks of %u, %s)", row, end, chunks[which[k]],
                          am_tier_name(am_turn_info_of(turns[which[k]])->tier));
             am_turn_advance(turns[which[k]], g->tokens, g->n_tokens);
         }

@@ -86,10 +86,21 @@ static void cache_task(void *arg, size_t task, size_t worker) {
 }
 
 /* What the last layer makes of a token goes nowhere but into its logits. Where nobody wants those, its key and value were the last of it: segments
- * without logits at the end of the pass (a prompt's chunk comes last) leave it here. */
+ * without logits at the end of the pass (a prompt's chunk comes last) leave it here, and of the last one that has some the tokens before those. */
 static void drop_finished(am_pass *pass) {
+    am_workspace *ws = pass->ws;
     while (pass->n_segments > 0 && pass->segments[pass->n_segments - 1].n_logits == 0) pass->n_segments--;
-    pass->n_rows = pass->ws->first_row[pass->n_segments];
+    pass->n_rows = ws->first_row[pass->n_segments];
+    if (pass->n_segments == 0) return;
+    am_segment *last = &pass->segments[pass->n_segments - 1];
+    size_t n_embd = pass->model->config.n_embd, n_q = (size_t)pass->model->config.n_head * ws->layout.spec.head_dim_k;
+    size_t to = ws->first_row[pass->n_segments - 1], n = last->n_logits;
+    pass->n_left = last->n_tokens - last->n_logits;
+    memmove(ws->x + to * n_embd, ws->x + (to + pass->n_left) * n_embd, n * n_embd * sizeof *ws->x);
+    memmove(ws->q + to * n_q, ws->q + (to + pass->n_left) * n_q, n * n_q * sizeof *ws->q);
+    last->n_past += pass->n_left;
+    last->n_tokens -= pass->n_left;
+    pass->n_rows = ws->first_row[pass->n_segments] = (uint32_t)(to + n);
 }
 
 /* The last segment's owner may have no more time for all of it: rows behind those that it keeps go no further. No row before them ever looked at them. */

@@ -169,6 +169,7 @@ struct am_pass {
     am_segment *segments;
     size_t n_segments;
     uint32_t n_rows;
+    uint32_t n_left; /* first tokens of the last segment that left in the last layer: it seems to begin behind them */
 };
 
 /* How a pass is cut into tasks (pass.c). */

@@ -104,5 +104,9 @@ am_status am_model_forward(const am_model *model, am_workspace *ws, am_segment *
     if (status) return status;
     am_pass_rows(&(am_row_job){.pass = &pass, .rows = angle_rows, .n_rows = pass.n_rows});
     model->arch->forward(&pass);
+    if (pass.n_left) { /* as its owner knows it */
+        segments[pass.n_segments - 1].n_past -= pass.n_left;
+        segments[pass.n_segments - 1].n_tokens += pass.n_left;
+    }
     return AM_OK;
 }
