@@ -2,32 +2,12 @@
  * come out for any rows, panels and calls; against sums in double they must keep a bound. All buffers lie between guard pages.
  *
  * Reference: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2: VDPBF16PS, TDPBF16PS. */
-#include "kernels/kernels.h"
-
-#include "guarded.h"
+#include "kernel_rig.h"
 
 #include <float.h>
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
 
 enum { MAX_ROWS = 70 };
-
-static uint64_t seed = 521288629;
-static uint32_t next_u32(void) {
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (uint32_t)(seed >> 32);
-}
-static float next_float(void) { return (float)(int32_t)next_u32() * 0x1p-31f; } /* [-1, 1) */
-static uint32_t below(uint32_t n) { return next_u32() % n; }
-
-static guard_side side;
 
 /* What inputs may look like: usual; none; one far out; some too small for a normal number; large of both signs. */
 static float input(uint32_t kind) {
@@ -118,24 +98,6 @@ static sample sample_create(uint32_t n_out, uint32_t n_in, uint32_t kind) {
     return s;
 }
 
-static void product_case(const am_kernels *k, const sample *s, const float *truth, size_t n_rows, const uint8_t *rows) {
-    const am_mat *m = &s->mat;
-    size_t ldy = m->n_out + 5, n = (n_rows - 1) * ldy + m->n_out;
-    uint32_t panels = am_mat_panels(m), cut = below(panels + 1), cut2 = cut + below(panels - cut + 1);
-    float *got = guarded_alloc(n * sizeof *got, 4, side);
-    for (size_t i = 0; i < n; i++) got[i] = 7;
-    k->matmul_bf16(got, ldy, rows, n_rows, m, cut2, panels);
-    k->matmul_bf16(got, ldy, rows, n_rows, m, 0, cut);
-    k->matmul_bf16(got, ldy, rows, n_rows, m, cut, cut2);
-    for (size_t r = 0; r < n_rows; r++) {
-        for (uint32_t o = 0; o < m->n_out; o++)
-            if (memcmp(&got[r * ldy + o], &truth[r * m->n_out + o], 4))
-                fail_msg("%s: %zu rows, row %zu, output %u of %ux%u: %a, should be %a", k->name, n_rows, r, o, m->n_out, m->n_in, (double)got[r * ldy + o],
-                         (double)truth[r * m->n_out + o]);
-        for (size_t i = r * ldy + m->n_out; r + 1 < n_rows && i < (r + 1) * ldy; i++) assert_true(got[i] == 7);
-    }
-}
-
 /* Each of n_in multiply-adds errs by at most 2^-24 of the running sum of magnitudes; what is flushed is less than the least normal number, times what it is
  * multiplied with. */
 static void check_bound(const am_kernels *k, const float *x, const float *w, size_t n, float got) {
@@ -170,7 +132,7 @@ static void products_have_the_bits_of_the_rule(void **state) {
             }
             for (size_t j = 0; j < sizeof rows / sizeof rows[0]; j++) {
                 size_t first = side == GUARD_AFTER ? MAX_ROWS - rows[j] : 0; /* the last row ends at the guard page */
-                product_case(*k, &s, truth + first * n_out, rows[j], halves + first * row_bytes);
+                check_product(*k, (*k)->matmul_bf16, &s.mat, truth + first * n_out, rows[j], halves + first * row_bytes);
             }
         }
         free(truth), free(s.w), free(s.x);

@@ -1,29 +1,10 @@
 /* kernels/: products of codes by codes. The rule of kernels.h and int8.h is written out here in plain C; every table that has these products
  * must give its bits, for rows of codes and for products, so all of them give the same. All buffers lie between guard pages. */
-#include "kernels/kernels.h"
-
-#include "guarded.h"
+#include "kernel_rig.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
 
 enum { MAX_IN = 1024, MAX_ROWS = 40 };
-
-static uint64_t seed = 362436069;
-static uint32_t next_u32(void) {
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (uint32_t)(seed >> 32);
-}
-static float next_float(void) { return (float)(int32_t)next_u32() * 0x1p-31f; } /* [-1, 1) */
-static uint32_t below(uint32_t n) { return next_u32() % n; }
-
-static guard_side side;
 
 /* ---- rows ---- */
 
@@ -173,24 +154,6 @@ static float product_truth(const sample *s, const row *x, uint32_t o) {
     return acc;
 }
 
-static void product_case(const am_kernels *k, const sample *s, const float *y, size_t n_rows, const uint8_t *x) {
-    const am_mat *m = &s->mat;
-    size_t ldy = m->n_out + 5, n = (n_rows - 1) * ldy + m->n_out;
-    uint32_t panels = am_mat_panels(m), cut = below(panels + 1), cut2 = cut + below(panels - cut + 1);
-    float *got = guarded_alloc(n * sizeof *got, 4, side);
-    for (size_t i = 0; i < n; i++) got[i] = 7;
-    k->matmul_int8(got, ldy, x, n_rows, m, cut2, panels);
-    k->matmul_int8(got, ldy, x, n_rows, m, 0, cut);
-    k->matmul_int8(got, ldy, x, n_rows, m, cut, cut2);
-    for (size_t r = 0; r < n_rows; r++) {
-        for (uint32_t o = 0; o < m->n_out; o++)
-            if (memcmp(&got[r * ldy + o], &y[r * m->n_out + o], 4))
-                fail_msg("%s: %zu rows, row %zu, output %u of %ux%u dtype %d group %u: %a, should be %a", k->name, n_rows, r, o, m->n_out, m->n_in, (int)m->dtype,
-                         m->group, (double)got[r * ldy + o], (double)y[r * m->n_out + o]);
-        for (size_t i = r * ldy + m->n_out; r + 1 < n_rows && i < (r + 1) * ldy; i++) assert_true(got[i] == 7);
-    }
-}
-
 static const am_mat shapes[] = {
     {AM_Q4, AM_F16, 16, 64, 64, 0, NULL, 0},   {AM_Q4, AM_F16, 100, 576, 32, 8, NULL, 0}, {AM_Q4, AM_BF16, 47, 576, 64, 0, NULL, 0},
     {AM_Q4, AM_F32, 130, 320, 32, 0, NULL, 0}, {AM_Q4, AM_F16, 96, 48, 16, 0, NULL, 0},   {AM_Q4, AM_F16, 95, 640, 128, 0, NULL, 0},
@@ -225,7 +188,7 @@ static void products_have_the_bits_of_the_rule(void **state) {
             for (size_t j = 0; j < sizeof rows / sizeof rows[0]; j++)
                 {
                 size_t first = side == GUARD_AFTER ? MAX_ROWS - rows[j] : 0; /* the last row ends at the guard page */
-                product_case(*k, &s, y + first * m->n_out, rows[j], codes + first * row_bytes);
+                check_product(*k, (*k)->matmul_int8, &s.mat, y + first * m->n_out, rows[j], codes + first * row_bytes);
             }
         }
         free(y), free(s.code), free(s.scale), free(s.bias);

@@ -1,29 +1,10 @@
 /* kernels/: every table of this machine against sums in double, against bounds stated here, and against itself bit for bit where
  * invariant 1 asks for it. All buffers lie between guard pages, flush with one and then with the other. */
-#include "kernels/kernels.h"
-
-#include "guarded.h"
+#include "kernel_rig.h"
 
 #include <float.h>
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
 
-static uint64_t seed = 88172645463325252u;
-static uint32_t next_u32(void) {
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (uint32_t)(seed >> 32);
-}
-static float next_float(void) { return (float)(int32_t)next_u32() * 0x1p-31f; } /* [-1, 1) */
-static uint32_t below(uint32_t n) { return next_u32() % n; }
-
-static guard_side side; /* of all buffers of the running case */
 static float *floats(size_t n) { return guarded_alloc(n * sizeof(float), 4, side); }
 static float *random_floats(size_t n) {
     float *p = floats(n);
