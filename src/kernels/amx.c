@@ -9,8 +9,6 @@
 #include "kernels/avx512.h"
 #include "kernels/scales.h"
 
-#include <math.h>
-
 #ifndef AM_AMX_TEST /* a test puts tiles in plain C and small sizes here */
 #include "kernels/amx_tiles.h"
 enum { ROWS = 256, CHUNK = 2048 };

@@ -12,6 +12,8 @@
 
 #include "kernels/bf16.h"
 
+#include <math.h>
+
 enum { STEP = 32 /* inputs */, PAIR_ROWS = 2 * TILE, PAIR_CHUNK = 512 /* inputs: 32 KiB of two panels stay in the first cache */ };
 
 typedef struct pair_strip {

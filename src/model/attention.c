@@ -91,8 +91,8 @@ static void drop_finished(am_pass *pass) {
     am_workspace *ws = pass->ws;
     while (pass->n_segments > 0 && pass->segments[pass->n_segments - 1].n_logits == 0) pass->n_segments--;
     pass->n_rows = ws->first_row[pass->n_segments];
-    if (pass->n_segments == 0) return;
-    am_segment *last = &pass->segments[pass->n_segments - 1];
+    am_segment *last = pass->n_segments ? &pass->segments[pass->n_segments - 1] : NULL;
+    if (!last || last->n_logits == last->n_tokens) return;
     size_t n_embd = pass->model->config.n_embd, n_q = (size_t)pass->model->config.n_head * ws->layout.spec.head_dim_k;
     size_t to = ws->first_row[pass->n_segments - 1], n = last->n_logits;
     pass->n_left = last->n_tokens - last->n_logits;
